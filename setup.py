@@ -1,0 +1,52 @@
+"""How twisted-cm is built and what it needs."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+version = next(
+    line.split('"')[1]
+    for line in Path(__file__).with_name("twisted_cm").joinpath("__init__.py").read_text("utf-8").splitlines()
+    if line.startswith("__version__")
+)
+
+setup(
+    name="twisted-cm",
+    version=version,
+    description="A local emulator of Palantir Foundry's compute modules, on Twisted and Klein",
+    long_description=Path(__file__).with_name("README.rst").read_text("utf-8"),
+    long_description_content_type="text/x-rst",
+    python_requires=">=3.10",
+    packages=["twisted_cm", "twisted_cm.http", "twisted.plugins"],
+    # The plugin is kept with the package and installed where twistd looks for it.
+    package_dir={"twisted.plugins": "twisted_cm/plugins"},
+    package_data={"twisted_cm": ["py.typed", "starter.yaml", "schemas/*.json"]},
+    entry_points={"console_scripts": ["twisted-cm = twisted_cm.cli:main"]},
+    install_requires=[
+        "attrs>=23.1",
+        "click>=8.1.8",
+        "cryptography>=42",
+        "jsonschema>=4.20",
+        "klein>=24.8",
+        "pyyaml>=6.0.1",
+        "treq>=24.9",
+        "trustme>=1.2",
+        "twisted[tls]>=24.11",
+        "werkzeug>=3",
+        "zope.interface>=6",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.11",
+            "mypy-zope>=1.0.9",
+            "psutil>=6",
+            "pytest>=8",
+            "pytest-twisted>=1.14.2",
+            "ruff>=0.9",
+            "sphinx>=7.4",
+            "types-jsonschema",
+            "types-PyYAML",
+        ],
+    },
+)

@@ -1,0 +1,625 @@
+"""
+Who waits for whom.
+
+A caller parks, a runtime parks, and the broker introduces them.  Everything
+parked is a L{Deferred} that belongs to the broker: the broker fires it, and
+cancelling it means that whoever parked has gone away.  The broker knows no
+HTTP, takes its time from an L{IReactorTime}, and never scans its jobs: what
+dispatch and completion cost does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import wraps
+from typing import Generic, ParamSpec, TypeAlias, TypeVar
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import Interface, implementer
+
+from .credentials import fingerprint
+from .jobs import Job, JobState, Submission, new_job_id
+from .registry import DEFAULT_BRANCH, Binding, FunctionSchema, Registry, Runtime, new_module_auth_token
+from .results import ResultBody
+
+
+class BrokerError(Exception):
+    """What the broker refuses, each kind with a class of its own."""
+
+
+class UnknownRuntime(BrokerError):
+    """No runtime has that id."""
+
+
+class UnknownJob(BrokerError):
+    """No job has that id, or it belongs to another runtime."""
+
+
+class NotBound(BrokerError):
+    """No active runtime is bound to the deployed app."""
+
+
+class JobAlreadyCompleted(BrokerError):
+    """A different result for a job that has one."""
+
+
+class BrokerStopped(BrokerError):
+    """The broker is shutting down and takes no more work."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _deferred(method: Callable[P, R]) -> Callable[P, Deferred[R]]:
+    """Turn what a method returns or raises into the Deferred that the interface promises."""
+
+    @wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+        try:
+            return succeed(method(*args, **kwargs))
+        except BrokerError as error:
+            return fail(error)
+
+    return wrapper
+
+
+@frozen
+class SessionRequest:
+    """
+    What a runtime session is opened with (contract section 1).
+
+    @ivar branch: L{None} means C{master} when a deployed app is named.
+    @ivar keep_bindings: leave the runtime's other bindings as they are.
+    """
+
+    runtime_id: str
+    deployed_app_rid: str | None = None
+    branch: str | None = None
+    display_name: str | None = None
+    keep_bindings: bool = False
+
+
+@frozen
+class RuntimeSnapshot:
+    """
+    One runtime as inspection shows it.
+
+    @ivar queued: jobs that wait for a poll.
+    @ivar running: jobs handed out and not finished.
+    """
+
+    runtime: Runtime
+    bindings: list[Binding]
+    queued: int
+    running: int
+    parked_polls: int
+
+
+class IBroker(Interface):
+    """
+    Everything the routes need of a broker.
+
+    Each method returns a L{Deferred}, since an implementation may have to ask
+    another process.  Errors are subclasses of L{BrokerError}.
+    """
+
+    def runtime(runtime_id: str) -> Deferred[Runtime]:
+        """
+        The runtime with that id; L{UnknownRuntime} if there is none.
+        """
+
+    def snapshot(runtime_id: str) -> Deferred[RuntimeSnapshot]:
+        """
+        One runtime for inspection; L{UnknownRuntime}.
+        """
+
+    def snapshots() -> Deferred[list[RuntimeSnapshot]]:
+        """
+        Every runtime for inspection, sorted by id.
+        """
+
+    def module_runtime(token: str) -> Deferred[str | None]:
+        """
+        The id of the runtime that a module auth token belongs to.
+        """
+
+    def open_session(request: SessionRequest) -> Deferred[Runtime]:
+        """
+        Create a runtime, or reset the one with that id: its jobs fail, its
+        parked polls are answered with no job, and it gets a new token.
+        """
+
+    def delete_runtime(runtime_id: str) -> Deferred[None]:
+        """
+        Remove a runtime; its jobs end as after a session reset.
+        """
+
+    def resolve(deployed_app_rid: str, branch: str | None) -> Deferred[Binding]:
+        """
+        The active binding of a deployed app; L{NotBound}.
+        """
+
+    def put_schemas(runtime_id: str, schemas: list[FunctionSchema]) -> Deferred[None]:
+        """
+        Keep the schemas that a runtime posted.
+        """
+
+    def enqueue(runtime_id: str, submission: Submission) -> Deferred[Job]:
+        """
+        Queue a job, or hand it to a parked poll at once.
+        """
+
+    def poll(runtime_id: str, wait: float) -> Deferred[Job | None]:
+        """
+        Park until there is a job, for at most C{wait} seconds; then L{None}.
+        The job is C{running} when it is handed out.  Cancelling the Deferred
+        takes the poll out of the queue.
+        """
+
+    def give_back(job_id: str, attempt: int) -> Deferred[None]:
+        """
+        The poller that was handed the job never had it: put it at the front
+        of its queue, unless anything else has happened to it since that attempt.
+        """
+
+    def open_result(runtime_id: str, job_id: str) -> Deferred[Job]:
+        """
+        The job that a runtime is about to post a result for; L{UnknownJob}
+        also if it is another runtime's.
+        """
+
+    def begin_result(job_id: str, body: ResultBody) -> Deferred[bool]:
+        """
+        A streamed result has begun: callers may read along.  L{False} if the
+        job is finished or another stream has begun; C{body} is then the
+        poster's own business.
+        """
+
+    def complete(job_id: str, body: ResultBody) -> Deferred[None]:
+        """
+        A whole result has arrived.  The same bytes twice are accepted, a
+        result for a canceled job is discarded; L{JobAlreadyCompleted} else.
+        """
+
+    def fail_job(job_id: str, reason: str) -> Deferred[bool]:
+        """
+        End a job as failed; L{False} if it had ended before.
+        """
+
+    def cancel(job_id: str, reason: str, only_queued: bool = False) -> Deferred[bool]:
+        """
+        End a job as canceled; L{False} if it had ended before, or, with
+        C{only_queued}, if it already runs.
+        """
+
+    def job(job_id: str) -> Deferred[Job]:
+        """
+        The job with that id; L{UnknownJob}.
+        """
+
+    def wait_result(job_id: str, timeout: float) -> Deferred[Job]:
+        """
+        Park until the job has ended or its result has begun to stream, for at
+        most C{timeout} seconds: whatever the job's state is then, it is
+        returned.  Cancelling means that the caller has gone away.
+        """
+
+    def wait_end(job_id: str, timeout: float) -> Deferred[Job]:
+        """
+        Like L{wait_result}, but a stream that has begun is not an end.
+        """
+
+    def restart(runtime_id: str) -> Deferred[list[str]]:
+        """
+        The runtime process has come up afresh: what was running there fails.
+        The ids of those jobs are returned; queued jobs stay.
+        """
+
+    def stop() -> Deferred[None]:
+        """
+        Answer every parked party and take no more work: callers get
+        L{BrokerStopped}, polls no job.
+        """
+
+
+T = TypeVar("T")
+
+
+class _Parked(Generic[T]):
+    """
+    One party that waits: a Deferred on a shelf, with at most one timer.
+
+    The shelf fires it, exactly once; its deadline fires it with what
+    C{expired} returns; cancelling the Deferred takes it off the shelf.
+    """
+
+    __slots__ = ("_shelf", "_timer", "deferred")
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        shelf: OrderedDict[int, _Parked[T]],
+        wait: float,
+        expired: Callable[[], T],
+    ) -> None:
+        self.deferred: Deferred[T] = Deferred(lambda _: self._leave())
+        self._shelf = shelf
+        self._timer: IDelayedCall = clock.callLater(wait, lambda: self.fire(expired()))
+        shelf[id(self)] = self
+
+    def _leave(self) -> None:
+        del self._shelf[id(self)]
+        if self._timer.active():
+            self._timer.cancel()
+
+    def fire(self, value: T) -> None:
+        self._leave()
+        self.deferred.callback(value)
+
+    def fail(self, error: BrokerError) -> None:
+        self._leave()
+        self.deferred.errback(error)
+
+
+_Polls: TypeAlias = "OrderedDict[int, _Parked[Job | None]]"
+_Callers: TypeAlias = "OrderedDict[int, _Parked[Job]]"
+
+
+@define(eq=False)
+class _Work:
+    """What the broker keeps for one runtime: its jobs by where they are, and its parked polls."""
+
+    queued: OrderedDict[str, Job] = field(factory=OrderedDict)
+    running: dict[str, Job] = field(factory=dict)
+    polls: _Polls = field(factory=OrderedDict)
+    job_ids: dict[str, None] = field(factory=dict)
+
+
+@implementer(IBroker)
+class MemoryBroker:
+    """
+    The broker of one process: everything is in its memory and goes with it.
+
+    @ivar registry: the runtimes and bindings; the seed is put in here before the start.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, registry: Registry | None = None) -> None:
+        self.registry = registry or Registry()
+        self._clock = clock
+        self._jobs: dict[str, Job] = {}
+        self._work: dict[str, _Work] = {}
+        self._result_waits: dict[str, _Callers] = {}
+        self._end_waits: dict[str, _Callers] = {}
+        self._module_tokens: dict[bytes, str] = {}
+        self._stopped = False
+        for runtime in self.registry.runtimes.values():
+            self._admit(runtime)
+
+    # Runtimes and bindings
+
+    def _now(self) -> int:
+        return int(self._clock.seconds() * 1000)
+
+    def _admit(self, runtime: Runtime) -> None:
+        self._work[runtime.runtime_id] = _Work()
+        self._module_tokens[fingerprint(runtime.module_auth_token)] = runtime.runtime_id
+
+    def _dismiss(self, runtime_id: str, reason: str) -> None:
+        """End everything that hangs on a runtime: its jobs, its token, its parked polls."""
+        runtime = self.registry.runtimes[runtime_id]
+        self._module_tokens.pop(fingerprint(runtime.module_auth_token), None)
+        work = self._work.pop(runtime_id)
+        ended = [*work.queued.values(), *work.running.values()]
+        for job_id in work.job_ids:
+            del self._jobs[job_id]
+        for job in ended:
+            self._end(job, JobState.FAILED, reason)
+        _fire_all(work.polls, None)
+
+    def _runtime(self, runtime_id: str) -> Runtime:
+        try:
+            return self.registry.runtimes[runtime_id]
+        except KeyError:
+            raise UnknownRuntime(runtime_id) from None
+
+    def _snapshot(self, runtime_id: str) -> RuntimeSnapshot:
+        work = self._work[runtime_id]
+        return RuntimeSnapshot(
+            self.registry.runtimes[runtime_id],
+            self.registry.bindings_of(runtime_id),
+            len(work.queued),
+            len(work.running),
+            len(work.polls),
+        )
+
+    @_deferred
+    def runtime(self, runtime_id: str) -> Runtime:
+        """See L{IBroker.runtime}."""
+        return self._runtime(runtime_id)
+
+    @_deferred
+    def snapshot(self, runtime_id: str) -> RuntimeSnapshot:
+        """See L{IBroker.snapshot}."""
+        return self._snapshot(self._runtime(runtime_id).runtime_id)
+
+    @_deferred
+    def snapshots(self) -> list[RuntimeSnapshot]:
+        """See L{IBroker.snapshots}."""
+        return [self._snapshot(runtime_id) for runtime_id in sorted(self._work)]
+
+    @_deferred
+    def module_runtime(self, token: str) -> str | None:
+        """See L{IBroker.module_runtime}."""
+        return self._module_tokens.get(fingerprint(token))
+
+    @_deferred
+    def open_session(self, request: SessionRequest) -> Runtime:
+        """See L{IBroker.open_session}."""
+        self._refuse_when_stopped()
+        runtime_id = request.runtime_id
+        if runtime_id in self._work:
+            self._dismiss(runtime_id, "The session of the job's compute-module runtime was reset.")
+        if not request.keep_bindings:
+            self.registry.unbind(runtime_id)
+        runtime = Runtime(runtime_id, new_module_auth_token())
+        self.registry.add(runtime)
+        self._admit(runtime)
+        if request.deployed_app_rid is not None:
+            self.registry.bind(
+                Binding(
+                    request.deployed_app_rid,
+                    request.branch or DEFAULT_BRANCH,
+                    runtime_id,
+                    request.display_name,
+                )
+            )
+        self._log.info("runtime {runtime_id}: session opened", runtime_id=runtime_id)
+        return runtime
+
+    @_deferred
+    def delete_runtime(self, runtime_id: str) -> None:
+        """See L{IBroker.delete_runtime}."""
+        self._dismiss(self._runtime(runtime_id).runtime_id, "The job's compute-module runtime was deleted.")
+        self.registry.remove(runtime_id)
+        self._log.info("runtime {runtime_id}: deleted", runtime_id=runtime_id)
+
+    @_deferred
+    def resolve(self, deployed_app_rid: str, branch: str | None) -> Binding:
+        """See L{IBroker.resolve}."""
+        binding = self.registry.resolve(deployed_app_rid, branch)
+        if binding is None:
+            raise NotBound(deployed_app_rid)
+        return binding
+
+    @_deferred
+    def put_schemas(self, runtime_id: str, schemas: list[FunctionSchema]) -> None:
+        """See L{IBroker.put_schemas}."""
+        self._runtime(runtime_id)
+        self.registry.put_schemas(runtime_id, schemas, self._now())
+
+    # The way of a job
+
+    def _refuse_when_stopped(self) -> None:
+        if self._stopped:
+            raise BrokerStopped
+
+    @_deferred
+    def enqueue(self, runtime_id: str, submission: Submission) -> Job:
+        """See L{IBroker.enqueue}."""
+        self._refuse_when_stopped()
+        self._runtime(runtime_id)
+        job = Job(new_job_id(), runtime_id, submission, self._now())
+        work = self._work[runtime_id]
+        self._jobs[job.job_id] = job
+        work.job_ids[job.job_id] = None
+        work.queued[job.job_id] = job
+        self._log.debug(
+            "job {job_id}: queued for runtime {runtime_id}, function {query_type}",
+            job_id=job.job_id,
+            runtime_id=runtime_id,
+            query_type=submission.query_type,
+        )
+        self._introduce(work)
+        return job
+
+    def _introduce(self, work: _Work) -> None:
+        """Hand the job at the front to the poll that has waited longest, if there are both."""
+        if work.queued and work.polls:
+            parked = next(iter(work.polls.values()))
+            parked.fire(self._dispatch(work))
+
+    def _dispatch(self, work: _Work) -> Job:
+        _, job = work.queued.popitem(last=False)
+        self._run(work, job)
+        self._log.debug(
+            "job {job_id}: dispatched to runtime {runtime_id}", job_id=job.job_id, runtime_id=job.runtime_id
+        )
+        return job
+
+    def _run(self, work: _Work, job: Job) -> None:
+        job.transition(JobState.RUNNING, self._now())
+        work.running[job.job_id] = job
+
+    def poll(self, runtime_id: str, wait: float) -> Deferred[Job | None]:
+        """See L{IBroker.poll}."""
+        if self._stopped:
+            return succeed(None)
+        try:
+            runtime = self._runtime(runtime_id)
+        except UnknownRuntime as error:
+            return fail(error)
+        if not runtime.connected:
+            self._log.info("runtime {runtime_id}: connected", runtime_id=runtime_id)
+        runtime.connected = True
+        runtime.last_poll_at = self._now()
+        work = self._work[runtime_id]
+        if work.queued:
+            return succeed(self._dispatch(work))
+        if wait <= 0:
+            return succeed(None)
+        return _Parked[Job | None](self._clock, work.polls, wait, lambda: None).deferred
+
+    @_deferred
+    def give_back(self, job_id: str, attempt: int) -> None:
+        """See L{IBroker.give_back}."""
+        job = self._jobs.get(job_id)
+        if job is None or job.state is not JobState.RUNNING or job.attempts != attempt or job.result is not None:
+            return
+        work = self._work[job.runtime_id]
+        del work.running[job_id]
+        job.transition(JobState.QUEUED, self._now())
+        work.queued[job_id] = job
+        work.queued.move_to_end(job_id, last=False)
+        self._log.info(
+            "job {job_id}: given back, its poller of runtime {runtime_id} vanished",
+            job_id=job_id,
+            runtime_id=job.runtime_id,
+        )
+        if not self._stopped:
+            self._introduce(work)
+
+    def _job(self, job_id: str) -> Job:
+        try:
+            return self._jobs[job_id]
+        except KeyError:
+            raise UnknownJob(job_id) from None
+
+    @_deferred
+    def job(self, job_id: str) -> Job:
+        """See L{IBroker.job}."""
+        return self._job(job_id)
+
+    @_deferred
+    def open_result(self, runtime_id: str, job_id: str) -> Job:
+        """See L{IBroker.open_result}."""
+        job = self._job(job_id)
+        if job.runtime_id != runtime_id:
+            raise UnknownJob(job_id)
+        return job
+
+    @_deferred
+    def begin_result(self, job_id: str, body: ResultBody) -> bool:
+        """See L{IBroker.begin_result}."""
+        job = self._job(job_id)
+        if job.state.finished or job.result is not None:
+            return False
+        work = self._work[job.runtime_id]
+        if work.queued.pop(job_id, None) is not None:
+            self._run(work, job)
+        job.result = body
+        _fire_all(self._result_waits.get(job_id), job)
+        return True
+
+    @_deferred
+    def complete(self, job_id: str, body: ResultBody) -> None:
+        """See L{IBroker.complete}."""
+        job = self._job(job_id)
+        if job.state is JobState.CANCELED:
+            return
+        if job.state.finished or job.result not in (None, body):
+            if job.state is JobState.SUCCEEDED and job.result is not None and job.result.same_as(body):
+                return
+            raise JobAlreadyCompleted(job_id)
+        job.result = body
+        body.finish()
+        self._end(job, JobState.SUCCEEDED, None)
+
+    @_deferred
+    def fail_job(self, job_id: str, reason: str) -> bool:
+        """See L{IBroker.fail_job}."""
+        return self._end(self._job(job_id), JobState.FAILED, reason)
+
+    @_deferred
+    def cancel(self, job_id: str, reason: str, only_queued: bool = False) -> bool:
+        """See L{IBroker.cancel}."""
+        job = self._job(job_id)
+        if only_queued and job.state is not JobState.QUEUED:
+            return False
+        return self._end(job, JobState.CANCELED, reason)
+
+    def _end(self, job: Job, state: JobState, reason: str | None) -> bool:
+        """Bring a job to its end and answer everybody who is parked on it."""
+        if job.state.finished:
+            return False
+        job.transition(state, self._now())
+        job.error_message = reason
+        work = self._work.get(job.runtime_id)
+        if work is not None:
+            work.queued.pop(job.job_id, None)
+            work.running.pop(job.job_id, None)
+        if job.result is not None and not job.result.complete:
+            job.result.abort()
+            job.result = None
+        self._log.debug(
+            "job {job_id}: {state} on runtime {runtime_id}{reason}",
+            job_id=job.job_id,
+            state=state.value,
+            runtime_id=job.runtime_id,
+            reason=f": {reason}" if reason else "",
+        )
+        _fire_all(self._result_waits.get(job.job_id), job)
+        _fire_all(self._end_waits.get(job.job_id), job)
+        return True
+
+    def wait_result(self, job_id: str, timeout: float) -> Deferred[Job]:
+        """See L{IBroker.wait_result}."""
+        return self._wait(job_id, timeout, self._result_waits, lambda job: job.result is not None)
+
+    def wait_end(self, job_id: str, timeout: float) -> Deferred[Job]:
+        """See L{IBroker.wait_end}."""
+        return self._wait(job_id, timeout, self._end_waits, lambda job: False)
+
+    def _wait(
+        self, job_id: str, timeout: float, shelves: dict[str, _Callers], ready: Callable[[Job], bool]
+    ) -> Deferred[Job]:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return fail(UnknownJob(job_id))
+        if job.state.finished or ready(job) or timeout <= 0:
+            return succeed(job)
+        if self._stopped:
+            return fail(BrokerStopped())
+        shelf = shelves.setdefault(job_id, OrderedDict())
+
+        def leave(result: T) -> T:
+            if not shelf:
+                shelves.pop(job_id, None)
+            return result
+
+        return _Parked[Job](self._clock, shelf, timeout, lambda: job).deferred.addBoth(leave)
+
+    @_deferred
+    def restart(self, runtime_id: str) -> list[str]:
+        """See L{IBroker.restart}."""
+        self._runtime(runtime_id)
+        lost = list(self._work[runtime_id].running.values())
+        for job in lost:
+            self._end(job, JobState.FAILED, "runtime restarted")
+        self._log.info(
+            "runtime {runtime_id}: restarted, {count} running jobs lost", runtime_id=runtime_id, count=len(lost)
+        )
+        return [job.job_id for job in lost]
+
+    @_deferred
+    def stop(self) -> None:
+        """See L{IBroker.stop}."""
+        self._stopped = True
+        for work in self._work.values():
+            _fire_all(work.polls, None)
+        for shelves in (self._result_waits, self._end_waits):
+            for shelf in list(shelves.values()):
+                for parked in list(shelf.values()):
+                    parked.fail(BrokerStopped())
+
+
+def _fire_all(shelf: OrderedDict[int, _Parked[T]] | None, value: T) -> None:
+    """Answer everybody on a shelf; a shelf that nobody needed does not exist."""
+    for parked in list(shelf.values()) if shelf else ():
+        parked.fire(value)

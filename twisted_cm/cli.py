@@ -1,0 +1,369 @@
+"""The command line: C{twisted-cm}."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.python.failure import Failure
+from twisted.web.client import RequestNotSent, RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
+
+from . import __version__
+from .credentials import DEVELOPMENT_TOKEN
+from .options import STATE_DIR_OPTION, ServerOptions, make_service, server_options
+from .seed import InvalidSeed, read_seed
+from .tls import default_state_dir
+
+if TYPE_CHECKING:
+    from .client import EmulatorClient
+    from .launch import Launch
+    from .service import EmulatorService
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DEFAULT_URL = "http://127.0.0.1:4000"
+_CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="twisted-cm")
+def main() -> None:
+    """A local emulator of Palantir Foundry's compute modules."""
+
+
+# Serving
+
+
+@main.command()
+@server_options
+@click.option("--port-file", type=click.Path(path_type=Path), help="Write the URLs that are listened on here, as JSON.")
+def serve(port_file: Path | None, **options: Any) -> None:
+    """Run the emulator until Ctrl-C."""
+    from twisted.internet import reactor
+
+    service = make_service(reactor, ServerOptions(**options))
+    _log_to_stderr()
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    try:
+        if port_file is not None:
+            _write_port_file(port_file, service)
+    except OSError as error:
+        raise click.ClickException(f"{port_file}: {error.strerror}; choose another file with --port-file") from None
+    _print_banner(service)
+    reactor.run()
+
+
+def _log_to_stderr() -> None:
+    from twisted.logger import (
+        FilteringLogObserver,
+        LogLevel,
+        LogLevelFilterPredicate,
+        globalLogBeginner,
+        textFileLogObserver,
+    )
+
+    level = LogLevelFilterPredicate(LogLevel.info)
+    level.setLogLevelForNamespace("twisted", LogLevel.warn)
+    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [level])
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+
+def _write_port_file(path: Path, service: EmulatorService) -> None:
+    written: dict[str, Any] = {"http": service.addresses.http, "https": service.addresses.https}
+    if service.sidecar_addresses:
+        written["sidecars"] = {
+            runtime_id: {"http": each.http, "https": each.https}
+            for runtime_id, each in service.sidecar_addresses.items()
+        }
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(written) + "\n", "utf-8")
+    partial.replace(path)
+
+
+def _print_banner(service: EmulatorService) -> None:
+    seed = service.settings.seed
+    token = next((bearer.token for bearer in seed.bearer_tokens), "TOKEN")
+    rid = next((binding.deployed_app_rid for binding in seed.bindings), "ri.foundry.main.deployed-app.my-app")
+    body = json.dumps({"deployedAppRid": rid, "queryType": "FUNCTION", "query": {}})
+    lines = [
+        f"twisted-cm {__version__}",
+        *(f"  {url}" for url in service.urls()),
+        *(f"  bearer token: {bearer.token} ({bearer.principal.login})" for bearer in seed.bearer_tokens),
+        "Submit a job:",
+        f"  curl -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \\",
+        f"    -d {shlex.quote(body)} {service.addresses.http}{_CONTOUR}/compute-modules/jobs/execute",
+        "Ctrl-C stops.",
+    ]
+    print("\n".join(lines), flush=True)
+
+
+# Talking to a server
+
+
+def _connection_options(command: F) -> F:
+    for option in (
+        click.option("--ca", type=click.Path(path_type=Path), metavar="PEM", help="CA to verify an https URL with."),
+        click.option("--url", default=_DEFAULT_URL, show_default=True, envvar="TWISTED_CM_URL", help="The server."),
+        STATE_DIR_OPTION,
+    ):
+        command = option(command)
+    return command
+
+
+def _run(main: Callable[[Any], Awaitable[T]], url: str, timeout: float | None = None) -> T:
+    """Run one coroutine in the reactor, turning what can go wrong with a server into one line."""
+    from twisted.internet import reactor
+    from twisted.internet.defer import CancelledError
+
+    from .client import ServerError
+
+    outcome: list[T | Failure] = []
+    running: Deferred[T] = Deferred.fromCoroutine(main(reactor))  # type: ignore[arg-type]
+    if timeout is not None:
+        running.addTimeout(timeout, reactor)
+    running.addBoth(outcome.append)
+    interrupted: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupted.append(number)
+        reactor.callFromThread(running.cancel)
+
+    def stop_when_done() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, interrupt)
+        running.addBoth(lambda _: reactor.stop())
+
+    reactor.callWhenRunning(stop_when_done)
+    reactor.run()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    result = outcome[0]
+    if interrupted:
+        raise SystemExit(128 + interrupted[0])
+    if not isinstance(result, Failure):
+        return result
+    error = result.value
+    if isinstance(error, ServerError):
+        hint = f" (job {error.job_id})" if error.job_id and error.job_id not in str(error) else ""
+        raise click.ClickException(f"{error}{hint}")
+    if isinstance(error, TimeoutError | CancelledError):
+        raise click.ClickException(f"no answer within {timeout:g} seconds; allow more with --timeout")
+    if isinstance(error, ConnectError | RequestNotSent | RequestTransmissionFailed | ResponseNeverReceived):
+        raise click.ClickException(
+            f"cannot reach {url}: {_reason(error)}; start a server with 'twisted-cm serve' or name one with --url"
+        )
+    if isinstance(error, ResponseFailed):
+        raise click.ClickException("the answer broke off: the result is not whole")
+    if isinstance(error, click.ClickException):
+        raise error
+    raise click.ClickException(f"{type(error).__name__}: {error}")
+
+
+def _reason(error: Exception) -> str:
+    reasons = getattr(error, "reasons", None)
+    return str(reasons[0].value if reasons else error).rstrip(".")
+
+
+def _client(reactor: Any, url: str, ca: Path | None, state_dir: Path | None, token: str | None) -> EmulatorClient:
+    from .client import EmulatorClient
+
+    if not url.startswith(("http://", "https://")):
+        raise click.ClickException(f"{url} is no URL; it must start with http:// or https://")
+    path = ca or (state_dir or default_state_dir()) / "ca.pem"
+    pem = None
+    if url.startswith("https://") and (ca is not None or path.exists()):
+        try:
+            pem = path.read_text("ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.ClickException(f"{path}: {error}; name a readable PEM file with --ca") from None
+    return EmulatorClient(reactor, url, token, pem)
+
+
+# Starting a runtime
+
+
+def _launch_options(command: F) -> F:
+    for option in (
+        click.option("--admin-token", envvar="TWISTED_CM_ADMIN_TOKEN", help="For a server beyond loopback."),
+        click.option("--branch", help="Its branch.  [default: master]"),
+        click.option("--deployed-app", metavar="RID", help="Bind this deployed app to the runtime."),
+        click.option("--seed", type=click.Path(path_type=Path), help="Take the runtime's token from this seed."),
+        click.option("--module-auth-token", metavar="TOKEN", help="Join the runtime as it is, without a session."),
+        click.option("--runtime", "runtime_id", required=True, metavar="ID", help="The runtime to be."),
+    ):
+        command = option(command)
+    return _connection_options(command)
+
+
+def _launch_variables(
+    runtime_id: str,
+    url: str,
+    ca: Path | None,
+    state_dir: Path | None,
+    module_auth_token: str | None,
+    seed: Path | None,
+    deployed_app: str | None,
+    branch: str | None,
+    admin_token: str | None,
+) -> Mapping[str, str]:
+    from .launch import CannotLaunch, bypass_proxies, launch_directory, prepare_launch, write_environment
+
+    if seed is not None and module_auth_token is None:
+        try:
+            runtimes = read_seed(seed).runtimes
+        except InvalidSeed as error:
+            raise click.ClickException(str(error)) from None
+        module_auth_token = next((each.module_auth_token for each in runtimes if each.runtime_id == runtime_id), None)
+    if module_auth_token is not None and deployed_app is not None:
+        raise click.UsageError("--deployed-app binds with a session of its own; leave out the token to open one")
+    if branch is not None and deployed_app is None:
+        raise click.UsageError("--branch goes with --deployed-app")
+
+    async def prepare(reactor: Any) -> Launch:
+        client = _client(reactor, url, ca, state_dir, admin_token)
+        return await prepare_launch(client, runtime_id, module_auth_token, deployed_app, branch)
+
+    launch = _run(prepare, url)
+    directory = launch_directory((state_dir or default_state_dir()).absolute(), runtime_id)
+    try:
+        return bypass_proxies(write_environment(launch, directory), os.environ)
+    except CannotLaunch as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command("exec", context_settings={"ignore_unknown_options": False})
+@_launch_options
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(command: tuple[str, ...], **options: Any) -> None:
+    """
+    Start a runtime process: twisted-cm exec --runtime ID -- COMMAND …
+
+    COMMAND takes this process's place under the variables that compute-module
+    SDKs read, so signals reach it and its exit status is this command's.
+    """
+    environment = {**os.environ, **_launch_variables(**options)}
+    # Python ignores this signal; a program that was started by a shell would not.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.execvpe(command[0], command, environment)
+    except OSError as error:
+        click.echo(f"Error: {command[0]}: {error.strerror}; name a program after --", err=True)
+        raise SystemExit(127 if isinstance(error, FileNotFoundError) else 126) from None
+
+
+@main.command()
+@_launch_options
+def env(**options: Any) -> None:
+    """Print a runtime process's variables, for docker run --env-file."""
+    for name, value in _launch_variables(**options).items():
+        click.echo(f"{name}={value}")
+
+
+# Submitting a job
+
+
+@main.command()
+@click.argument("rid")
+@click.argument("function")
+@click.argument("query", default="{}")
+@click.option("--branch", help="The deployed app's branch.  [default: any that is active]")
+@click.option("--async", "asynchronous", is_flag=True, help="Print the job's id and do not wait.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer.")
+@click.option(
+    "--token", envvar="TWISTED_CM_TOKEN", default=DEVELOPMENT_TOKEN, show_default=True, help="A bearer token."
+)
+@_connection_options
+def submit(
+    rid: str,
+    function: str,
+    query: str,
+    branch: str | None,
+    asynchronous: bool,
+    timeout: float | None,
+    token: str,
+    url: str,
+    ca: Path | None,
+    state_dir: Path | None,
+) -> None:
+    """
+    Submit a job to the deployed app RID and print its result.
+
+    QUERY is JSON, - for standard input, or @FILE.
+    """
+    body = {
+        "deployedAppRid": rid,
+        "deployedAppBranch": branch,
+        "queryType": function,
+        "query": _read_query(query),
+    }
+
+    async def run(reactor: Any) -> None:
+        client = _client(reactor, url, ca, state_dir, token)
+        if asynchronous:
+            handle = await client.request_json("POST", f"{_CONTOUR}/deployed-apps/jobs", body)
+            click.echo(handle["id"])
+        else:
+            path = f"{_CONTOUR}/compute-modules/jobs/execute"
+            await client.stream("POST", path, body, _write_out)
+
+    _run(run, url, timeout)
+
+
+def _write_out(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _read_query(query: str) -> Any:
+    try:
+        if query == "-":
+            query = sys.stdin.read()
+        elif query.startswith("@"):
+            query = Path(query[1:]).read_text("utf-8")
+        return json.loads(query)
+    except OSError as error:
+        raise click.UsageError(f"{query[1:]}: {error.strerror}; name a readable file after @") from None
+    except ValueError as error:
+        raise click.UsageError(f"the query is not JSON: {error}") from None
+
+
+# Seeds
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path), default=Path("seed.yaml"))
+def init(file: Path) -> None:
+    """Write a commented starter seed to FILE (seed.yaml)."""
+    try:
+        with file.open("xb") as written:
+            written.write(files("twisted_cm").joinpath("starter.yaml").read_bytes())
+    except FileExistsError:
+        raise click.ClickException(f"{file} is there already; name another file") from None
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}; name another file") from None
+    click.echo(f"Wrote {file}. Start with: twisted-cm serve --seed {shlex.quote(str(file))}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Say whether FILE is a seed that serve would take."""
+    try:
+        seed = read_seed(file)
+    except InvalidSeed as error:
+        raise click.ClickException(str(error)) from None
+    for warning in seed.warnings:
+        click.echo(f"{file}: {warning}", err=True)
+    click.echo(f"{file}: {len(seed.runtimes)} runtimes, {len(seed.bindings)} deployed apps, {len(seed.tokens)} tokens")

@@ -1,0 +1,95 @@
+"""All routes together, as one Klein application, and what becomes of an exception in them."""
+
+from __future__ import annotations
+
+from klein import Klein
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from ..broker import BrokerStopped
+from . import errors
+from .context import Context, IdConverter
+from .contour import ContourRoutes
+from .runtime import RuntimeRoutes
+from .site import BodyLost, EmulatorRequest, EmulatorSite
+
+_log = Logger()
+
+
+def emulator_site(context: Context) -> EmulatorSite:
+    """
+    @return: the site of the main listeners (contract sections 1 and 3).
+    """
+    app = _bare_app()
+    RuntimeRoutes(context).register(app)
+    ContourRoutes(context).register(app)
+    return _site(app)
+
+
+def sidecar_site(context: Context, runtime_id: str) -> EmulatorSite:
+    """
+    @return: the site of a sidecar listener, bound to one runtime (contract section 2).
+    """
+    app = _bare_app()
+    RuntimeRoutes(context).register_sidecar(app, runtime_id)
+    return _site(app)
+
+
+def _bare_app() -> Klein:
+    app = Klein()
+    app.url_map.converters["id"] = IdConverter
+    app.url_map.merge_slashes = False
+    app.handle_errors(errors.ApiError)(_api_error)
+    app.handle_errors(BrokerStopped)(_stopped)
+    app.handle_errors(MethodNotAllowed)(_method_not_allowed)
+    app.handle_errors(HTTPException)(_no_route)
+    app.handle_errors(BodyLost)(_body_lost)
+    app.handle_errors(Exception)(_unexpected)
+    return app
+
+
+def _site(app: Klein) -> EmulatorSite:
+    for rule in app.url_map.iter_rules():
+        # A HEAD that took a job from the queue would lose it.
+        if rule.methods is not None:
+            rule.methods.discard("HEAD")
+    return EmulatorSite(app.resource())
+
+
+def _api_error(request: EmulatorRequest, failure: Failure) -> bytes:
+    error = failure.value
+    assert isinstance(error, errors.ApiError)
+    return request.error(error)
+
+
+def _stopped(request: EmulatorRequest, failure: Failure) -> bytes:
+    return request.error(errors.unavailable("The emulator is shutting down; try again when it is back."))
+
+
+def _method_not_allowed(request: EmulatorRequest, failure: Failure) -> bytes:
+    error = failure.value
+    assert isinstance(error, MethodNotAllowed)
+    allowed = ", ".join(sorted(error.valid_methods or ()))
+    return request.error(
+        errors.ApiError(
+            405, "method_not_allowed", f"This route takes {allowed}.", {"allow": allowed}, {"Allow": allowed}
+        )
+    )
+
+
+def _no_route(request: EmulatorRequest, failure: Failure) -> bytes:
+    return request.error(errors.not_found("There is no such route."))
+
+
+def _body_lost(request: EmulatorRequest, failure: Failure) -> None:
+    """Nobody is there to be answered."""
+
+
+def _unexpected(request: EmulatorRequest, failure: Failure) -> bytes:
+    if request.startedWriting:
+        _log.failure("while answering {method} {path}", failure, method=request.method, path=request.path)
+        request.break_off()
+        return b""
+    _log.failure("no answer for {method} {path}", failure, method=request.method, path=request.path)
+    return request.error(errors.ApiError(500, "internal", "The emulator has a fault; its log says more."))

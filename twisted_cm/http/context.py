@@ -1,0 +1,191 @@
+"""What the routes share: the broker, the credentials, and how a request is checked against both."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from attrs import frozen
+from werkzeug.routing import BaseConverter, ValidationError
+
+from ..broker import IBroker, UnknownRuntime
+from ..credentials import Credentials, Principal, Role, same_token
+from ..jobs import JSONValue
+from ..registry import Runtime
+from . import errors
+from .site import EmulatorRequest
+
+#: The longest poll that a request may ask for, in seconds.
+LONGEST_POLL = 60.0
+
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
+
+
+@frozen
+class Limits:
+    """
+    How long requests park and how large they may be.
+
+    @ivar poll_timeout: seconds that a job poll parks.
+    @ivar sync_timeout: seconds that a synchronous caller parks.
+    @ivar max_body: the most bytes of a request body, results included.
+    """
+
+    poll_timeout: float = 2.0
+    sync_timeout: float = 30.0
+    max_body: int = 64 * 1024 * 1024
+
+
+@frozen
+class Addresses:
+    """
+    Where the emulator is reached.
+
+    @ivar http: base URL of the plain listener, or L{None}.
+    @ivar https: base URL of the TLS listener, or L{None}.
+    @ivar ca_certificate: the CA that signed the TLS listener's certificate, in PEM, or L{None}.
+    @ivar base_url: what session URIs are built on, where the user fixed it.
+    """
+
+    http: str | None = None
+    https: str | None = None
+    ca_certificate: str | None = None
+    base_url: str | None = None
+
+
+@frozen
+class Context:
+    """What every group of routes is made with."""
+
+    broker: IBroker
+    credentials: Credentials
+    limits: Limits
+    addresses: Addresses
+
+    def _presented(self, request: EmulatorRequest) -> Principal | None:
+        scheme, _, token = (request.header("Authorization") or "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            return None
+        return self.credentials.principal(token.strip())
+
+    def bearer(self, request: EmulatorRequest) -> Principal:
+        """
+        @return: whose bearer token the request carries.
+        @raise ApiError: 401 if it carries none or an unknown one.
+        """
+        principal = self._presented(request)
+        if principal is None:
+            raise errors.invalid_token()
+        return principal
+
+    def admin(self, request: EmulatorRequest) -> Principal:
+        """
+        @return: the administrator whose token the request carries.
+        @raise ApiError: 401 without a known token, 403 if it is not an administrator's.
+        """
+        principal = self.bearer(request)
+        if principal.role is not Role.ADMIN:
+            raise errors.forbidden("Only the admin token may do this.")
+        return principal
+
+    def is_admin(self, request: EmulatorRequest) -> bool:
+        """
+        @return: whether the request carries the configured admin token.
+        """
+        principal = self._presented(request)
+        return principal is not None and principal.role is Role.ADMIN and self.credentials.admin_token is not None
+
+    async def module(self, request: EmulatorRequest, runtime_id: str) -> Runtime:
+        """
+        @return: the runtime, if the request carries its module auth token.
+        @raise ApiError: 404 for an unknown runtime, 401 without its token, 403 with another runtime's.
+        """
+        try:
+            runtime = await self.broker.runtime(runtime_id)
+        except UnknownRuntime:
+            raise errors.unknown_runtime(runtime_id) from None
+        if self.holds(request, runtime):
+            return runtime
+        presented = request.header("Module-Auth-Token")
+        if presented and await self.broker.module_runtime(presented) is not None:
+            raise errors.forbidden("The Module-Auth-Token header is another runtime's.")
+        raise errors.invalid_module_auth_token()
+
+    def holds(self, request: EmulatorRequest, runtime: Runtime) -> bool:
+        """
+        @return: whether the request carries the module auth token of C{runtime}.
+        """
+        presented = request.header("Module-Auth-Token")
+        return presented is not None and same_token(presented, runtime.module_auth_token)
+
+
+def preferred_wait(request: EmulatorRequest, default: float) -> float:
+    """
+    How long a long-poll parks: C{Prefer: wait=N} (RFC 7240), up to a cap, else the default.
+
+    @param default: seconds.
+    @return: seconds; the answer says C{Preference-Applied} where the preference decided.
+    """
+    prefer = request.requestHeaders.getRawHeaders("Prefer")
+    match = _WAIT.search(",".join(prefer)) if prefer else None
+    if match is None:
+        return default
+    wait = min(int(match.group(1)), int(LONGEST_POLL))
+    request.setHeader("Preference-Applied", f"wait={wait}")
+    return float(wait)
+
+
+class IdConverter(BaseConverter):
+    """An id in a path: percent-encoded there, decoded once, and text."""
+
+    regex = "[^/]+"
+    part_isolating = True
+
+    def to_python(self, value: str) -> str:
+        """
+        @raise ValidationError: the id is not UTF-8, or holds a NUL; no route matches then.
+        """
+        try:
+            decoded = unquote(value, errors="strict")
+        except UnicodeDecodeError:
+            raise ValidationError from None
+        if "\0" in decoded:
+            raise ValidationError
+        return decoded
+
+
+def text_field(body: JSONValue, name: str, required: bool = False) -> str | None:
+    """
+    One field of a request body that is text.
+
+    @param body: the body, as JSON.
+    @return: the text, or L{None} where the field is absent or null and not required.
+    @raise ApiError: 400, naming the field, if it is of another type, or missing or blank and required.
+    """
+    if not isinstance(body, dict):
+        raise errors.invalid_request("The request body must be a JSON object.")
+    value = body.get(name)
+    if value is None and not required:
+        return None
+    if not isinstance(value, str):
+        raise errors.invalid_request(f"'{name}' must be a string.", field=name)
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise errors.invalid_request(f"'{name}' holds a character that is not allowed.", field=name)
+    if not value.strip():
+        if required:
+            raise errors.invalid_request(f"'{name}' must not be blank.", field=name)
+        return None
+    return value
+
+
+def flag_field(body: JSONValue, name: str) -> bool:
+    """
+    @return: one field of a request body that is true or false; absent or null is false.
+    @raise ApiError: 400, naming the field, if it is anything else.
+    """
+    value = body.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise errors.invalid_request(f"'{name}' must be true or false.", field=name)
+    return value

@@ -1,0 +1,334 @@
+"""
+The routes of runtimes (contract sections 1 and 2).
+
+Who calls them is a compute-module SDK, or a person with curl.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from urllib.parse import quote
+
+from attrs import frozen
+from klein import Klein
+from twisted.internet.defer import CancelledError
+
+from .. import __version__
+from ..broker import JobAlreadyCompleted, RuntimeSnapshot, SessionRequest, UnknownJob, UnknownRuntime
+from ..function_schemas import InvalidSchemas, parse_function_schemas
+from ..jobs import Job, JobSource, JSONValue, Submission
+from ..registry import FunctionSchema, Runtime
+from ..results import ResultBody
+from . import errors
+from .context import Context, flag_field, preferred_wait, text_field
+from .site import BodyLost, EmulatorRequest
+
+PREFIX = "/_emulate/foundry/compute-modules"
+SIDECAR_PREFIX = "/interactive-module/api/internal-query"
+
+_MASKED = "********"
+
+
+@frozen
+class RuntimeRoutes:
+    """The runtime routes, over one L{Context}."""
+
+    context: Context
+
+    def register(self, app: Klein) -> None:
+        """Put the routes of contract section 1 on C{app}."""
+        one = f"{PREFIX}/runtimes/<id:runtime_id>"
+        app.route(f"{PREFIX}/info", methods=["GET"])(self.info)
+        app.route(f"{PREFIX}/runtimes", methods=["POST"])(self.open_session)
+        app.route(f"{PREFIX}/runtimes", methods=["GET"])(self.list_runtimes)
+        app.route(one, methods=["GET"])(self.show_runtime)
+        app.route(one, methods=["DELETE"])(self.delete_runtime)
+        app.route(f"{one}/jobs", methods=["POST"])(self.enqueue)
+        app.route(f"{one}/jobs/<id:job_id>", methods=["GET"])(self.show_job)
+        self._register_module(app, one)
+
+    def register_sidecar(self, app: Klein, runtime_id: str) -> None:
+        """Put the routes of contract section 2 on C{app}, for one runtime."""
+        for prefix in (SIDECAR_PREFIX, ""):
+            self._register_module(app, prefix, runtime_id=runtime_id)
+
+    def _register_module(self, app: Klein, prefix: str, **defaults: str) -> None:
+        """The four routes that an SDK calls."""
+        for method, path, handler in (
+            ("GET", "/job", self.poll),
+            ("POST", "/schemas", self.post_schemas),
+            ("POST", "/results/<id:job_id>", self.post_result),
+            ("POST", "/restart", self.restart),
+        ):
+            endpoint = f"{prefix}{path}"
+            app.route(endpoint, methods=[method], endpoint=endpoint, defaults=defaults or None)(handler)
+
+    # Sessions
+
+    async def info(self, request: EmulatorRequest) -> bytes:
+        """C{GET /info}: how to reach the emulator, for a client that found one of its addresses."""
+        addresses, limits = self.context.addresses, self.context.limits
+        return request.json(
+            {
+                "version": __version__,
+                "http": addresses.http,
+                "https": addresses.https,
+                "caCertificate": addresses.ca_certificate,
+                "pollTimeout": limits.poll_timeout,
+                "syncTimeout": limits.sync_timeout,
+            }
+        )
+
+    async def open_session(self, request: EmulatorRequest) -> bytes:
+        """C{POST /runtimes}: open a session, or reset one."""
+        if self.context.credentials.guarded:
+            self.context.admin(request)
+        body = await request.read_json(self.context.limits.max_body)
+        runtime_id = text_field(body, "runtimeId", required=True)
+        assert runtime_id is not None
+        session = SessionRequest(
+            runtime_id,
+            text_field(body, "deployedAppRid"),
+            text_field(body, "branch"),
+            text_field(body, "displayName"),
+            flag_field(body, "keepBindings"),
+        )
+        runtime = await self.context.broker.open_session(session)
+        base = f"{self._base_url(request)}{PREFIX}/runtimes/{quote(runtime_id, safe='')}"
+        return request.json(
+            {
+                "runtimeId": runtime_id,
+                "moduleAuthToken": runtime.module_auth_token,
+                "getJobUri": f"{base}/job",
+                "postResultUri": f"{base}/results",
+                "postSchemaUri": f"{base}/schemas",
+                "restartNotificationUri": f"{base}/restart",
+            }
+        )
+
+    def _base_url(self, request: EmulatorRequest) -> str:
+        if self.context.addresses.base_url is not None:
+            return self.context.addresses.base_url.rstrip("/")
+        scheme = "https" if request.isSecure() else "http"
+        address = request.getHost()
+        return f"{scheme}://{request.header('Host') or f'{address.host}:{address.port}'}"
+
+    async def list_runtimes(self, request: EmulatorRequest) -> bytes:
+        """C{GET /runtimes}: every runtime."""
+        self.context.bearer(request)
+        snapshots = await self.context.broker.snapshots()
+        return request.json([self._describe(request, snapshot) for snapshot in snapshots])
+
+    async def show_runtime(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """C{GET /runtimes/{runtimeId}}: one runtime with its queue, bindings and schemas."""
+        self.context.bearer(request)
+        try:
+            snapshot = await self.context.broker.snapshot(runtime_id)
+        except UnknownRuntime:
+            raise errors.unknown_runtime(runtime_id) from None
+        return request.json(
+            {**self._describe(request, snapshot), "schemas": describe_schemas(snapshot.runtime.schemas)}
+        )
+
+    async def delete_runtime(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """C{DELETE /runtimes/{runtimeId}}: remove it and end its jobs."""
+        self.context.admin(request)
+        try:
+            await self.context.broker.delete_runtime(runtime_id)
+        except UnknownRuntime:
+            raise errors.unknown_runtime(runtime_id) from None
+        return request.no_content()
+
+    def _describe(self, request: EmulatorRequest, snapshot: RuntimeSnapshot) -> JSONValue:
+        return {
+            **self._describe_runtime(request, snapshot.runtime),
+            "queued_jobs": snapshot.queued,
+            "running_jobs": snapshot.running,
+            "parked_polls": snapshot.parked_polls,
+            "bindings": [
+                {
+                    "deployed_app_rid": binding.deployed_app_rid,
+                    "branch": binding.branch,
+                    "display_name": binding.display_name,
+                    "active": binding.active,
+                }
+                for binding in snapshot.bindings
+            ],
+        }
+
+    def _describe_runtime(self, request: EmulatorRequest, runtime: Runtime) -> dict[str, JSONValue]:
+        shown = self.context.holds(request, runtime) or self.context.is_admin(request)
+        return {
+            "runtime_id": runtime.runtime_id,
+            "module_auth_token": runtime.module_auth_token if shown else _MASKED,
+            "connected": runtime.connected,
+            "last_poll_at": runtime.last_poll_at,
+            "last_schema_post_at": runtime.last_schema_post_at,
+        }
+
+    # What an SDK calls
+
+    async def poll(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """C{GET /job}: park until there is a job."""
+        await self.context.module(request, runtime_id)
+        wait = preferred_wait(request, self.context.limits.poll_timeout)
+        job = await self.context.broker.poll(runtime_id, wait)
+        if job is None:
+            return request.no_content()
+        job_id, attempt = job.job_id, job.attempts
+
+        def written(delivered: bool) -> None:
+            if not delivered:
+                self.context.broker.give_back(job_id, attempt)
+
+        request.delivered().addCallback(written)
+        return request.json(
+            {
+                "type": "computeModuleJobV1",
+                "computeModuleJobV1": {
+                    "jobId": job_id,
+                    "queryType": job.submission.query_type,
+                    "query": job.submission.query,
+                    "temporaryCredentialsAuthToken": "",
+                    "authHeader": "",
+                    "userId": job.submission.submitter,
+                },
+            }
+        )
+
+    async def post_schemas(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """C{POST /schemas}: what functions the runtime has; all of them are kept, or none."""
+        await self.context.module(request, runtime_id)
+        posted = await request.read_json(self.context.limits.max_body)
+        try:
+            schemas = parse_function_schemas(posted)
+        except InvalidSchemas as error:
+            violations = [{"pointer": each.pointer, "message": each.message} for each in error.violations]
+            raise errors.invalid_request(f"Invalid function schemas: {error}", violations=violations) from None
+        except RecursionError:
+            raise errors.invalid_request("Invalid function schemas: nested too deeply.") from None
+        await self.context.broker.put_schemas(runtime_id, schemas)
+        return request.json({})
+
+    async def post_result(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:
+        """
+        C{POST /results/{jobId}}: the bytes of a result, kept exactly.
+
+        A result of known length counts once it is there whole, since an SDK
+        posts it again if the connection breaks.  A chunked one is passed on as it
+        arrives, so if it breaks off the job has failed.
+        """
+        await self.context.module(request, runtime_id)
+        broker = self.context.broker
+        try:
+            await broker.open_result(runtime_id, job_id)
+            streamed = request.body.length is None
+            body = ResultBody(request.header("Content-Type"), streamed)
+            begun = streamed and await broker.begin_result(job_id, body)
+            try:
+                await request.body.pipe(body, self.context.limits.max_body)
+            except (BodyLost, CancelledError, errors.ApiError) as error:
+                if begun:
+                    await broker.fail_job(job_id, _broken(error))
+                raise
+            await broker.complete(job_id, body)
+        except UnknownJob:
+            raise errors.unknown_job(job_id) from None
+        except JobAlreadyCompleted:
+            raise errors.ApiError(
+                409,
+                "job_already_completed",
+                f"Compute-module job '{job_id}' has already completed.",
+                {"jobId": job_id},
+            ) from None
+        return request.no_content()
+
+    async def restart(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """C{POST /restart}: the runtime process has come up afresh."""
+        await self.context.module(request, runtime_id)
+        return request.json(await self.context.broker.restart(runtime_id))
+
+    # Jobs without a deployed app
+
+    async def enqueue(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """C{POST /runtimes/{runtimeId}/jobs}: queue a job for this runtime directly."""
+        if request.header("Module-Auth-Token") is not None:
+            await self.context.module(request, runtime_id)
+            submitter = ""
+        else:
+            submitter = self.context.bearer(request).login
+        body = await request.read_json(self.context.limits.max_body)
+        query_type = text_field(body, "queryType", required=True)
+        assert query_type is not None
+        submission = Submission(query_type, body.get("query", {}), JobSource.RUNTIME_DIRECT, submitter=submitter)
+        try:
+            job = await self.context.broker.enqueue(runtime_id, submission)
+        except UnknownRuntime:
+            raise errors.unknown_runtime(runtime_id) from None
+        return request.json(describe_job(job), 201)
+
+    async def show_job(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:
+        """C{GET /runtimes/{runtimeId}/jobs/{jobId}}: a job, its runtime and the runtime's schemas."""
+        try:
+            runtime = await self.context.broker.runtime(runtime_id)
+            if self.context.credentials.guarded and not self.context.holds(request, runtime):
+                self.context.bearer(request)
+            job = await self.context.broker.open_result(runtime_id, job_id)
+        except UnknownRuntime:
+            raise errors.unknown_runtime(runtime_id) from None
+        except UnknownJob:
+            raise errors.unknown_job(job_id) from None
+        return request.json(
+            {
+                "runtime": self._describe_runtime(request, runtime),
+                "job": describe_job(job),
+                "schemas": describe_schemas(runtime.schemas),
+            }
+        )
+
+
+def _broken(error: Exception) -> str:
+    if isinstance(error, errors.ApiError):
+        return f"The result stream was refused: {error.description}"
+    return "The runtime's connection was lost while it streamed the result."
+
+
+def describe_job(job: Job) -> JSONValue:
+    """
+    @return: a job as inspection shows it (contract section 1).
+    """
+    text: str | None = None
+    answer: dict[str, JSONValue] = {}
+    if job.result is not None and job.result.complete:
+        content = job.result.as_bytes()
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError:
+            answer["result_body_base64"] = b64encode(content).decode("ascii")
+    return {
+        "job_id": job.job_id,
+        "runtime_id": job.runtime_id,
+        "deployed_app_rid": job.submission.deployed_app_rid,
+        "deployed_app_branch": job.submission.branch,
+        "query_type": job.submission.query_type,
+        "query": job.submission.query,
+        "source": job.submission.source.value,
+        "status": job.state.value,
+        "queued_at": job.queued_at,
+        "started_at": job.started_at,
+        "completed_at": job.completed_at,
+        "result_content_type": None if job.result is None else job.result.content_type,
+        "result_body_utf8": text,
+        "error_message": job.error_message,
+        **answer,
+    }
+
+
+def describe_schemas(schemas: dict[str, FunctionSchema] | None) -> JSONValue:
+    """
+    @return: function schemas as inspection shows them, sorted by name.
+    """
+    return [
+        {"function_name": name, "schema_payload": schema.payload, "posted_at": schema.posted_at}
+        for name, schema in sorted((schemas or {}).items())
+    ]

@@ -1,0 +1,477 @@
+"""
+The connection and request classes under the routes.
+
+They differ from Twisted's in three ways.  A request with a body is routed when
+its headers are there, so that a result can stream through and a body that is
+too large or unauthorized is refused before it is read.  A route can learn
+whether its answer left this process, which a job envelope needs.  And an answer
+that is ready before the request's body has arrived is sent at once, while the
+rest is thrown away.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, parse_qs
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+from zope.interface import implementer
+
+from ..jobs import JSONValue
+from .errors import ApiError, invalid_request, payload_too_large
+
+#: Seconds that an answered client may go on to send its body before it is cut off.
+LINGER = 5.0
+
+#: Bytes of a body that are kept while no route has asked for them.
+UNCLAIMED_LIMIT = 64 * 1024
+
+
+class BodyLost(Exception):
+    """The client went away before its body was complete."""
+
+
+class RequestBody:
+    """
+    The body of one request, as it arrives.
+
+    @ivar length: the announced size in bytes, or L{None} for chunked encoding.
+    @ivar ended: whether the last byte has arrived.
+    """
+
+    def __init__(self, length: int | None, transport: IPushProducer) -> None:
+        self.length = length
+        self.ended = False
+        self._transport = transport
+        self._unclaimed = bytearray()
+        self._paused = False
+        self._discarding = False
+        self._received = 0
+        self._limit: int | None = None
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] | None = None
+
+    def deliver(self, data: bytes) -> None:
+        """More bytes are there."""
+        self._received += len(data)
+        if self._discarding:
+            return
+        if self._consumer is None:
+            self._unclaimed += data
+            if len(self._unclaimed) > UNCLAIMED_LIMIT and not self._paused:
+                self._paused = True
+                self._transport.pauseProducing()
+        elif self._limit is not None and self._received > self._limit:
+            self._fail(payload_too_large(self._limit))
+        else:
+            self._consumer.write(data)
+
+    def end(self) -> None:
+        """The last byte has been there."""
+        self.ended = True
+        if self._done is not None and not self._discarding:
+            self._release()
+            done, self._done = self._done, None
+            done.callback(None)
+
+    def lost(self) -> None:
+        """The client is gone."""
+        if not self._discarding:
+            self._fail(BodyLost())
+
+    def discard(self) -> None:
+        """Nobody wants the rest."""
+        self._discarding = True
+        self._release()
+        self._unclaimed.clear()
+        self._resume()
+
+    def _release(self) -> None:
+        if self._consumer is not None:
+            self._consumer.unregisterProducer()
+            self._consumer = None
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resumeProducing()
+
+    def _fail(self, error: Exception) -> None:
+        self.discard()
+        if self._done is not None:
+            done, self._done = self._done, None
+            done.errback(error)
+
+    def pipe(self, consumer: IConsumer, limit: int) -> Deferred[None]:
+        """
+        Write everything to C{consumer}, at its pace.
+
+        @param limit: the most bytes to accept.
+        @return: fires after the last byte; with L{ApiError} (413) as soon as
+            the body is known to be too large, with L{BodyLost} if the client
+            goes away.  Cancelling it throws the rest away.
+        """
+        done: Deferred[None] = Deferred(lambda _: self.discard())
+        self._limit = limit
+        if max(self.length or 0, self._received) > limit:
+            self.discard()
+            done.errback(payload_too_large(limit))
+            return done
+        self._done = done
+        self._consumer = consumer
+        consumer.registerProducer(self._transport, True)
+        self._resume()
+        if self._unclaimed:
+            data = bytes(self._unclaimed)
+            self._unclaimed.clear()
+            consumer.write(data)
+        if self.ended:
+            self.end()
+        return done
+
+    async def read(self, limit: int) -> bytes:
+        """
+        @param limit: the most bytes to accept.
+        @return: the whole body.
+        @raise ApiError: 413, as with L{pipe}.
+        @raise BodyLost: the client went away.
+        """
+        buffer = _Buffer()
+        await self.pipe(buffer, limit)
+        return bytes(buffer.data)
+
+
+@implementer(IConsumer)
+class _Buffer:
+    """An L{IConsumer} that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        pass
+
+    def unregisterProducer(self) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+
+class EmulatorRequest(Request):
+    """
+    A request of the emulator.
+
+    @ivar body: its body; C{content} of the base class stays empty.
+    """
+
+    channel: EmulatorChannel
+    body: RequestBody
+    _begun = False
+    _answered = False
+    _linger: IDelayedCall | None = None
+    _delivered: Deferred[bool] | None = None
+
+    def gotLength(self, length: int | None) -> None:
+        """The headers are there; called by the channel."""
+        self.content = io.BytesIO()
+        self.body = RequestBody(length, self.channel.transport)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """A part of the body is there; called by the channel."""
+        self.body.deliver(data)
+
+    def begin(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Route the request; called when its headers are there, before its body is."""
+        self._begun = True
+        self.method, self.uri, self.clientproto = command, path, version
+        self.path, _, query = path.partition(b"?")
+        self.args = parse_qs(query, True) if query else {}
+        self.process()
+
+    def process(self) -> None:
+        """Hand the request to the resource; path segments stay percent-encoded, each route decodes its own ids."""
+        self.site = self.channel.site
+        self.prepath: list[bytes] = []
+        self.postpath: list[bytes] = self.path[1:].split(b"/")
+        self.render(self.site.resource)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """All of the request is there; called by the channel."""
+        self.body.end()
+        if not self._begun:
+            self.begin(command, path, version)
+        elif self._answered:
+            self._finish()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client is gone; called by the channel."""
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        super().connectionLost(reason)
+        self.body.lost()
+        self._report_delivery(False)
+
+    def delivered(self) -> Deferred[bool]:
+        """
+        @return: fires after L{finish}: with L{True} once the whole answer has
+            been handed to the operating system, with L{False} if the connection
+            was lost before that.
+        """
+        self._delivered = Deferred()
+        return self._delivered
+
+    def _report_delivery(self, delivered: bool) -> None:
+        if self._delivered is not None:
+            waiting, self._delivered = self._delivered, None
+            waiting.callback(delivered)
+
+    def finish(self) -> None:
+        """The answer is complete; if the request is not, its rest is thrown away first, for a while."""
+        if self.body.ended or self._disconnected:
+            self._finish()
+            return
+        if not self.startedWriting:
+            self.write(b"")
+        self._answered = True
+        self.body.discard()
+        self._linger = self.channel.callLater(LINGER, self.channel.transport.abortConnection)
+
+    def _finish(self) -> None:
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        channel = self.channel
+        super().finish()
+        if self._delivered is not None:
+            channel.when_flushed(self._report_delivery)
+
+    def break_off(self) -> None:
+        """
+        End an answer that has begun so that the client sees that it is not
+        whole: what was written still arrives, the terminating chunk never does.
+        """
+        if self.chunked:
+            self.channel.loseConnection()
+        else:
+            self.channel.transport.abortConnection()
+
+    # What routes answer with
+
+    def json(self, value: JSONValue, status: int = 200) -> bytes:
+        """
+        @return: C{value} as the body of an answer, for a route to return.
+        """
+        return self.answer(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), "application/json", status)
+
+    def answer(self, body: bytes, content_type: str, status: int = 200) -> bytes:
+        """
+        @return: C{body}, for a route to return, with its headers set.
+        """
+        self.setResponseCode(status)
+        self.responseHeaders.setRawHeaders(b"Content-Type", [content_type.encode("ascii", "replace")])
+        self.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+        return body
+
+    def no_content(self) -> bytes:
+        """
+        @return: the empty body of a 204.
+        """
+        self.setResponseCode(204)
+        return b""
+
+    def error(self, error: ApiError) -> bytes:
+        """
+        @return: the body of an error answer.
+        """
+        for name, value in error.headers.items():
+            self.setHeader(name, value)
+        return self.answer(error.body(), "application/json", error.status)
+
+    async def read_json(self, limit: int) -> JSONValue:
+        """
+        @param limit: the most bytes to accept.
+        @return: the body as JSON.
+        @raise ApiError: 400 if it is not JSON in UTF-8, 413 if it is too large.
+        """
+        return parse_json(await self.body.read(limit))
+
+    def header(self, name: str) -> str | None:
+        """
+        @return: a request header as text, the last one if it was sent twice.
+        """
+        value = self.getHeader(name)
+        return None if value is None else value.strip()
+
+
+def parse_json(body: bytes) -> JSONValue:
+    """
+    @param body: JSON in UTF-8.
+    @raise ApiError: 400, with what is wrong and where.
+    """
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise invalid_request("The request body is not UTF-8.", position=error.start) from None
+    except json.JSONDecodeError as error:
+        raise invalid_request(
+            f"The request body is not JSON: {error.msg}.", line=error.lineno, column=error.colno
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise invalid_request(f"The request body is not JSON that can be read: {error}.") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+@implementer(IPushProducer)
+class _FlushWatch:
+    """
+    Tells when a transport has handed all it holds to the operating system.
+
+    A transport asks a pull producer for more each time it has run dry; that is
+    the one sign of it that Twisted gives.  The producer that was registered
+    before steps aside for that moment.
+    """
+
+    def __init__(self, descriptor: Any, flushed: Callable[[], None]) -> None:
+        self._descriptor = descriptor
+        self._flushed = flushed
+        self._asked = 0
+        self._former, self._former_streams = descriptor.producer, descriptor.streamingProducer
+        descriptor.unregisterProducer()
+        descriptor.registerProducer(self, False)
+        descriptor.startWriting()
+
+    def resumeProducing(self) -> None:
+        """See L{IPullProducer}: first called when registered, then when dry."""
+        self._asked += 1
+        if self._asked == 2:
+            self._descriptor.unregisterProducer()
+            if self._former is not None:
+                self._descriptor.registerProducer(self._former, self._former_streams)
+            self._flushed()
+
+    def pauseProducing(self) -> None:
+        """Not called on a pull producer."""
+
+    def stopProducing(self) -> None:
+        """The transport is gone; the channel says so to whoever waits."""
+
+
+class EmulatorChannel(HTTPChannel):
+    """A connection of the emulator."""
+
+    site: EmulatorSite
+    factory: EmulatorSite
+    requestFactory = EmulatorRequest
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._flush_waits: list[Callable[[bool], None]] = []
+
+    def allHeadersReceived(self) -> None:
+        """Route a request that has a body before the body is there."""
+        super().allHeadersReceived()
+        if self.length != 0:
+            self.requests[-1].begin(self._command, self._path, self._version)
+
+    def close_when_answered(self) -> None:
+        """Take no further request: close now if none is being answered, after its answer otherwise."""
+        self.persistent = False
+        if not self.requests:
+            self.loseConnection()
+
+    def when_flushed(self, report: Callable[[bool], None]) -> None:
+        """
+        Call C{report} once: with L{True} when everything written so far has
+        been handed to the operating system, with L{False} if the connection is
+        lost first.
+        """
+        self._flush_waits.append(report)
+        if len(self._flush_waits) == 1:
+            # A TLS transport collects small writes until the next turn of the reactor.
+            self.callLater(0, self._watch_flush)
+
+    def _watch_flush(self) -> None:
+        if not self._flush_waits:
+            return
+        descriptor: Any = getattr(self.transport, "transport", self.transport)
+        if hasattr(descriptor, "startWriting"):
+            _FlushWatch(descriptor, lambda: self._report_flush(True))
+        else:
+            self._report_flush(True)
+
+    def _report_flush(self, flushed: bool) -> None:
+        waits, self._flush_waits = self._flush_waits, []
+        for report in waits:
+            report(flushed)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is gone."""
+        super().connectionLost(reason)
+        self._report_flush(False)
+        self.site.left(self)
+
+    def connectionMade(self) -> None:
+        """The connection is there."""
+        self.site.channels.add(self)
+        super().connectionMade()
+
+
+class EmulatorSite(Site):
+    """
+    A L{Site} over one resource, which does all the routing.
+
+    @ivar channels: the connections that are open.
+    """
+
+    protocol = EmulatorChannel
+    noisy = False
+
+    def __init__(self, resource: IResource) -> None:
+        super().__init__(resource, requestFactory=EmulatorRequest)
+        self.channels: set[EmulatorChannel] = set()
+        self._drained: Deferred[None] | None = None
+
+    def left(self, channel: EmulatorChannel) -> None:
+        """A connection is gone."""
+        self.channels.discard(channel)
+        if not self.channels and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def drain(self, grace: float) -> Deferred[None]:
+        """
+        Close every connection: an idle one now, one with a request when that is answered.
+
+        @param grace: seconds after which those that are left are cut off.
+        @return: fires when there is none.
+        """
+        if not self.channels:
+            return succeed(None)
+        self._drained = Deferred()
+        drained = self._drained
+        cut: IDelayedCall = self.reactor.callLater(grace, self._cut_off)
+        for channel in list(self.channels):
+            channel.close_when_answered()
+
+        def done(result: None) -> None:
+            if cut.active():
+                cut.cancel()
+
+        return drained.addCallback(done)
+
+    def _cut_off(self) -> None:
+        for channel in list(self.channels):
+            channel.transport.abortConnection()
+
+    def log(self, request: EmulatorRequest) -> None:
+        """No line for each request: the broker logs what happens to jobs."""

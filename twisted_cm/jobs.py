@@ -1,0 +1,126 @@
+"""
+What a job is, and which steps it may take.
+
+No I/O and no Twisted here: a L{Job} is a record with one way to change its
+state, L{Job.transition}, which refuses every step that is not in
+L{LEGAL_TRANSITIONS}.  Times are integer milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from typing import Any, TypeAlias
+
+from attrs import define, field, frozen
+
+from .results import ResultBody
+
+#: Any value that JSON can express.
+JSONValue: TypeAlias = Any
+
+
+class JobState(enum.Enum):
+    """Where a job is in its life.  The values are the words used on the wire (contract section 3)."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further step is possible."""
+        return not LEGAL_TRANSITIONS[self]
+
+
+#: For each state, the states a job may step to next.  A running job may be
+#: queued again because a poller can vanish while the job is handed to it, and
+#: a queued one may succeed because that poller may have had it after all.
+LEGAL_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELED: frozenset(),
+}
+
+
+class JobSource(enum.Enum):
+    """Which door a job came in by.  The values are those of inspection (contract section 1)."""
+
+    RUNTIME_DIRECT = "runtime-direct"
+    CONTOUR_SYNC = "contour-sync"
+    CONTOUR_ASYNC = "contour-async"
+
+
+class IllegalTransition(Exception):
+    """A job was asked for a step that its state does not allow: a bug in the caller, never in a client."""
+
+
+@frozen
+class Submission:
+    """
+    What an application asks for: run one function with one query.
+
+    @ivar query_type: the function's name, as the runtime registered it.
+    @ivar query: the function's input, any JSON value.
+    @ivar deployed_app_rid: the deployed app it was addressed to, or L{None} for a runtime-direct job.
+    @ivar branch: the branch of the deployed app that was matched, or L{None}.
+    @ivar submitter: the login of whoever submitted it; it becomes C{userId} in the envelope.
+    """
+
+    query_type: str
+    query: JSONValue
+    source: JobSource
+    deployed_app_rid: str | None = None
+    branch: str | None = None
+    submitter: str = ""
+
+
+@define(eq=False, slots=True)
+class Job:
+    """
+    One job, from submission to its end.
+
+    @ivar attempts: how many times it was handed to a poller.
+    @ivar result: the bytes a runtime posted, or is posting; L{None} until the first of them.
+    @ivar error_message: why it failed or was canceled.
+    """
+
+    job_id: str
+    runtime_id: str
+    submission: Submission
+    queued_at: int
+    state: JobState = field(default=JobState.QUEUED, init=False)
+    started_at: int | None = field(default=None, init=False)
+    completed_at: int | None = field(default=None, init=False)
+    attempts: int = field(default=0, init=False)
+    result: ResultBody | None = field(default=None, init=False)
+    error_message: str | None = field(default=None, init=False)
+
+    def transition(self, to: JobState, now: int) -> None:
+        """
+        Step to another state; the only place where C{state} changes.
+
+        @param now: milliseconds since the epoch.
+        @raise IllegalTransition: where the table has no such step.
+        """
+        if to not in LEGAL_TRANSITIONS[self.state]:
+            raise IllegalTransition(f"job {self.job_id} cannot go from {self.state.value} to {to.value}")
+        self.state = to
+        if to is JobState.RUNNING:
+            self.started_at = now
+            self.attempts += 1
+        elif to is JobState.QUEUED:
+            self.started_at = None
+        else:
+            self.completed_at = now
+
+
+def new_job_id() -> str:
+    """
+    @return: a job id that cannot be guessed, in the form of contract section 1.
+    """
+    return "foundry_job_" + secrets.token_hex(16)

@@ -1,0 +1,330 @@
+"""
+What the user configured: the seed file (contract section 5).
+
+A seed is checked as a whole, against C{schemas/seed.json}, before anything is
+made of it.  Every violation is reported with its path and its line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+from attrs import field, frozen
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from .credentials import DEVELOPMENT_TOKEN, BearerToken, Principal
+from .packaged import load_schema
+from .registry import DEFAULT_BRANCH, Binding, Registry, Runtime, new_module_auth_token
+
+#: Parts of a seed's C{foundry} that other emulators serve and this one does not.
+FOREIGN_SECTIONS = ("users", "enrollment", "connections", "ontologies")
+
+_Path: TypeAlias = tuple[str | int, ...]
+
+_SCHEMA = load_schema("seed.json")
+_VALIDATOR = Draft202012Validator(_SCHEMA)
+
+#: The most places a seed may have, aliases followed: more is a bomb.
+_MOST_NODES = 1_000_000
+
+
+class InvalidSeed(Exception):
+    """
+    A seed that cannot be used.
+
+    @ivar problems: everything wrong with it, a line each, with path and line number where there is one.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@frozen
+class OAuthClient:
+    """A client that may get tokens with C{client_credentials}."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+
+@frozen
+class Sidecar:
+    """
+    A sidecar listener for one runtime (contract section 2).
+
+    @ivar port: for plain HTTP; 0 picks a free one.
+    @ivar tls_port: for HTTPS; 0 picks a free one.
+    """
+
+    runtime_id: str
+    port: int = 8946
+    tls_port: int = 8945
+
+
+@frozen
+class SeedRuntime:
+    """A runtime that is there from the start."""
+
+    runtime_id: str
+    module_auth_token: str | None = field(default=None, repr=False)
+
+
+@frozen
+class Seed:
+    """
+    A seed, checked.
+
+    @ivar port: where to listen, unless the command line says otherwise.
+    @ivar poll_timeout: seconds, or L{None} for the default.
+    @ivar sync_timeout: seconds, or L{None} for the default.
+    @ivar warnings: what was accepted and has no effect, a line each.
+    """
+
+    tokens: tuple[BearerToken, ...] = ()
+    port: int | None = None
+    oauth_clients: tuple[OAuthClient, ...] = ()
+    poll_timeout: float | None = None
+    sync_timeout: float | None = None
+    runtimes: tuple[SeedRuntime, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+    sidecars: tuple[Sidecar, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def bearer_tokens(self) -> tuple[BearerToken, ...]:
+        """The tokens that are valid: the seeded ones, or the development token where there is no other way in."""
+        if self.tokens or self.oauth_clients:
+            return self.tokens
+        return (BearerToken(DEVELOPMENT_TOKEN, Principal("admin")),)
+
+    def registry(self) -> Registry:
+        """
+        @return: a registry with the seed's runtimes and bindings in it.
+        """
+        registry = Registry()
+        for runtime in self.runtimes:
+            registry.add(Runtime(runtime.runtime_id, runtime.module_auth_token or new_module_auth_token()))
+        for binding in self.bindings:
+            registry.bind(binding)
+        return registry
+
+
+def read_seed(path: Path) -> Seed:
+    """
+    Read a seed file.
+
+    @param path: YAML, or JSON if its name ends so.
+    @raise InvalidSeed: it cannot be read, or something in it is wrong.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidSeed([f"{path}: {error.strerror or error}; name a readable file with --seed"]) from None
+    except UnicodeDecodeError as error:
+        raise InvalidSeed([f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8"]) from None
+    try:
+        return parse_seed(text, is_json=path.suffix.lower() == ".json")
+    except InvalidSeed as error:
+        raise InvalidSeed([f"{path}: {problem}" for problem in error.problems]) from None
+
+
+def parse_seed(text: str, is_json: bool = False) -> Seed:
+    """
+    Read the text of a seed file.
+
+    @raise InvalidSeed: with everything wrong with it.
+    """
+    document, lines, warnings = _load(text, is_json)
+    if document is None:
+        document = {}
+    problems = sorted(
+        (lines.line(path), _format(path, lines, message))
+        for error in _VALIDATOR.iter_errors(document)
+        for path, message in _explain(error)
+    )
+    if problems:
+        raise InvalidSeed([problem for _, problem in problems])
+    return _build(document, lines, warnings)
+
+
+class _Lines:
+    """Which line of the file each value stands on."""
+
+    def __init__(self) -> None:
+        self.at: dict[_Path, int] = {}
+
+    def line(self, path: _Path) -> int:
+        while path and path not in self.at:
+            path = path[:-1]
+        return self.at.get(path, 1)
+
+
+def _format(path: _Path, lines: _Lines, message: str) -> str:
+    return f"line {lines.line(path)}: {_dotted(path)}: {message}"
+
+
+def _dotted(path: _Path) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.lstrip(".") or "(the whole file)"
+
+
+def _load(text: str, is_json: bool) -> tuple[Any, _Lines, list[str]]:
+    if is_json:
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InvalidSeed([f"line {error.lineno}: not JSON: {error.msg}"]) from None
+        except RecursionError:
+            raise InvalidSeed(["not JSON that can be read: nested too deeply"]) from None
+        # JSON is YAML but for the tabs between its tokens.
+        text = text.replace("\t", " ")
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        lines, warnings = _Lines(), list[str]()
+        if node is None:
+            return None, lines, warnings
+        budget = [_MOST_NODES]
+        _survey(node, (), lines, warnings, [], budget)
+        return loader.construct_document(node), lines, warnings
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        raise InvalidSeed([f"{where}not YAML: {error.problem or error.context}"]) from None
+    except yaml.YAMLError as error:
+        raise InvalidSeed([f"not YAML: {error}"]) from None
+    except RecursionError:
+        raise InvalidSeed(["not YAML that can be read: nested too deeply"]) from None
+    except ValueError as error:
+        raise InvalidSeed([f"not YAML that can be read: {error}"]) from None
+    finally:
+        loader.dispose()
+
+
+def _survey(
+    node: yaml.Node, path: _Path, lines: _Lines, warnings: list[str], above: list[yaml.Node], budget: list[int]
+) -> None:
+    """Note the line of every value; of two with one key keep the first."""
+    budget[0] -= 1
+    if node in above or budget[0] < 0:
+        raise InvalidSeed([f"line {node.start_mark.line + 1}: {_dotted(path)}: aliases that never end"])
+    lines.at.setdefault(path, node.start_mark.line + 1)
+    above.append(node)
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _survey(item, (*path, index), lines, warnings, above, budget)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        kept = []
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                lines.at[(*path, key.value, "again")] = key.start_mark.line + 1
+                warnings.append(
+                    f"line {key.start_mark.line + 1}: {_dotted((*path, key.value))}: defined before; the first one counts"
+                )
+                continue
+            kept.append((key, value))
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+                lines.at[(*path, key.value)] = key.start_mark.line + 1
+                _survey(value, (*path, key.value), lines, warnings, above, budget)
+        node.value = kept
+    above.pop()
+
+
+def _explain(error: ValidationError) -> Iterator[tuple[_Path, str]]:
+    """What one violation says, in words for the person who wrote the file."""
+    path = tuple(error.absolute_path)
+    validator = error.validator
+    if validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = list(error.schema["properties"])
+        for key in error.instance:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+                yield (*path, key), f"unknown key; {hint}"
+    elif validator == "required" and isinstance(error.instance, dict):
+        for key in error.validator_value:
+            if key not in error.instance:
+                yield path, f"'{key}' is missing"
+    elif validator == "type":
+        wanted = error.validator_value
+        names = wanted if isinstance(wanted, str) else " or ".join(wanted)
+        yield path, f"must be of type {names}, not {_type_name(error.instance)}"
+    elif validator == "pattern":
+        yield path, "must not be blank, nor hold what is not text"
+    elif error.parent is None and "propertyNames" in error.absolute_schema_path:
+        yield (*path, str(error.instance)), "a token must not be empty or hold white space"
+    else:
+        yield path, error.message
+
+
+def _type_name(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _build(document: dict[str, Any], lines: _Lines, warnings: list[str]) -> Seed:
+    foundry = document.get("foundry") or {}
+    modules = foundry.get("compute_modules") or {}
+    base: _Path = ("foundry", "compute_modules")
+    for section in (name for name in FOREIGN_SECTIONS if name in foundry):
+        warnings.append(f"line {lines.line(('foundry', section))}: foundry.{section}: not served here")
+
+    def first_of(items: Sequence[Any], keys: Sequence[object], path: _Path) -> Iterator[Any]:
+        seen = set()
+        for index, (item, key) in enumerate(zip(items, keys, strict=True)):
+            if key in seen:
+                warnings.append(_format((*path, index), lines, "defined before; the first one counts"))
+            else:
+                seen.add(key)
+                yield item
+
+    runtimes = [SeedRuntime(**item) for item in modules.get("runtimes", [])]
+    runtimes = list(first_of(runtimes, [item.runtime_id for item in runtimes], (*base, "runtimes")))
+    bindings = [
+        Binding(
+            item["deployed_app_rid"],
+            item.get("branch", DEFAULT_BRANCH),
+            item["runtime_id"],
+            item.get("display_name"),
+            item.get("active", True),
+        )
+        for item in modules.get("deployed_apps", [])
+    ]
+    keys = [(item.deployed_app_rid, item.branch) for item in bindings]
+    bindings = list(first_of(bindings, keys, (*base, "deployed_apps")))
+    sidecars = [Sidecar(**item) for item in modules.get("sidecars", [])]
+    sidecars = list(first_of(sidecars, [item.runtime_id for item in sidecars], (*base, "sidecars")))
+    clients = [OAuthClient(item["client_id"], item["client_secret"]) for item in foundry.get("oauth_clients", [])]
+    clients = list(first_of(clients, [item.client_id for item in clients], ("foundry", "oauth_clients")))
+
+    known = {runtime.runtime_id for runtime in runtimes}
+    for runtime_id in [item.runtime_id for item in (*bindings, *sidecars)]:
+        if runtime_id not in known:
+            known.add(runtime_id)
+            runtimes.append(SeedRuntime(runtime_id))
+    tokens = [
+        BearerToken(token, Principal((owner or {}).get("login", "anonymous"), tuple((owner or {}).get("scopes", ()))))
+        for token, owner in (document.get("tokens") or {}).items()
+    ]
+    return Seed(
+        tokens=tuple(tokens),
+        port=foundry.get("port"),
+        oauth_clients=tuple(clients),
+        poll_timeout=modules.get("poll_timeout"),
+        sync_timeout=modules.get("sync_timeout"),
+        runtimes=tuple(runtimes),
+        bindings=tuple(bindings),
+        sidecars=tuple(sidecars),
+        warnings=tuple(warnings),
+    )

@@ -1,0 +1,234 @@
+"""
+How it runs: the emulator as an L{IService}, and the listeners it is made of.
+
+Sockets are bound when the service is made, not when it starts, so that a port
+in use is known before a daemon detaches or a privilege is dropped.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+
+from attrs import Factory, evolve, field, frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTCP, IReactorTime
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from .broker import IBroker, MemoryBroker
+from .credentials import Credentials
+from .http.app import emulator_site, sidecar_site
+from .http.context import Addresses, Context, Limits
+from .http.site import EmulatorSite
+from .seed import Seed, Sidecar
+from .tls import ServerCertificate
+
+DEFAULT_PORT = 4000
+DEFAULT_TLS_PORT = 4443
+
+#: Seconds that connections may take to end at shutdown before they are cut off.
+SHUTDOWN_GRACE = 4.0
+
+_BACKLOG = 4096
+
+
+class CannotStart(Exception):
+    """The service cannot be made; the message says what to do."""
+
+
+@frozen
+class Settings:
+    """
+    Everything that a service is made from.
+
+    @ivar interface: the address to listen on.
+    @ivar port: for plain HTTP; 0 picks a free one.
+    @ivar tls_port: for HTTPS; 0 picks a free one.
+    @ivar certificate: for HTTPS; L{None} for no TLS listener at all.
+    @ivar base_url: what session URIs are built on, in place of what a request came in with.
+    """
+
+    seed: Seed = Factory(Seed)
+    interface: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    tls_port: int = DEFAULT_TLS_PORT
+    certificate: ServerCertificate | None = None
+    admin_token: str | None = field(default=None, repr=False)
+    base_url: str | None = None
+    limits: Limits = Factory(Limits)
+    sidecars: tuple[Sidecar, ...] = ()
+
+
+def is_loopback(interface: str) -> bool:
+    """
+    @return: whether an address to listen on can be reached from this machine only.
+    """
+    if interface == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(interface).is_loopback
+    except ValueError:
+        return False
+
+
+def _bind(interface: str, port: int, option: str) -> socket.socket:
+    """Bind and listen; C{option} is what the user would change."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            interface, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise CannotStart(f"cannot listen on {interface}: {error}; choose another address with --interface") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise CannotStart(
+            f"cannot listen on {interface} port {port}: {error.strerror}; choose another port with {option},"
+            " 0 for any that is free"
+        ) from None
+    return listener
+
+
+def _port_of(listener: socket.socket) -> int:
+    port: int = listener.getsockname()[1]
+    return port
+
+
+def _url(scheme: str, interface: str, listener: socket.socket) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface)
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{_port_of(listener)}"
+
+
+@frozen
+class _SidecarSockets:
+    runtime_id: str
+    plain: socket.socket
+    tls: socket.socket | None
+
+
+class EmulatorService(Service):
+    """
+    The emulator: a broker, and the listeners over it.
+
+    @ivar settings: what it was made from.
+    @ivar broker: who waits for whom.
+    @ivar addresses: where it is reached; valid as soon as the service is made.
+    @ivar sidecar_addresses: the same for each sidecar listener, by runtime id.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorTime, settings: Settings) -> None:
+        """
+        @raise CannotStart: a port is taken, a listener would be open to the
+            network without an admin token, or the certificate is of no use.
+        """
+        self.settings = settings
+        self._reactor = reactor
+        guarded = not is_loopback(settings.interface)
+        if guarded and settings.admin_token is None:
+            raise CannotStart(
+                f"{settings.interface} can be reached from other machines; set an admin token with --admin-token or"
+                " TWISTED_CM_ADMIN_TOKEN, or listen on 127.0.0.1"
+            )
+        self.broker: IBroker = MemoryBroker(reactor, settings.seed.registry())
+        self.credentials = Credentials(settings.seed.bearer_tokens, settings.admin_token, guarded)
+        self._options = settings.certificate.options() if settings.certificate is not None else None
+        self._sockets: list[socket.socket] = []
+        try:
+            self._plain = self._open(settings.interface, settings.port, "--port")
+            self._tls = self._open_tls(settings.interface, settings.tls_port, "--tls-port")
+            self._sidecars = [
+                _SidecarSockets(
+                    sidecar.runtime_id,
+                    self._open("127.0.0.1", sidecar.port, "--sidecar-port"),
+                    self._open_tls("127.0.0.1", sidecar.tls_port, "--sidecar-tls-port"),
+                )
+                for sidecar in settings.sidecars
+            ]
+        except CannotStart:
+            self._close_sockets()
+            raise
+        self.addresses = self._addresses(settings.interface, self._plain, self._tls)
+        self.sidecar_addresses = {
+            sidecar.runtime_id: self._addresses("127.0.0.1", sidecar.plain, sidecar.tls) for sidecar in self._sidecars
+        }
+        self._ports: list[IListeningPort] = []
+        self._sites: list[EmulatorSite] = []
+
+    def _open(self, interface: str, port: int, option: str) -> socket.socket:
+        listener = _bind(interface, port, option)
+        self._sockets.append(listener)
+        return listener
+
+    def _open_tls(self, interface: str, port: int, option: str) -> socket.socket | None:
+        return None if self._options is None else self._open(interface, port, option)
+
+    def _close_sockets(self) -> None:
+        for listener in self._sockets:
+            listener.close()
+        self._sockets.clear()
+
+    def _addresses(self, interface: str, plain: socket.socket, tls: socket.socket | None) -> Addresses:
+        certificate = self.settings.certificate
+        return Addresses(
+            http=_url("http", interface, plain),
+            https=None if tls is None else _url("https", interface, tls),
+            ca_certificate=None if certificate is None else certificate.ca_certificate,
+            base_url=self.settings.base_url,
+        )
+
+    def startService(self) -> None:
+        """Take connections on the sockets that were bound."""
+        super().startService()
+        context = Context(self.broker, self.credentials, self.settings.limits, self.addresses)
+        self._serve(emulator_site(context), self._plain, self._tls)
+        for sidecar in self._sidecars:
+            addressed = evolve(context, addresses=self.sidecar_addresses[sidecar.runtime_id])
+            self._serve(sidecar_site(addressed, sidecar.runtime_id), sidecar.plain, sidecar.tls)
+        self._close_sockets()
+        for warning in self.settings.seed.warnings:
+            self._log.warn("seed: {warning}", warning=warning)
+        for url in self.urls():
+            self._log.info("listening on {url}", url=url)
+
+    def urls(self) -> Iterator[str]:
+        """
+        @return: the base URL of every listener.
+        """
+        for addresses in (self.addresses, *self.sidecar_addresses.values()):
+            yield from (url for url in (addresses.http, addresses.https) if url is not None)
+
+    def _serve(self, site: EmulatorSite, plain: socket.socket, tls: socket.socket | None) -> None:
+        self._sites.append(site)
+        self._adopt(plain, site)
+        if tls is not None:
+            self._adopt(tls, TLSMemoryBIOFactory(self._options, False, site))
+
+    def _adopt(self, listener: socket.socket, factory: IProtocolFactory) -> None:
+        reactor: IReactorTCP = self._reactor
+        self._ports.append(reactor.adoptStreamPort(listener.fileno(), listener.family, factory))
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening, answer whoever is parked, let answers out, and close.
+
+        @return: fires when every connection is closed, within L{SHUTDOWN_GRACE} and a little.
+        """
+        super().stopService()
+        self._close_sockets()
+        closing = [port.stopListening() for port in self._ports]
+        self._ports = []
+        drained = self.broker.stop().addCallback(
+            lambda _: DeferredList([site.drain(SHUTDOWN_GRACE) for site in self._sites])
+        )
+        stopped: Deferred[None] = DeferredList([drained, *(each for each in closing if each is not None)])
+        return stopped.addCallback(lambda _: None)

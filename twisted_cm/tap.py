@@ -1,0 +1,56 @@
+"""The emulator under twistd: C{twistd compute-modules}."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+from twisted.application.service import IService
+from twisted.python import usage
+
+from .options import ServerOptions, make_service, server_options
+
+
+@click.command("compute-modules")
+@server_options
+def _command(**options: object) -> None:
+    """A local emulator of Palantir Foundry's compute modules."""
+
+
+class Options(usage.Options):  # type: ignore[misc]
+    """
+    The options as twistd wants them, parsed by click, so that they are those of C{twisted-cm serve}.
+
+    @ivar server: what was given.
+    """
+
+    server: ServerOptions
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """See L{usage.Options.parseOptions}; a bad option ends the process with one line that names it."""
+        try:
+            context = _command.make_context("twistd compute-modules", list(options or ()))
+            self.server = ServerOptions(**context.params)
+        except click.exceptions.Exit as exit:
+            raise SystemExit(exit.exit_code) from None
+        except click.ClickException as error:
+            _die(error)
+
+
+def makeService(options: Options) -> IService:
+    """
+    @return: the service, its sockets bound; if it cannot be made the process ends with one line that says why.
+    """
+    from twisted.internet import reactor
+
+    try:
+        return make_service(reactor, options.server)
+    except click.ClickException as error:
+        _die(error)
+
+
+def _die(error: click.ClickException) -> NoReturn:
+    print(f"twistd compute-modules: {error.format_message()}", file=sys.stderr)
+    raise SystemExit(error.exit_code)
