@@ -16,7 +16,8 @@ import click
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.python.failure import Failure
-from twisted.web.client import RequestNotSent, RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
+from twisted.web._newclient import RequestNotSent
+from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 
 from . import __version__
 from .credentials import DEVELOPMENT_TOKEN
@@ -124,8 +125,10 @@ def _connection_options(command: F) -> F:
 
 def _run(main: Callable[[Any], Awaitable[T]], url: str, timeout: float | None = None) -> T:
     """Run one coroutine in the reactor, turning what can go wrong with a server into one line."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
     from twisted.internet.defer import CancelledError
+
+    reactor: Any = installed
 
     from .client import ServerError
 

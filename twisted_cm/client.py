@@ -14,6 +14,7 @@ from treq.client import HTTPClient
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.ssl import Certificate, platformTrust, trustRootFromCertificates
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.http_headers import Headers
 
 from .jobs import JSONValue
 
@@ -53,7 +54,7 @@ class EmulatorClient:
     def __attrs_post_init__(self) -> None:
         trust = platformTrust()
         if self.ca_certificate is not None:
-            trust = trustRootFromCertificates([Certificate.loadPEM(self.ca_certificate)])
+            trust = trustRootFromCertificates([Certificate.loadPEM(self.ca_certificate.encode("ascii"))])
         self.url = self.url.rstrip("/")
         pool = HTTPConnectionPool(self.reactor, persistent=False)
         self._http = HTTPClient(Agent(self.reactor, BrowserLikePolicyForHTTPS(trust), connectTimeout=10, pool=pool))
@@ -75,7 +76,13 @@ class EmulatorClient:
         if self.token is not None:
             sent["Authorization"] = f"Bearer {self.token}"
         options: dict[str, Any] = {} if body is None else {"json": body}
-        response = await self._http.request(method, self.url + path, headers=sent, unbuffered=True, **options)
+        response = await self._http.request(
+            method,
+            self.url + path,
+            headers=Headers({name: [value] for name, value in sent.items()}),
+            unbuffered=True,
+            **options,
+        )
         if response.code >= 400:
             raise _server_error(response.code, await treq.content(response))
         return response
@@ -89,7 +96,7 @@ class EmulatorClient:
         """
         return json.loads(await treq.content(await self.request(method, path, body, headers)))
 
-    async def stream(self, method: str, path: str, body: JSONValue, write: Callable[[bytes], object]) -> None:
+    async def stream(self, method: str, path: str, body: JSONValue, write: Callable[[bytes], None]) -> None:
         """
         Write an answer's body as it arrives.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
 
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
@@ -72,7 +72,7 @@ class ResultBody:
             self._file.seek(self.size)
             self._file.write(data)
         elif self.size + len(data) > MEMORY_LIMIT:
-            self._file = tempfile.TemporaryFile(prefix="twisted-cm-result-")
+            self._file = tempfile.TemporaryFile(prefix="twisted-cm-result-")  # noqa: SIM115 - closed with the result
             self._file.write(self._data)
             self._file.write(data)
             self._data = b""
@@ -129,7 +129,7 @@ class ResultBody:
             self.read(offset, CHUNK) == other.read(offset, CHUNK) for offset in range(0, max(self.size, 1), CHUNK)
         )
 
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
         See L{IConsumer}.  The producer is what brings the bytes, usually the transport of the runtime's post.
         """

@@ -227,7 +227,8 @@ def _survey(
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 lines.at[(*path, key.value, "again")] = key.start_mark.line + 1
                 warnings.append(
-                    f"line {key.start_mark.line + 1}: {_dotted((*path, key.value))}: defined before; the first one counts"
+                    f"line {key.start_mark.line + 1}: {_dotted((*path, key.value))}: "
+                    "defined before; the first one counts"
                 )
                 continue
             kept.append((key, value))
@@ -243,20 +244,21 @@ def _explain(error: ValidationError) -> Iterator[tuple[_Path, str]]:
     """What one violation says, in words for the person who wrote the file."""
     path = tuple(error.absolute_path)
     validator = error.validator
+    value: Any = error.validator_value
+    schema: Any = error.schema
     if validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = list(error.schema["properties"])
+        known = list(schema["properties"])
         for key in error.instance:
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
                 yield (*path, key), f"unknown key; {hint}"
     elif validator == "required" and isinstance(error.instance, dict):
-        for key in error.validator_value:
+        for key in value:
             if key not in error.instance:
                 yield path, f"'{key}' is missing"
     elif validator == "type":
-        wanted = error.validator_value
-        names = wanted if isinstance(wanted, str) else " or ".join(wanted)
+        names = value if isinstance(value, str) else " or ".join(value)
         yield path, f"must be of type {names}, not {_type_name(error.instance)}"
     elif validator == "pattern":
         yield path, "must not be blank, nor hold what is not text"
@@ -309,7 +311,7 @@ def _build(document: dict[str, Any], lines: _Lines, warnings: list[str]) -> Seed
     clients = list(first_of(clients, [item.client_id for item in clients], ("foundry", "oauth_clients")))
 
     known = {runtime.runtime_id for runtime in runtimes}
-    for runtime_id in [item.runtime_id for item in (*bindings, *sidecars)]:
+    for runtime_id in [*(item.runtime_id for item in bindings), *(item.runtime_id for item in sidecars)]:
         if runtime_id not in known:
             known.add(runtime_id)
             runtimes.append(SeedRuntime(runtime_id))

@@ -10,11 +10,12 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 from attrs import Factory, evolve, field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTCP, IReactorTime
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -188,7 +189,7 @@ class EmulatorService(Service):
 
     def startService(self) -> None:
         """Take connections on the sockets that were bound."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         context = Context(self.broker, self.credentials, self.settings.limits, self.addresses)
         self._serve(emulator_site(context), self._plain, self._tls)
         for sidecar in self._sidecars:
@@ -211,10 +212,11 @@ class EmulatorService(Service):
         self._sites.append(site)
         self._adopt(plain, site)
         if tls is not None:
+            assert self._options is not None
             self._adopt(tls, TLSMemoryBIOFactory(self._options, False, site))
 
     def _adopt(self, listener: socket.socket, factory: IProtocolFactory) -> None:
-        reactor: IReactorTCP = self._reactor
+        reactor: Any = self._reactor
         self._ports.append(reactor.adoptStreamPort(listener.fileno(), listener.family, factory))
 
     def stopService(self) -> Deferred[None]:
@@ -223,12 +225,12 @@ class EmulatorService(Service):
 
         @return: fires when every connection is closed, within L{SHUTDOWN_GRACE} and a little.
         """
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         self._close_sockets()
         closing = [port.stopListening() for port in self._ports]
         self._ports = []
         drained = self.broker.stop().addCallback(
             lambda _: DeferredList([site.drain(SHUTDOWN_GRACE) for site in self._sites])
         )
-        stopped: Deferred[None] = DeferredList([drained, *(each for each in closing if each is not None)])
-        return stopped.addCallback(lambda _: None)
+        everything = DeferredList([drained, *(each for each in closing if each is not None)])
+        return everything.addCallback(lambda _: None)

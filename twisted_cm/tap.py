@@ -19,7 +19,7 @@ def _command(**options: object) -> None:
     """A local emulator of Palantir Foundry's compute modules."""
 
 
-class Options(usage.Options):  # type: ignore[misc]
+class Options(usage.Options):
     """
     The options as twistd wants them, parsed by click, so that they are those of C{twisted-cm serve}.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from klein import Klein
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -40,12 +42,16 @@ def _bare_app() -> Klein:
     app = Klein()
     app.url_map.converters["id"] = IdConverter
     app.url_map.merge_slashes = False
-    app.handle_errors(errors.ApiError)(_api_error)
-    app.handle_errors(BrokerStopped)(_stopped)
-    app.handle_errors(MethodNotAllowed)(_method_not_allowed)
-    app.handle_errors(HTTPException)(_no_route)
-    app.handle_errors(BodyLost)(_body_lost)
-    app.handle_errors(Exception)(_unexpected)
+    handlers: tuple[tuple[type[Exception], Any], ...] = (
+        (errors.ApiError, _api_error),
+        (BrokerStopped, _stopped),
+        (MethodNotAllowed, _method_not_allowed),
+        (HTTPException, _no_route),
+        (BodyLost, _body_lost),
+        (Exception, _unexpected),
+    )
+    for kind, handler in handlers:
+        app.handle_errors(kind)(handler)
     return app
 
 

@@ -18,8 +18,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, parse_qs
+from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
@@ -155,7 +157,7 @@ class _Buffer:
     def __init__(self) -> None:
         self.data = bytearray()
 
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
         pass
 
     def unregisterProducer(self) -> None:
@@ -173,6 +175,7 @@ class EmulatorRequest(Request):
     """
 
     channel: EmulatorChannel
+    site: EmulatorSite
     body: RequestBody
     _begun = False
     _answered = False
@@ -215,7 +218,7 @@ class EmulatorRequest(Request):
         """The client is gone; called by the channel."""
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
-        super().connectionLost(reason)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self.body.lost()
         self._report_delivery(False)
 
@@ -242,13 +245,13 @@ class EmulatorRequest(Request):
             self.write(b"")
         self._answered = True
         self.body.discard()
-        self._linger = self.channel.callLater(LINGER, self.channel.transport.abortConnection)
+        self._linger = self.site.reactor.callLater(LINGER, self.channel.transport.abortConnection)
 
     def _finish(self) -> None:
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         channel = self.channel
-        super().finish()
+        super().finish()  # type: ignore[no-untyped-call]
         if self._delivered is not None:
             channel.when_flushed(self._report_delivery)
 
@@ -372,14 +375,15 @@ class EmulatorChannel(HTTPChannel):
     site: EmulatorSite
     factory: EmulatorSite
     requestFactory = EmulatorRequest
+    transport: Any
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._flush_waits: list[Callable[[bool], None]] = []
 
     def allHeadersReceived(self) -> None:
         """Route a request that has a body before the body is there."""
-        super().allHeadersReceived()
+        super().allHeadersReceived()  # type: ignore[no-untyped-call]
         if self.length != 0:
             self.requests[-1].begin(self._command, self._path, self._version)
 
@@ -398,7 +402,7 @@ class EmulatorChannel(HTTPChannel):
         self._flush_waits.append(report)
         if len(self._flush_waits) == 1:
             # A TLS transport collects small writes until the next turn of the reactor.
-            self.callLater(0, self._watch_flush)
+            self.site.reactor.callLater(0, self._watch_flush)
 
     def _watch_flush(self) -> None:
         if not self._flush_waits:
@@ -414,16 +418,16 @@ class EmulatorChannel(HTTPChannel):
         for report in waits:
             report(flushed)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
-        super().connectionLost(reason)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self._report_flush(False)
         self.site.left(self)
 
     def connectionMade(self) -> None:
         """The connection is there."""
         self.site.channels.add(self)
-        super().connectionMade()
+        super().connectionMade()  # type: ignore[no-untyped-call]
 
 
 class EmulatorSite(Site):
@@ -433,11 +437,11 @@ class EmulatorSite(Site):
     @ivar channels: the connections that are open.
     """
 
-    protocol = EmulatorChannel
+    protocol = EmulatorChannel  # type: ignore[assignment]
     noisy = False
 
     def __init__(self, resource: IResource) -> None:
-        super().__init__(resource, requestFactory=EmulatorRequest)
+        super().__init__(resource, requestFactory=EmulatorRequest)  # type: ignore[no-untyped-call]
         self.channels: set[EmulatorChannel] = set()
         self._drained: Deferred[None] | None = None
 
@@ -473,5 +477,5 @@ class EmulatorSite(Site):
         for channel in list(self.channels):
             channel.transport.abortConnection()
 
-    def log(self, request: EmulatorRequest) -> None:
+    def log(self, request: HTTPRequest) -> None:
         """No line for each request: the broker logs what happens to jobs."""

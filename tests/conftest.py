@@ -1,0 +1,173 @@
+"""What the tests share: an emulator on ephemeral ports, and requests to it over real sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+import treq
+from attrs import evolve
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from twisted_cm.seed import parse_seed
+from twisted_cm.service import EmulatorService, Settings
+from twisted_cm.tls import local_certificate
+
+ROOT = Path(__file__).parent.parent
+RUNTIMES = "/_emulate/foundry/compute-modules/runtimes"
+CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
+BIN = Path(sys.executable).parent
+
+SEED = """
+tokens: {app-token: {login: jane}}
+foundry:
+  compute_modules:
+    poll_timeout: 30
+    sync_timeout: 30
+    runtimes:
+      - {runtime_id: one, module_auth_token: token-one}
+      - {runtime_id: two, module_auth_token: token-two}
+    deployed_apps:
+      - {deployed_app_rid: ri.one, runtime_id: one}
+      - {deployed_app_rid: ri.two, runtime_id: two, branch: dev}
+      - {deployed_app_rid: ri.off, runtime_id: two, active: false}
+"""
+
+
+class Harness:
+    """One emulator and an HTTP client for it."""
+
+    def __init__(self, service: EmulatorService) -> None:
+        self.service = service
+        self.broker: Any = service.broker
+        self.pool = HTTPConnectionPool(reactor)
+        self.http = treq.client.HTTPClient(Agent(reactor, pool=self.pool))
+
+    async def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
+        """Status, body (JSON where it is) and headers of the answer."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        response = await self.http.request(method, self.service.addresses.http + path, headers=sent, data=data)
+        content = await response.content()
+        if content and response.headers.getRawHeaders("Content-Type", [""])[0].startswith("application/json"):
+            content = json.loads(content)
+        return response.code, content, response.headers
+
+    async def app(self, method: str, path: str, body: Any = None) -> tuple[int, Any, Any]:
+        """A request of an application."""
+        return await self.call(method, CONTOUR + path, body, Authorization="Bearer app-token")
+
+    async def module(self, method: str, path: str, body: Any = None, runtime: str = "one") -> tuple[int, Any, Any]:
+        """A request of a runtime."""
+        return await self.call(method, f"{RUNTIMES}/{runtime}{path}", body, Module_Auth_Token=f"token-{runtime}")
+
+    def execute(self, query: Any = None, rid: str = "ri.one") -> Deferred[tuple[int, Any, Any]]:
+        """A synchronous caller, parked."""
+        body = {"deployedAppRid": rid, "queryType": "f", "query": query}
+        return Deferred.fromCoroutine(self.app("POST", "/compute-modules/jobs/execute", body))
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait for a state of the emulator that no answer tells of."""
+        for _ in range(3000):
+            found = condition()
+            if found:
+                return found
+            await pause(0.01)
+        raise AssertionError(f"never became true: {condition}")
+
+
+def pause(seconds: float) -> Deferred[None]:
+    """Let the reactor run."""
+    deferred: Deferred[None] = Deferred()
+    reactor.callLater(seconds, deferred.callback, None)
+    return deferred
+
+
+def make_harness(seed: str = SEED, **settings: Any) -> Harness:
+    """An emulator that listens; whoever makes it stops it."""
+    base = Settings(seed=parse_seed(seed), port=0, tls_port=0)
+    base = evolve(base, limits=evolve(base.limits, poll_timeout=30, sync_timeout=30))
+    service = EmulatorService(reactor, evolve(base, **settings))
+    service.startService()
+    return Harness(service)
+
+
+@pytest.fixture
+def harness() -> Iterator[Harness]:
+    made = make_harness()
+    yield made
+    pytest_twisted.blockon(made.pool.closeCachedConnections())
+    pytest_twisted.blockon(made.service.stopService())
+
+
+@pytest.fixture(scope="session")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory with certificates in it."""
+    directory = tmp_path_factory.mktemp("state")
+    local_certificate(directory, "127.0.0.1")
+    return directory
+
+
+class Server:
+    """A C{twisted-cm serve} process on ports of its own."""
+
+    def __init__(self, directory: Path, state: Path, *options: str) -> None:
+        self.environment = {**os.environ, "TWISTED_CM_STATE_DIR": str(state)}
+        ports = directory / "ports.json"
+        seed = directory / "seed.yaml"
+        seed.write_text(SEED)
+        command = [str(BIN / "twisted-cm"), "serve", "--seed", str(seed), "--port", "0", "--tls-port", "0"]
+        self.process = subprocess.Popen(
+            [*command, "--port-file", str(ports), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self.environment,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.banner = ""
+        for line in self.process.stdout:
+            self.banner += line
+            if "Ctrl-C stops." in line:
+                break
+        assert ports.exists(), self.banner
+        self.urls = json.loads(ports.read_text())
+        self.environment["TWISTED_CM_URL"] = self.urls["http"]
+        self.environment["TWISTED_CM_TOKEN"] = "app-token"
+
+    def cm(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        """Run a command against this server to its end."""
+        return subprocess.run(
+            [str(BIN / "twisted-cm"), *arguments], env=self.environment, capture_output=True, timeout=60, **options
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a command against this server; the caller ends it."""
+        return subprocess.Popen(
+            [str(BIN / "twisted-cm"), *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def stop(self) -> int:
+        self.process.terminate()
+        self.process.communicate(timeout=10)
+        return self.process.returncode
+
+
+@pytest.fixture
+def server(tmp_path: Path, state_dir: Path) -> Iterator[Server]:
+    started = Server(tmp_path, state_dir)
+    yield started
+    if started.process.poll() is None:
+        started.stop()

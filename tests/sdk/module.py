@@ -1,0 +1,51 @@
+"""A compute module on the official Python SDK, with a function of each kind."""
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from compute_modules.annotations import function
+
+
+@dataclass
+class Pair:
+    a: int
+    b: int
+
+
+@function
+def typed(context, event: Pair) -> int:
+    return event.a * event.b
+
+
+@function
+def untyped(context, event):
+    return {"echo": event, "userId": context["userId"], "jobId": context["jobId"]}
+
+
+@function
+def raises(context, event):
+    raise ValueError("on purpose")
+
+
+@function(streaming=True)
+def stream(context, event) -> Iterable[int]:
+    yield from range(event["n"])
+
+
+@function
+def together(context, event):
+    """Returns once as many processes are in here at once as C{size} says."""
+    room = Path(event["room"])
+    (room / str(os.getpid())).touch()
+    deadline = time.monotonic() + 20
+    while len(list(room.iterdir())) < event["size"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return {"n": event["n"], "seen": len(list(room.iterdir()))}
+
+
+@function
+def forever(context, event):
+    time.sleep(600)

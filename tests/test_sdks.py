@@ -1,0 +1,201 @@
+"""The official SDKs, unmodified, as processes of their own, and clients that nobody here wrote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from conftest import CONTOUR, ROOT, RUNTIMES, Server
+
+SDK_PYTHON = str(ROOT / ".venv-sdk" / "bin" / "python")
+TYPESCRIPT = ROOT / "tests" / "sdk" / "typescript"
+
+
+def get(server: Server, path: str) -> Any:
+    with urlopen(Request(server.urls["http"] + path, headers={"Authorization": "Bearer app-token"})) as answer:
+        return json.load(answer)
+
+
+def execute(server: Server, function: str, query: Any, rid: str = "ri.one") -> bytes:
+    body = json.dumps({"deployedAppRid": rid, "queryType": function, "query": query}).encode()
+    headers = {"Authorization": "Bearer app-token"}
+    url = server.urls["http"] + CONTOUR + "/compute-modules/jobs/execute"
+    with urlopen(Request(url, body, headers), timeout=60) as answer:
+        content: bytes = answer.read()
+        return content
+
+
+def until(condition: Callable[[], Any], process: subprocess.Popen[bytes]) -> Any:
+    """Wait until something holds, for as long as the process that brings it about lives."""
+    for _ in range(600):
+        found = condition()
+        if found:
+            return found
+        assert process.poll() is None, process.communicate()[0].decode()
+        time.sleep(0.05)
+    raise AssertionError("never became true")
+
+
+@pytest.fixture
+def launch(server: Server) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts runtime processes with C{twisted-cm exec}, and ends them."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*command: str, runtime: str = "one", options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        join = ("--runtime", runtime, "--module-auth-token", f"token-{runtime}", *options)
+        process = server.start("exec", *join, "--", *command)
+        started.append(process)
+        before = get(server, f"{RUNTIMES}/{runtime}")["last_poll_at"]
+        until(lambda: get(server, f"{RUNTIMES}/{runtime}")["last_poll_at"] != before, process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+Launch = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def test_python_functions_of_every_kind(server: Server, launch: Launch) -> None:
+    launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
+    assert execute(server, "typed", {"a": 6, "b": 7}) == b"42"
+    echoed = json.loads(execute(server, "untyped", {"x": ["ü", None]}))
+    assert (echoed["echo"], echoed["userId"]) == ({"x": ["ü", None]}, "jane")
+    assert "on purpose" in json.loads(execute(server, "raises", {}))["exception"]
+    assert execute(server, "stream", {"n": 5}) == b"01234"
+    shown = get(server, f"{RUNTIMES}/one")
+    assert [each["function_name"] for each in shown["schemas"]] == [
+        "forever",
+        "raises",
+        "stream",
+        "together",
+        "typed",
+        "untyped",
+    ]
+    typed = next(each for each in shown["schemas"] if each["function_name"] == "typed")
+    assert [each["dataType"]["type"] for each in typed["schema_payload"]["inputs"]] == ["integer", "integer"]
+
+
+def test_python_runs_four_of_twenty_jobs_at_once(
+    server: Server, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.environment["MAX_CONCURRENT_TASKS"] = "4"
+    launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
+    room = tmp_path / "room"
+    room.mkdir()
+    with ThreadPoolExecutor(20) as pool:
+        queries = [{"n": n, "room": str(room), "size": 4} for n in range(20)]
+        answers = list(pool.map(lambda query: json.loads(execute(server, "together", query)), queries))
+    assert [answer["n"] for answer in answers] == list(range(20))
+    assert all(answer["seen"] == 4 for answer in answers)
+
+
+def test_python_sdk_that_restarts_answers_its_callers(server: Server, launch: Launch) -> None:
+    first = launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
+    with ThreadPoolExecutor(1) as pool:
+        caller = pool.submit(execute, server, "forever", {})
+        until(lambda: get(server, f"{RUNTIMES}/one")["running_jobs"] == 1, first)
+        first.kill()
+        launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
+        with pytest.raises(HTTPError) as caught:
+            caller.result(timeout=10)
+    assert caught.value.code == 500
+    assert json.load(caught.value)["error_description"] == "runtime restarted"
+    assert execute(server, "typed", {"a": 1, "b": 2}) == b"2"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_typescript_responses_streams_and_schemas(server: Server, launch: Launch, scheme: str) -> None:
+    module = launch("node", str(TYPESCRIPT / "module.js"), options=("--url", server.urls[scheme]))
+    assert json.loads(execute(server, "hello", {"name": "Jo"})) == "Hello, Jo"
+    assert execute(server, "count", {"n": 5}) == b"01234"
+    schemas = until(lambda: get(server, f"{RUNTIMES}/one")["schemas"], module)
+    assert [each["function_name"] for each in schemas] == ["hello"]
+
+
+def test_typescript_polls_seldom_while_idle(server: Server, launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "idle").mkdir()
+    seed = (tmp_path / "seed.yaml").read_text().replace("poll_timeout: 30", "poll_timeout: 2")
+    idle = tmp_path / "idle"
+    (idle / "s.yaml").write_text(seed)
+    other = Server(idle, Path(server.environment["TWISTED_CM_STATE_DIR"]), "--seed", str(idle / "s.yaml"))
+    module = other.start(
+        "exec", "--runtime", "one", "--module-auth-token", "token-one", "--", "node", str(TYPESCRIPT / "module.js")
+    )
+    try:
+        polls = set()
+        until(lambda: get(other, f"{RUNTIMES}/one")["connected"], module)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            polls.add(get(other, f"{RUNTIMES}/one")["last_poll_at"])
+            time.sleep(0.01)
+    finally:
+        module.kill()
+        module.communicate()
+        other.stop()
+    assert 2 <= len(polls) <= 4
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="no JDK here: the Java SDK's requests were not tried")
+def test_java_requests_at_the_sidecar(tmp_path: Path, state_dir: Path) -> None:
+    options = ("--sidecar", "one", "--sidecar-port", "0", "--sidecar-tls-port", "0")
+    server = Server(tmp_path, state_dir, *options)
+    try:
+        port = server.urls["sidecars"]["one"]["http"].rsplit(":", 1)[1]
+        client = server.start(
+            *("exec", "--runtime", "one", "--module-auth-token", "token-one", "--"),
+            *("java", str(ROOT / "tests/sdk/Client.java"), port),
+        )
+        assert execute(server, "anything", {}) == b"from Java 200"
+        assert client.communicate(timeout=30)[0].strip().endswith(b"204")
+    finally:
+        server.stop()
+
+
+def test_the_sidecar_paths_of_foundry(tmp_path: Path, state_dir: Path) -> None:
+    server = Server(tmp_path, state_dir, "--sidecar", "one", "--sidecar-port", "0", "--sidecar-tls-port", "0")
+    try:
+        base = server.urls["sidecars"]["one"]["https"] + "/interactive-module/api/internal-query"
+        base = base.replace("127.0.0.1", "localhost")
+        curl = ["curl", "-sS", "--cacert", str(state_dir / "ca.pem"), "-H", "Module-Auth-Token: token-one"]
+        posted = subprocess.run([*curl, "-d", "[]", f"{base}/schemas"], capture_output=True, check=True)
+        assert posted.stdout == b"{}"
+        restarted = subprocess.run([*curl, "-X", "POST", f"{base}/restart"], capture_output=True, check=True)
+        assert restarted.stdout == b"[]"
+    finally:
+        server.stop()
+
+
+def test_curl_goes_through_the_routes(server: Server) -> None:
+    script = ROOT / "tests" / "sdk" / "routes.sh"
+    ran = subprocess.run(
+        ["bash", str(script), server.urls["https"], server.environment["TWISTED_CM_STATE_DIR"] + "/ca.pem"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_exec_forwards_signals_and_returns_the_status(server: Server) -> None:
+    join = ("exec", "--runtime", "one", "--module-auth-token", "token-one", "--")
+    assert server.cm(*join, "sh", "-c", "exit 7").returncode == 7
+    assert server.cm(*join, "no-such-program").returncode == 127
+    process = server.start(*join, "sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == 5
