@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -157,12 +159,20 @@ class Server:
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
     def stop(self) -> int:
         self.process.terminate()
         self.process.communicate(timeout=10)
         return self.process.returncode
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process that was started above, and its workers with it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from conftest import CONTOUR, ROOT, RUNTIMES, Server
+from conftest import CONTOUR, ROOT, RUNTIMES, Server, kill
 
 SDK_PYTHON = str(ROOT / ".venv-sdk" / "bin" / "python")
 TYPESCRIPT = ROOT / "tests" / "sdk" / "typescript"
@@ -61,8 +61,7 @@ def launch(server: Server) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        kill(process)
 
 
 Launch = Callable[..., "subprocess.Popen[bytes]"]
@@ -107,7 +106,7 @@ def test_python_sdk_that_restarts_answers_its_callers(server: Server, launch: La
     with ThreadPoolExecutor(1) as pool:
         caller = pool.submit(execute, server, "forever", {})
         until(lambda: get(server, f"{RUNTIMES}/one")["running_jobs"] == 1, first)
-        first.kill()
+        kill(first)
         launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
         with pytest.raises(HTTPError) as caught:
             caller.result(timeout=10)
@@ -142,8 +141,7 @@ def test_typescript_polls_seldom_while_idle(server: Server, launch: Launch, tmp_
             polls.add(get(other, f"{RUNTIMES}/one")["last_poll_at"])
             time.sleep(0.01)
     finally:
-        module.kill()
-        module.communicate()
+        kill(module)
         other.stop()
     assert 2 <= len(polls) <= 4
 

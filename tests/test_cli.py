@@ -1,0 +1,215 @@
+"""The command line and the twistd plugin, as installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+from conftest import BIN, ROOT, Server, kill
+
+INFO = "/_emulate/foundry/compute-modules/info"
+
+
+def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def refused(ran: subprocess.CompletedProcess[str], says: str) -> None:
+    """One line that says what to do, and a status that is not 0."""
+    assert ran.returncode != 0
+    assert "Traceback" not in ran.stderr
+    assert says in ran.stderr
+    assert len([line for line in ran.stderr.splitlines() if not line.startswith(("Usage", "Try"))]) <= 2
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_a_starter_seed_is_written_once_and_checks(tmp_path: Path) -> None:
+    assert run("twisted-cm", "init", cwd=tmp_path).returncode == 0
+    assert "1 runtimes, 1 deployed apps" in run("twisted-cm", "check", "seed.yaml", cwd=tmp_path).stdout
+    refused(run("twisted-cm", "init", cwd=tmp_path), "is there already")
+
+
+@pytest.mark.parametrize("command", [("twisted-cm", "serve"), ("twistd", "-n", "compute-modules")])
+def test_what_cannot_start_says_why(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "bad.yaml").write_text("foundry: {compute_modules: {runtime: []}}")
+    state = {"TWISTED_CM_STATE_DIR": str(tmp_path / "state")}
+    refused(run(*command, "--seed", "none.yaml", cwd=tmp_path, **state), "none.yaml: No such file")
+    refused(run(*command, "--seed", "bad.yaml", cwd=tmp_path, **state), "did you mean 'runtimes'?")
+    refused(run(*command, "--no-such-option", cwd=tmp_path, **state), "--no-such-option")
+    refused(run(*command, "--interface", "0.0.0.0", "--port", "0", cwd=tmp_path, **state), "--admin-token")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused(run(*command, "--port", port, cwd=tmp_path, **state), "choose another port with --port")
+
+
+def test_the_banner_can_be_followed(server: Server) -> None:
+    assert "app-token (jane)" in server.banner
+    curl = re.search(r"curl .*?execute", server.banner, re.DOTALL)
+    assert curl is not None
+    status = subprocess.run(
+        ["bash", "-c", curl.group().replace("curl", "curl -sS -m 1 -o /dev/null -w '%{http_code}'", 1)],
+        capture_output=True,
+        text=True,
+    )
+    # It is parked for want of a runtime: the time-out is curl's own.
+    assert (status.returncode, status.stdout) == (28, "000")
+
+
+def test_submit_says_what_is_wrong(server: Server, tmp_path: Path) -> None:
+    for arguments, says in (
+        (["ri.none", "f"], b"No active compute-module runtime is bound to 'ri.none'"),
+        (["ri.one", "f", "{"], b"not JSON"),
+        (["ri.one", "f", "@none.json"], b"No such file"),
+        (["ri.one", "f", "--token", "wrong"], b"bearer token"),
+        (["ri.one", "f", "--timeout", "0.2"], b"--timeout"),
+        (["ri.one", "f", "--url", f"http://127.0.0.1:{free_port()}"], b"twisted-cm serve"),
+    ):
+        ran = server.cm("submit", *arguments)
+        assert (ran.returncode != 0, ran.stdout) == (True, b"")
+        assert says in ran.stderr
+        assert b"Traceback" not in ran.stderr
+
+
+def test_env_prints_what_exec_sets(server: Server) -> None:
+    lines = server.cm("env", "--runtime", "fresh", "--deployed-app", "ri.x", "--branch", "b").stdout.decode()
+    variables = dict(line.split("=", 1) for line in lines.splitlines())
+    assert variables["RUNTIME_PORT"] == server.urls["https"].rsplit(":", 1)[1]
+    token = Path(variables["MODULE_AUTH_TOKEN"])
+    assert token.read_text().startswith("foundry_module_auth_")
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    connection = json.loads(Path(variables["CONNECTION_TO_RUNTIME"]).read_text())
+    assert sorted(connection) == [
+        "getJobPath",
+        "host",
+        "moduleAuthToken",
+        "port",
+        "postResultPath",
+        "trustStorePath",
+    ]
+    assert "BEGIN CERTIFICATE" in Path(variables["CONNECTIONS_TO_OTHER_PODS_CA_PATH"]).read_text()
+
+
+def test_the_kept_certificate_is_private_and_stays(state_dir: Path, server: Server) -> None:
+    assert {stat.S_IMODE(path.stat().st_mode) for path in state_dir.glob("*.pem")} == {0o600}
+    with urlopen(server.urls["http"] + INFO) as answer:
+        assert json.load(answer)["caCertificate"] == (state_dir / "ca.pem").read_text()
+
+
+def test_sigterm_answers_a_parked_caller_and_ends_in_time(server: Server) -> None:
+    submit = server.start("submit", "ri.one", "f")
+    while submit.poll() is None and not _queued(server):
+        time.sleep(0.05)
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < 5
+    assert b"shutting down" in submit.communicate(timeout=10)[0]
+
+
+def _queued(server: Server) -> int:
+    url = server.urls["http"] + "/_emulate/foundry/compute-modules/runtimes/one"
+    with urlopen(Request(url, headers={"Authorization": "Bearer app-token"})) as answer:
+        queued: int = json.load(answer)["queued_jobs"]
+        return queued
+
+
+def test_ctrl_c_stops_cleanly(server: Server) -> None:
+    server.process.send_signal(signal.SIGINT)
+    output = server.process.communicate(timeout=10)[0]
+    assert server.process.returncode == 0
+    assert "Traceback" not in output
+
+
+def test_twistd_runs_the_plugin_of_a_wheel(tmp_path: Path, state_dir: Path) -> None:
+    port, tls_port = free_port(), free_port()
+    options = ["--port", str(port), "--tls-port", str(tls_port), "--state-dir", str(state_dir)]
+    pid_file = tmp_path / "cm.pid"
+    daemon = [str(BIN / "twistd"), "--pidfile", str(pid_file), "--logfile", str(tmp_path / "cm.log")]
+    subprocess.run([*daemon, "compute-modules", *options], cwd=tmp_path, check=True, timeout=60)
+    for _ in range(200):
+        if pid_file.exists() and "listening on" in (tmp_path / "cm.log").read_text():
+            break
+        time.sleep(0.05)
+    with urlopen(f"http://127.0.0.1:{port}{INFO}") as answer:
+        assert json.load(answer)["https"] == f"https://127.0.0.1:{tls_port}"
+    os.kill(int(pid_file.read_text()), signal.SIGTERM)
+    for _ in range(100):
+        if not pid_file.exists():
+            break
+        time.sleep(0.05)
+    assert not pid_file.exists()
+    assert "Traceback" not in (tmp_path / "cm.log").read_text()
+
+
+def test_twistd_answers_help(tmp_path: Path) -> None:
+    ran = run("twistd", "compute-modules", "--help", cwd=tmp_path)
+    assert ran.returncode == 0
+    assert "--tls-port" in ran.stdout
+
+
+def test_every_command_in_the_readme_runs(tmp_path: Path, state_dir: Path) -> None:
+    text = (ROOT / "README.rst").read_text()
+    commands = [line[6:] for line in text.splitlines() if line.startswith("    $ ")]
+    assert {"bin/demo", "bin/test"} <= set(commands)
+    (tmp_path / "app.py").write_text((ROOT / "bin" / "demo_module.py").read_text())
+    path = f"{tmp_path}/bin:{BIN}:{os.environ['PATH']}"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\nexec {ROOT}/.venv-sdk/bin/python "$@"\n')
+    (tmp_path / "bin" / "python").chmod(0o755)
+    environment = {**os.environ, "PATH": path, "TWISTED_CM_STATE_DIR": str(state_dir)}
+    background: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in commands:
+            if command in ("bin/demo", "bin/test"):
+                continue
+            if command.startswith(("twisted-cm serve", "twisted-cm exec")):
+                background.append(
+                    subprocess.Popen(["bash", "-c", command], cwd=tmp_path, env=environment, start_new_session=True)
+                )
+                if command.startswith("twisted-cm serve"):
+                    _wait_for_port(4000)
+                continue
+            ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True)
+            assert ran.returncode == 0, (command, ran.stderr)
+    finally:
+        for process in reversed(background):
+            kill(process)
+
+
+def _wait_for_port(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on {port}")
+
+
+def test_the_demo_runs(tmp_path: Path) -> None:
+    ran = subprocess.run([str(ROOT / "bin" / "demo")], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.findall(r"^(?:\d+|321|21)$", ran.stdout, re.MULTILINE) == ["42", "321", "2", "21"]
+    assert ran.stdout.endswith("Done.\n")
