@@ -35,8 +35,8 @@ foundry:
         "line 2: tokens.t.login: must be of type string, not integer",
         "line 4: foundry.port: must be of type integer, not string",
         "line 6: foundry.compute_modules.pol_timeout: unknown key; did you mean 'poll_timeout'?",
-        "line 8: foundry.compute_modules.runtimes[0]: 'runtime_id' is missing",
         "line 8: foundry.compute_modules.runtimes[0].runtime: unknown key; did you mean 'runtime_id'?",
+        "line 8: foundry.compute_modules.runtimes[0]: 'runtime_id' is missing",
     ]
 
 
@@ -60,7 +60,7 @@ def test_the_first_of_two_definitions_counts_and_the_second_is_reported() -> Non
 
 
 def test_json_with_tabs_is_read_with_its_lines() -> None:
-    with pytest.raises(InvalidSeed, match="line 3: foundry.port"):
+    with pytest.raises(InvalidSeed, match=r"line 3: foundry\.port"):
         parse_seed('{\n\t"foundry": {\n\t\t"port": -1\n\t}\n}', is_json=True)
 
 

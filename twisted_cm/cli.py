@@ -126,7 +126,6 @@ def _connection_options(command: F) -> F:
 def _run(main: Callable[[Any], Awaitable[T]], url: str, timeout: float | None = None) -> T:
     """Run one coroutine in the reactor, turning what can go wrong with a server into one line."""
     from twisted.internet import reactor as installed
-    from twisted.internet.defer import CancelledError
 
     reactor: Any = installed
 
@@ -134,8 +133,22 @@ def _run(main: Callable[[Any], Awaitable[T]], url: str, timeout: float | None = 
 
     outcome: list[T | Failure] = []
     running: Deferred[T] = Deferred.fromCoroutine(main(reactor))  # type: ignore[arg-type]
+    expired: list[bool] = []
     if timeout is not None:
-        running.addTimeout(timeout, reactor)
+        # What a canceled request fails with depends on how far it was, so this is noted apart.
+
+        def expire() -> None:
+            expired.append(True)
+            running.cancel()
+
+        timer = reactor.callLater(timeout, expire)
+
+        def answered(result: T | Failure) -> T | Failure:
+            if timer.active():
+                timer.cancel()
+            return result
+
+        running.addBoth(answered)
     running.addBoth(outcome.append)
     interrupted: list[int] = []
 
@@ -161,7 +174,7 @@ def _run(main: Callable[[Any], Awaitable[T]], url: str, timeout: float | None = 
     if isinstance(error, ServerError):
         hint = f" (job {error.job_id})" if error.job_id and error.job_id not in str(error) else ""
         raise click.ClickException(f"{error}{hint}")
-    if isinstance(error, TimeoutError | CancelledError):
+    if expired:
         raise click.ClickException(f"no answer within {timeout:g} seconds; allow more with --timeout")
     if isinstance(error, ConnectError | RequestNotSent | RequestTransmissionFailed | ResponseNeverReceived):
         raise click.ClickException(
