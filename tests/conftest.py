@@ -104,8 +104,8 @@ def make_harness(seed: str = SEED, **settings: Any) -> Harness:
 
 
 @pytest.fixture
-def harness() -> Iterator[Harness]:
-    made = make_harness()
+def harness(state_dir: Path) -> Iterator[Harness]:
+    made = make_harness(certificate=local_certificate(state_dir, "127.0.0.1"))
     yield made
     pytest_twisted.blockon(made.pool.closeCachedConnections())
     pytest_twisted.blockon(made.service.stopService())
@@ -170,9 +170,11 @@ class Server:
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """End a process that was started above, and its workers with it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    if process.returncode is None:
+        # Not reaped yet, so the id is still this process's.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,20 +14,29 @@ import pytest
 import pytest_twisted
 from conftest import CONTOUR, RUNTIMES, Harness, make_harness, pause
 from twisted.internet.defer import gatherResults
+from twisted.internet.threads import deferToThread
+
+from twisted_cm.http.context import Limits
+from twisted_cm.service import CannotStart
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
 
-def raw(harness: Harness, request: str) -> socket.socket:
-    """A client of bare sockets, which can vanish at will."""
-    url = urlsplit(harness.service.addresses.http)
+def raw(harness: Harness, request: str, scheme: str = "http") -> socket.socket:
+    """A client of bare sockets, which can vanish at will.  With https it must not run in the reactor's thread."""
+    url = urlsplit(getattr(harness.service.addresses, scheme))
     client = socket.create_connection((url.hostname, url.port))
+    if scheme == "https":
+        context = ssl.create_default_context(cadata=harness.service.addresses.ca_certificate)
+        client = context.wrap_socket(client, server_hostname="localhost")
     client.sendall(request.encode())
     return client
 
 
-def raw_poll(harness: Harness) -> socket.socket:
-    return raw(harness, f"GET {RUNTIMES}/one/job HTTP/1.1\r\nHost: x\r\nModule-Auth-Token: token-one\r\n\r\n")
+async def raw_poll(harness: Harness, scheme: str = "http") -> socket.socket:
+    request = f"GET {RUNTIMES}/one/job HTTP/1.1\r\nHost: x\r\nModule-Auth-Token: token-one\r\n\r\n"
+    client: socket.socket = await deferToThread(raw, harness, request, scheme)
+    return client
 
 
 async def serve_one(harness: Harness, result: bytes, runtime: str = "one") -> dict[str, Any]:
@@ -177,7 +187,7 @@ async def receive_until(client: socket.socket, end: bytes | None) -> bytes:
     for _ in range(2000):
         try:
             data = client.recv(65536)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             await pause(0.005)
             continue
         received += data
@@ -186,9 +196,10 @@ async def receive_until(client: socket.socket, end: bytes | None) -> bytes:
     raise AssertionError(f"only {received!r} arrived")
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
-async def test_a_poller_that_vanished_while_parked_gets_no_job(harness: Harness) -> None:
-    poller = raw_poll(harness)
+async def test_a_poller_that_vanished_while_parked_gets_no_job(harness: Harness, scheme: str) -> None:
+    poller = await raw_poll(harness, scheme)
     work = harness.broker._work["one"]
     await harness.until(lambda: work.polls)
     poller.close()
@@ -199,9 +210,12 @@ async def test_a_poller_that_vanished_while_parked_gets_no_job(harness: Harness)
     assert harness.broker._jobs[job["jobId"]].attempts == 1
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
-async def test_a_poller_that_vanishes_while_the_envelope_is_written_gives_it_back(harness: Harness) -> None:
-    poller = raw_poll(harness)
+async def test_a_poller_that_vanishes_while_the_envelope_is_written_gives_it_back(
+    harness: Harness, scheme: str
+) -> None:
+    poller = await raw_poll(harness, scheme)
     work = harness.broker._work["one"]
     await harness.until(lambda: work.polls)
     caller = harness.execute("x" * 30_000_000)
@@ -217,9 +231,10 @@ async def test_a_poller_that_vanishes_while_the_envelope_is_written_gives_it_bac
     assert (await second)[1] == b"2"
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
-async def test_a_delivered_envelope_stays_delivered_when_the_poller_closes(harness: Harness) -> None:
-    poller = raw_poll(harness)
+async def test_a_delivered_envelope_stays_delivered_when_the_poller_closes(harness: Harness, scheme: str) -> None:
+    poller = await raw_poll(harness, scheme)
     work = harness.broker._work["one"]
     caller = harness.execute()
     received = await receive_until(poller, b"}}")
@@ -311,8 +326,6 @@ async def test_info_says_how_to_reach_it(harness: Harness) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_body_over_the_limit_is_refused() -> None:
-    from twisted_cm.http.context import Limits
-
     small = make_harness(limits=Limits(max_body=1000))
     try:
         body = {"deployedAppRid": "ri.one", "queryType": "f", "query": "x" * 100_000}
@@ -327,7 +340,7 @@ async def test_a_body_over_the_limit_is_refused() -> None:
 @pytest_twisted.ensureDeferred
 async def test_stopping_answers_whoever_is_parked() -> None:
     stopped = make_harness()
-    poll = raw_poll(stopped)
+    poll = await raw_poll(stopped)
     caller = stopped.execute(rid="ri.two")
     await stopped.until(lambda: stopped.broker._work["one"].polls and stopped.broker._work["two"].queued)
     started = time.monotonic()
@@ -357,3 +370,42 @@ async def test_a_thousand_parked_callers_cost_nothing_and_each_gets_its_own(harn
         await harness.module("POST", f"/results/{job['jobId']}", str(job["query"]).encode())
     answers = await gatherResults(callers)
     assert [answer[1] for answer in answers] == [str(n).encode() for n in range(1000)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_waits_too_long_can_fetch_the_result_later() -> None:
+    hasty = make_harness(limits=Limits(poll_timeout=30, sync_timeout=0.05))
+    try:
+        status, answer, headers = await hasty.execute()
+        job_id = headers.getRawHeaders("X-Job-Id")[0]
+        assert (status, answer["error"]) == (504, "job_timeout")
+        assert answer["error_description"] == f"Timed out waiting for compute-module job '{job_id}'."
+        await serve_one(hasty, b"late")
+        assert (await hasty.app("PUT", "/jobs/result/v2", {"id": job_id}))[:2] == (200, b"late")
+    finally:
+        await hasty.pool.closeCachedConnections()
+        await hasty.service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_beyond_loopback_the_admin_token_guards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twisted_cm.service.is_loopback", lambda interface: False)
+    with pytest.raises(CannotStart, match="--admin-token"):
+        make_harness()
+    guarded = make_harness(admin_token="boss")
+    try:
+        session = {"runtimeId": "new"}
+        job = f"{RUNTIMES}/one/jobs/{(await guarded.module('POST', '/jobs', {'queryType': 'f'}))[1]['job_id']}"
+        tokens = ({}, {"Authorization": "Bearer app-token"}, {"Authorization": "Bearer boss"})
+        for request, statuses in (
+            (("POST", RUNTIMES, session), [401, 403, 200]),
+            (("GET", RUNTIMES, None), [401, 200, 200]),
+            (("GET", job, None), [401, 200, 200]),
+            (("DELETE", f"{RUNTIMES}/one", None), [401, 403, 204]),
+        ):
+            assert [(await guarded.call(*request, **token))[0] for token in tokens] == statuses, request
+        _, shown, _ = await guarded.call("GET", f"{RUNTIMES}/two", Authorization="Bearer boss")
+        assert shown["module_auth_token"] == "token-two"
+    finally:
+        await guarded.pool.closeCachedConnections()
+        await guarded.service.stopService()

@@ -67,13 +67,16 @@ def launch(server: Server) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 Launch = Callable[..., "subprocess.Popen[bytes]"]
 
 
-def test_python_functions_of_every_kind(server: Server, launch: Launch) -> None:
+def test_python_functions_of_every_kind(server: Server, launch: Launch, tmp_path: Path) -> None:
     launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
     assert execute(server, "typed", {"a": 6, "b": 7}) == b"42"
     echoed = json.loads(execute(server, "untyped", {"x": ["ü", None]}))
     assert (echoed["echo"], echoed["userId"]) == ({"x": ["ü", None]}, "jane")
     assert "on purpose" in json.loads(execute(server, "raises", {}))["exception"]
     assert execute(server, "stream", {"n": 5}) == b"01234"
+    assert server.cm("submit", "ri.one", "typed", "-", input=b'{"a": 2, "b": 3}').stdout == b"6"
+    (tmp_path / "query.json").write_text('{"a": 2, "b": 4}')
+    assert server.cm("submit", "ri.one", "typed", f"@{tmp_path / 'query.json'}", "--branch", "master").stdout == b"8"
     shown = get(server, f"{RUNTIMES}/one")
     assert [each["function_name"] for each in shown["schemas"]] == [
         "forever",
