@@ -28,6 +28,7 @@ setup(
         "cryptography>=42",
         "jsonschema>=4.20",
         "klein>=24.8",
+        "pyopenssl>=24.3",
         "pyyaml>=6.0.1",
         "treq>=24.9",
         "trustme>=1.2",

@@ -14,13 +14,15 @@ import re
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import trustme
 from attrs import field, frozen
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtensionOID
-from twisted.internet.ssl import Certificate, CertificateOptions, KeyPair, PrivateCertificate
+from twisted.internet.ssl import CertificateOptions
 
 _PEM = Encoding.PEM
 _CA, _CA_KEY, _LEAF = "ca.pem", "ca-key.pem", "server.pem"
@@ -51,17 +53,15 @@ class ServerCertificate:
         @raise CertificateError: the PEM holds no usable key and certificate.
         """
         try:
-            chain = x509.load_pem_x509_certificates(self.pem)
-            key = KeyPair.load(self.pem, 1)
-            leaf, *between = [Certificate.load(each.public_bytes(_PEM), 1) for each in chain]
-            private = PrivateCertificate.fromCertificateAndKeyPair(leaf, key)
-        except Exception as error:
+            leaf, *between = x509.load_pem_x509_certificates(self.pem)
+            key = load_pem_private_key(self.pem, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise CertificateError(f"no usable key and certificate: {error}") from None
-        return CertificateOptions(
-            privateKey=private.privateKey.original,
-            certificate=private.original,
-            extraCertChain=[each.original for each in between],
-        )
+        if key.public_key() != leaf.public_key():
+            raise CertificateError("no usable key and certificate: the key is not the certificate's")
+        # pyOpenSSL takes cryptography's own objects since 24.3, which Twisted's annotations do not say yet.
+        shown: dict[str, Any] = {"privateKey": key, "certificate": leaf, "extraCertChain": between}
+        return CertificateOptions(**shown)
 
 
 def default_state_dir() -> Path:
