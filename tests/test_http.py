@@ -409,3 +409,21 @@ async def test_beyond_loopback_the_admin_token_guards(monkeypatch: pytest.Monkey
     finally:
         await guarded.pool.closeCachedConnections()
         await guarded.service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_may_pause_for_longer_than_an_idle_connection_lives(harness: Harness) -> None:
+    harness.service._sites[0].timeOut = 0.2
+    caller = harness.execute()
+    _, envelope, _ = await harness.module("GET", "/job")
+    post = raw(
+        harness,
+        f"POST {RUNTIMES}/one/results/{envelope['computeModuleJobV1']['jobId']} HTTP/1.1\r\nHost: x\r\n"
+        "Module-Auth-Token: token-one\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+    )
+    await pause(0.6)
+    post.sendall(b"1\r\nb\r\n0\r\n\r\n")
+    assert (await caller)[1] == b"ab"
+    # The connection is an idle one again, and closed as such.
+    assert b" 204 " in await receive_until(post, None)
+    post.close()

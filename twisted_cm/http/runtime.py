@@ -223,6 +223,7 @@ class RuntimeRoutes:
         try:
             await broker.open_result(runtime_id, job_id)
             streamed = request.body.length is None
+            request.take_your_time()
             body = ResultBody(request.header("Content-Type"), streamed)
             begun = streamed and await broker.begin_result(job_id, body)
             try:

@@ -255,6 +255,10 @@ class EmulatorRequest(Request):
         if self._delivered is not None:
             channel.when_flushed(self._report_delivery)
 
+    def take_your_time(self) -> None:
+        """The body of this request may pause for as long as it likes."""
+        self.channel.setTimeout(None)
+
     def break_off(self) -> None:
         """
         End an answer that has begun so that the client sees that it is not
@@ -386,6 +390,11 @@ class EmulatorChannel(HTTPChannel):
         super().allHeadersReceived()  # type: ignore[no-untyped-call]
         if self.length != 0:
             self.requests[-1].begin(self._command, self._path, self._version)
+
+    def requestDone(self, request: HTTPRequest) -> None:
+        """The head request is answered; from now on the connection is idle, and may be for as long as any."""
+        self._savedTimeOut = self.site.timeOut
+        super().requestDone(request)  # type: ignore[no-untyped-call]
 
     def close_when_answered(self) -> None:
         """Take no further request: close now if none is being answered, after its answer otherwise."""
