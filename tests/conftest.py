@@ -6,11 +6,14 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_twisted
@@ -18,6 +21,8 @@ import treq
 from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogPublisher
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from twisted_cm.seed import parse_seed
@@ -94,6 +99,70 @@ def pause(seconds: float) -> Deferred[None]:
     return deferred
 
 
+def raw(harness: Harness, request: str, scheme: str = "http") -> socket.socket:
+    """A client of bare sockets, which can vanish at will.  With https it must not run in the reactor's thread."""
+    url = urlsplit(getattr(harness.service.addresses, scheme))
+    client = socket.create_connection((url.hostname, url.port))
+    if scheme == "https":
+        context = ssl.create_default_context(cadata=harness.service.addresses.ca_certificate)
+        client = context.wrap_socket(client, server_hostname="localhost")
+    client.sendall(request.encode())
+    return client
+
+
+async def raw_poll(harness: Harness, scheme: str = "http") -> socket.socket:
+    request = f"GET {RUNTIMES}/one/job HTTP/1.1\r\nHost: x\r\nModule-Auth-Token: token-one\r\n\r\n"
+    client: socket.socket = await deferToThread(raw, harness, request, scheme)
+    return client
+
+
+async def serve_one(harness: Harness, result: bytes, runtime: str = "one") -> dict[str, Any]:
+    """Be a runtime for one job."""
+    status, envelope, _ = await harness.module("GET", "/job", runtime=runtime)
+    assert status == 200
+    job: dict[str, Any] = envelope["computeModuleJobV1"]
+    status, content, _ = await harness.module("POST", f"/results/{job['jobId']}", result, runtime)
+    assert (status, content) == (204, b"")
+    return job
+
+
+def raw_caller(harness: Harness, scheme: str = "http") -> socket.socket:
+    """A synchronous caller of bare sockets."""
+    body = '{"deployedAppRid": "ri.one", "queryType": "f"}'
+    return raw(
+        harness,
+        f"POST {CONTOUR}/compute-modules/jobs/execute HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer app-token\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}",
+        scheme,
+    )
+
+
+def raw_stream(harness: Harness, job_id: str, chunk: str, scheme: str = "http") -> socket.socket:
+    """A runtime that has begun to stream a result, and has posted one chunk."""
+    return raw(
+        harness,
+        f"POST {RUNTIMES}/one/results/{job_id} HTTP/1.1\r\nHost: x\r\nModule-Auth-Token: token-one\r\n"
+        f"Transfer-Encoding: chunked\r\n\r\n{len(chunk):x}\r\n{chunk}\r\n",
+        scheme,
+    )
+
+
+async def receive_until(client: socket.socket, end: bytes | None) -> bytes:
+    """What arrives, up to C{end}, or to the end of the connection."""
+    client.setblocking(False)
+    received = b""
+    for _ in range(2000):
+        try:
+            data = client.recv(65536)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            await pause(0.005)
+            continue
+        received += data
+        if not data or (end is not None and received.endswith(end)):
+            return received
+    raise AssertionError(f"only {received!r} arrived")
+
+
 def make_harness(seed: str = SEED, **settings: Any) -> Harness:
     """An emulator that listens; whoever makes it stops it."""
     base = Settings(seed=parse_seed(seed), port=0, tls_port=0)
@@ -101,6 +170,21 @@ def make_harness(seed: str = SEED, **settings: Any) -> Harness:
     service = EmulatorService(reactor, evolve(base, **settings))
     service.startService()
     return Harness(service)
+
+
+@pytest.fixture(autouse=True)
+def no_failure_in_the_log() -> Iterator[None]:
+    """Whatever goes wrong inside the emulator fails the test that it happens in."""
+    failures: list[str] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        if "log_failure" in event:
+            failures.append(event["log_failure"].getTraceback())
+
+    globalLogPublisher.addObserver(observe)
+    yield
+    globalLogPublisher.removeObserver(observe)
+    assert not failures, failures[0]
 
 
 @pytest.fixture
@@ -122,12 +206,12 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Server:
     """A C{twisted-cm serve} process on ports of its own."""
 
-    def __init__(self, directory: Path, state: Path, *options: str) -> None:
+    def __init__(self, directory: Path, state: Path, *options: str, seed: str = SEED) -> None:
         self.environment = {**os.environ, "TWISTED_CM_STATE_DIR": str(state)}
         ports = directory / "ports.json"
-        seed = directory / "seed.yaml"
-        seed.write_text(SEED)
-        command = [str(BIN / "twisted-cm"), "serve", "--seed", str(seed), "--port", "0", "--tls-port", "0"]
+        seed_file = directory / "seed.yaml"
+        seed_file.write_text(seed, "utf-8")
+        command = [str(BIN / "twisted-cm"), "serve", "--seed", str(seed_file), "--port", "0", "--tls-port", "0"]
         self.process = subprocess.Popen(
             [*command, "--port-file", str(ports), *options],
             stdout=subprocess.PIPE,
@@ -178,8 +262,10 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path, state_dir: Path) -> Iterator[Server]:
-    started = Server(tmp_path, state_dir)
+def server(request: pytest.FixtureRequest, tmp_path: Path, state_dir: Path) -> Iterator[Server]:
+    """A server; its parameter, if it has one, is a line more under C{compute_modules} in the seed."""
+    more = getattr(request, "param", "")
+    started = Server(tmp_path, state_dir, seed=SEED.replace("poll_timeout: 30\n", f"poll_timeout: 30\n    {more}\n"))
     yield started
     if started.process.poll() is None:
         started.stop()

@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 import os
-import socket
-import ssl
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 import pytest
 import pytest_twisted
-from conftest import CONTOUR, RUNTIMES, Harness, make_harness, pause
+from conftest import (
+    CONTOUR,
+    RUNTIMES,
+    Harness,
+    make_harness,
+    pause,
+    raw,
+    raw_caller,
+    raw_poll,
+    raw_stream,
+    receive_until,
+    serve_one,
+)
 from twisted.internet.defer import gatherResults
-from twisted.internet.threads import deferToThread
 
 from twisted_cm.http.context import Limits
 from twisted_cm.service import CannotStart
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-
-
-def raw(harness: Harness, request: str, scheme: str = "http") -> socket.socket:
-    """A client of bare sockets, which can vanish at will.  With https it must not run in the reactor's thread."""
-    url = urlsplit(getattr(harness.service.addresses, scheme))
-    client = socket.create_connection((url.hostname, url.port))
-    if scheme == "https":
-        context = ssl.create_default_context(cadata=harness.service.addresses.ca_certificate)
-        client = context.wrap_socket(client, server_hostname="localhost")
-    client.sendall(request.encode())
-    return client
-
-
-async def raw_poll(harness: Harness, scheme: str = "http") -> socket.socket:
-    request = f"GET {RUNTIMES}/one/job HTTP/1.1\r\nHost: x\r\nModule-Auth-Token: token-one\r\n\r\n"
-    client: socket.socket = await deferToThread(raw, harness, request, scheme)
-    return client
-
-
-async def serve_one(harness: Harness, result: bytes, runtime: str = "one") -> dict[str, Any]:
-    """Be a runtime for one job."""
-    status, envelope, _ = await harness.module("GET", "/job", runtime=runtime)
-    assert status == 200
-    job: dict[str, Any] = envelope["computeModuleJobV1"]
-    status, content, _ = await harness.module("POST", f"/results/{job['jobId']}", result, runtime)
-    assert (status, content) == (204, b"")
-    return job
 
 
 @pytest_twisted.ensureDeferred
@@ -150,52 +131,6 @@ async def test_results_that_come_again_late_or_to_the_wrong_place(harness: Harne
     assert (shown["job"]["result_body_utf8"], shown["job"]["result_body_base64"]) == (None, "/w==")
 
 
-@pytest_twisted.ensureDeferred
-async def test_a_stream_reaches_the_caller_while_it_is_posted(harness: Harness) -> None:
-    body = b'{"deployedAppRid": "ri.one", "queryType": "f"}'
-    caller = raw_caller(harness, body)
-    _, envelope, _ = await harness.module("GET", "/job")
-    post = raw(
-        harness,
-        f"POST {RUNTIMES}/one/results/{envelope['computeModuleJobV1']['jobId']} HTTP/1.1\r\nHost: x\r\n"
-        "Module-Auth-Token: token-one\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n",
-    )
-    received = await receive_until(caller, b"first\r\n")
-    assert b"200 OK" in received
-    assert b"0\r\n\r\n" not in received
-    post.close()
-    received += await receive_until(caller, None)
-    assert not received.endswith(b"0\r\n\r\n")
-    _, shown, _ = await harness.module("GET", f"/jobs/{envelope['computeModuleJobV1']['jobId']}")
-    assert shown["job"]["status"] == "failed"
-    caller.close()
-
-
-def raw_caller(harness: Harness, body: bytes) -> socket.socket:
-    """A raw synchronous caller."""
-    return raw(
-        harness,
-        f"POST {CONTOUR}/compute-modules/jobs/execute HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer app-token\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n{body.decode()}",
-    )
-
-
-async def receive_until(client: socket.socket, end: bytes | None) -> bytes:
-    """What arrives, up to C{end}, or to the end of the connection."""
-    client.setblocking(False)
-    received = b""
-    for _ in range(2000):
-        try:
-            data = client.recv(65536)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            await pause(0.005)
-            continue
-        received += data
-        if not data or (end is not None and received.endswith(end)):
-            return received
-    raise AssertionError(f"only {received!r} arrived")
-
-
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
 async def test_a_poller_that_vanished_while_parked_gets_no_job(harness: Harness, scheme: str) -> None:
@@ -249,12 +184,22 @@ async def test_a_delivered_envelope_stays_delivered_when_the_poller_closes(harne
 
 @pytest_twisted.ensureDeferred
 async def test_a_caller_that_disconnects_while_its_job_is_queued_cancels_it(harness: Harness) -> None:
-    caller = raw_caller(harness, b'{"deployedAppRid": "ri.one", "queryType": "f"}')
+    caller = raw_caller(harness)
     work = harness.broker._work["one"]
     await harness.until(lambda: work.queued)
     caller.close()
     await harness.until(lambda: not work.queued)
     assert [job.state.value for job in harness.broker._jobs.values()] == ["canceled"]
+
+
+@pytest.mark.parametrize("begun", ["", "GET ", "GET / HTTP/1.1\r\nHost: x\r\n"])
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_goes_away_before_its_headers_are_there_is_forgotten(harness: Harness, begun: str) -> None:
+    client = raw(harness, begun)
+    site = harness.service._sites[0]
+    await harness.until(lambda: site.channels)
+    client.close()
+    await harness.until(lambda: not site.channels)
 
 
 @pytest_twisted.ensureDeferred
@@ -416,11 +361,7 @@ async def test_a_stream_may_pause_for_longer_than_an_idle_connection_lives(harne
     harness.service._sites[0].timeOut = 0.2
     caller = harness.execute()
     _, envelope, _ = await harness.module("GET", "/job")
-    post = raw(
-        harness,
-        f"POST {RUNTIMES}/one/results/{envelope['computeModuleJobV1']['jobId']} HTTP/1.1\r\nHost: x\r\n"
-        "Module-Auth-Token: token-one\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
-    )
+    post = raw_stream(harness, envelope["computeModuleJobV1"]["jobId"], "a")
     await pause(0.6)
     post.sendall(b"1\r\nb\r\n0\r\n\r\n")
     assert (await caller)[1] == b"ab"

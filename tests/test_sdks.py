@@ -118,6 +118,22 @@ def test_python_sdk_that_restarts_answers_its_callers(server: Server, launch: La
     assert execute(server, "typed", {"a": 1, "b": 2}) == b"2"
 
 
+@pytest.mark.parametrize("server", ["validate_queries: true"], indirect=True)
+def test_queries_are_checked_against_what_the_python_sdk_posts(server: Server, launch: Launch) -> None:
+    launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
+    assert execute(server, "typed", {"a": 6, "b": 7}) == b"42"
+    assert execute(server, "stream", {"n": 2}) == b"01"
+    for function, query, status, found in (
+        ("typed", {"a": "6", "c": 1}, 400, ["/a", "", ""]),
+        ("typo", {}, 404, None),
+    ):
+        with pytest.raises(HTTPError) as refused:
+            execute(server, function, query)
+        assert refused.value.code == status
+        violations = json.load(refused.value)["parameters"].get("violations")
+        assert found is None or sorted(each["pointer"] for each in violations) == sorted(found)
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_typescript_responses_streams_and_schemas(server: Server, launch: Launch, scheme: str) -> None:
     module = launch("node", str(TYPESCRIPT / "module.js"), options=("--url", server.urls[scheme]))

@@ -28,23 +28,23 @@ from .results import ResultBody
 
 
 class BrokerError(Exception):
-    """What the broker refuses, each kind with a class of its own."""
+    """What the broker refuses, each kind with a class of its own; C{args} name what was asked for."""
 
 
 class UnknownRuntime(BrokerError):
-    """No runtime has that id."""
+    """No runtime has that id, the one argument."""
 
 
 class UnknownJob(BrokerError):
-    """No job has that id, or it belongs to another runtime."""
+    """No job has that id, the one argument, or it belongs to another runtime."""
 
 
 class NotBound(BrokerError):
-    """No active runtime is bound to the deployed app."""
+    """No active runtime is bound to the deployed app; its rid and branch (or L{None}) are the arguments."""
 
 
 class JobAlreadyCompleted(BrokerError):
-    """A different result for a job that has one."""
+    """A different result for a job that has one; its id is the one argument."""
 
 
 class BrokerStopped(BrokerError):
@@ -308,6 +308,7 @@ class MemoryBroker:
         return int(self._clock.seconds() * 1000)
 
     def _admit(self, runtime: Runtime) -> None:
+        runtime.opened_at = self._now()
         self._work[runtime.runtime_id] = _Work()
         self._module_tokens[fingerprint(runtime.module_auth_token)] = runtime.runtime_id
 
@@ -395,7 +396,7 @@ class MemoryBroker:
         """See L{IBroker.resolve}."""
         binding = self.registry.resolve(deployed_app_rid, branch)
         if binding is None:
-            raise NotBound(deployed_app_rid)
+            raise NotBound(deployed_app_rid, branch)
         return binding
 
     @_deferred

@@ -7,7 +7,7 @@ C{inputs} or C{output}) or a JSON Schema.  A post is taken whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 from jsonschema import Draft202012Validator
@@ -104,6 +104,20 @@ def _entries(value: JSONValue, pointer: str) -> Iterator[_Entry | Violation]:
             yield Violation(pointer + _token(name), "a function's name must not be blank")
 
 
+def pointer_to(path: Iterable[str | int]) -> str:
+    """
+    @return: the JSON pointer (RFC 6901) of a path into a JSON value.
+    """
+    return "".join(_token(part) for part in path)
+
+
+def is_foundry_form(schema: JSONValue) -> bool:
+    """
+    @return: whether a function's schema is in Foundry's own form; it is a JSON Schema otherwise.
+    """
+    return "inputs" in schema or "output" in schema
+
+
 def _understood(validator: Draft202012Validator, value: JSONValue) -> bool:
     try:
         return bool(validator.is_valid(value))
@@ -115,7 +129,7 @@ def _check(entry: _Entry) -> FunctionSchema | Violation:
     schema = entry.schema
     if not isinstance(schema, dict):
         return Violation(entry.schema_pointer, "a function schema must be an object")
-    if "inputs" in schema or "output" in schema:
+    if is_foundry_form(schema):
         issues = []
         if not _understood(_INPUTS, schema.get("inputs")):
             issues.append(CANNOT_PARSE_INPUTS)
@@ -125,7 +139,7 @@ def _check(entry: _Entry) -> FunctionSchema | Violation:
     try:
         validator_for(schema, default=Draft202012Validator).check_schema(schema)
     except SchemaError as error:
-        pointer = entry.schema_pointer + "".join(_token(part) for part in error.absolute_path)
+        pointer = entry.schema_pointer + pointer_to(error.absolute_path)
         return Violation(pointer, f"not a JSON Schema: {error.message}")
     except RecursionError:
         return Violation(entry.schema_pointer, "not a JSON Schema that can be read: nested too deeply")

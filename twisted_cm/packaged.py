@@ -7,10 +7,17 @@ from importlib.resources import files
 from typing import Any
 
 
+def read_packaged(name: str) -> bytes:
+    """
+    @param name: a file in C{twisted_cm/schemas}.
+    """
+    return files("twisted_cm").joinpath("schemas", name).read_bytes()
+
+
 def load_schema(name: str) -> dict[str, Any]:
     """
     @param name: a file in C{twisted_cm/schemas}.
     @return: the JSON Schema in it.
     """
-    schema: dict[str, Any] = json.loads(files("twisted_cm").joinpath("schemas", name).read_bytes())
+    schema: dict[str, Any] = json.loads(read_packaged(name))
     return schema

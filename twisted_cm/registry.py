@@ -52,6 +52,7 @@ class Runtime:
     One runtime, as far as everybody may know it.
 
     @ivar module_auth_token: what its process authenticates with.
+    @ivar opened_at: when it was seeded or its session opened, in milliseconds since the epoch.
     @ivar connected: whether its process has polled since the session was opened.
     @ivar last_poll_at: milliseconds since the epoch.
     @ivar schemas: by function name; L{None} until the runtime posts for the first time.
@@ -59,6 +60,7 @@ class Runtime:
 
     runtime_id: str
     module_auth_token: str = field(repr=False)
+    opened_at: int = 0
     connected: bool = False
     last_poll_at: int | None = None
     last_schema_post_at: int | None = None

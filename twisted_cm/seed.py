@@ -18,7 +18,7 @@ from attrs import field, frozen
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from .credentials import DEVELOPMENT_TOKEN, BearerToken, Principal
+from .credentials import DEVELOPMENT_TOKEN, TOKEN_LIFETIME, BearerToken, OAuthClient, Principal
 from .packaged import load_schema
 from .registry import DEFAULT_BRANCH, Binding, Registry, Runtime, new_module_auth_token
 
@@ -44,14 +44,6 @@ class InvalidSeed(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-@frozen
-class OAuthClient:
-    """A client that may get tokens with C{client_credentials}."""
-
-    client_id: str
-    client_secret: str = field(repr=False)
 
 
 @frozen
@@ -84,6 +76,7 @@ class Seed:
     @ivar port: where to listen, unless the command line says otherwise.
     @ivar poll_timeout: seconds, or L{None} for the default.
     @ivar sync_timeout: seconds, or L{None} for the default.
+    @ivar validate_queries: check each query against its function's schema before it is queued.
     @ivar warnings: what was accepted and has no effect, a line each.
     """
 
@@ -92,6 +85,7 @@ class Seed:
     oauth_clients: tuple[OAuthClient, ...] = ()
     poll_timeout: float | None = None
     sync_timeout: float | None = None
+    validate_queries: bool = False
     runtimes: tuple[SeedRuntime, ...] = ()
     bindings: tuple[Binding, ...] = ()
     sidecars: tuple[Sidecar, ...] = ()
@@ -307,7 +301,15 @@ def _build(document: dict[str, Any], lines: _Lines, warnings: list[str]) -> Seed
     bindings = list(first_of(bindings, keys, (*base, "deployed_apps")))
     sidecars = [Sidecar(**item) for item in modules.get("sidecars", [])]
     sidecars = list(first_of(sidecars, [item.runtime_id for item in sidecars], (*base, "sidecars")))
-    clients = [OAuthClient(item["client_id"], item["client_secret"]) for item in foundry.get("oauth_clients", [])]
+    clients = [
+        OAuthClient(
+            item["client_id"],
+            item["client_secret"],
+            tuple(item["scopes"]) if "scopes" in item else None,
+            item.get("token_lifetime", TOKEN_LIFETIME),
+        )
+        for item in foundry.get("oauth_clients", [])
+    ]
     clients = list(first_of(clients, [item.client_id for item in clients], ("foundry", "oauth_clients")))
 
     known = {runtime.runtime_id for runtime in runtimes}
@@ -325,6 +327,7 @@ def _build(document: dict[str, Any], lines: _Lines, warnings: list[str]) -> Seed
         oauth_clients=tuple(clients),
         poll_timeout=modules.get("poll_timeout"),
         sync_timeout=modules.get("sync_timeout"),
+        validate_queries=modules.get("validate_queries", False),
         runtimes=tuple(runtimes),
         bindings=tuple(bindings),
         sidecars=tuple(sidecars),

@@ -141,7 +141,9 @@ class EmulatorService(Service):
                 " TWISTED_CM_ADMIN_TOKEN, or listen on 127.0.0.1"
             )
         self.broker: IBroker = MemoryBroker(reactor, settings.seed.registry())
-        self.credentials = Credentials(settings.seed.bearer_tokens, settings.admin_token, guarded)
+        self.credentials = Credentials(
+            reactor.seconds, settings.seed.bearer_tokens, settings.admin_token, guarded, settings.seed.oauth_clients
+        )
         self._options = settings.certificate.options() if settings.certificate is not None else None
         self._sockets: list[socket.socket] = []
         try:
@@ -190,7 +192,9 @@ class EmulatorService(Service):
     def startService(self) -> None:
         """Take connections on the sockets that were bound."""
         super().startService()  # type: ignore[no-untyped-call]
-        context = Context(self.broker, self.credentials, self.settings.limits, self.addresses)
+        context = Context(
+            self.broker, self.credentials, self.settings.limits, self.addresses, self.settings.seed.validate_queries
+        )
         self._serve(emulator_site(context), self._plain, self._tls)
         for sidecar in self._sidecars:
             addressed = evolve(context, addresses=self.sidecar_addresses[sidecar.runtime_id])

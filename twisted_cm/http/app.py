@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from klein import Klein
@@ -9,10 +10,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from ..broker import BrokerStopped
+from ..broker import BrokerError, BrokerStopped, JobAlreadyCompleted, NotBound, UnknownJob, UnknownRuntime
 from . import errors
 from .context import Context, IdConverter
 from .contour import ContourRoutes
+from .multipass import MultipassRoutes
+from .openapi import OpenAPIRoute
 from .runtime import RuntimeRoutes
 from .site import BodyLost, EmulatorRequest, EmulatorSite
 
@@ -21,12 +24,21 @@ _log = Logger()
 
 def emulator_site(context: Context) -> EmulatorSite:
     """
-    @return: the site of the main listeners (contract sections 1 and 3).
+    @return: the site of the main listeners: everything but the sidecar form.
+    """
+    return _site(emulator_app(context))
+
+
+def emulator_app(context: Context) -> Klein:
+    """
+    @return: the routes of the main listeners.
     """
     app = _bare_app()
     RuntimeRoutes(context).register(app)
     ContourRoutes(context).register(app)
-    return _site(app)
+    MultipassRoutes(context).register(app)
+    OpenAPIRoute().register(app)
+    return app
 
 
 def sidecar_site(context: Context, runtime_id: str) -> EmulatorSite:
@@ -44,7 +56,7 @@ def _bare_app() -> Klein:
     app.url_map.merge_slashes = False
     handlers: tuple[tuple[type[Exception], Any], ...] = (
         (errors.ApiError, _api_error),
-        (BrokerStopped, _stopped),
+        (BrokerError, _refused),
         (MethodNotAllowed, _method_not_allowed),
         (HTTPException, _no_route),
         (BodyLost, _body_lost),
@@ -69,8 +81,20 @@ def _api_error(request: EmulatorRequest, failure: Failure) -> bytes:
     return request.error(error)
 
 
-def _stopped(request: EmulatorRequest, failure: Failure) -> bytes:
-    return request.error(errors.unavailable("The emulator is shutting down; try again when it is back."))
+#: How what the broker refuses looks on the wire, by the arguments of its exception.
+_REFUSALS: dict[type[BrokerError], Callable[..., errors.ApiError]] = {
+    UnknownRuntime: errors.unknown_runtime,
+    UnknownJob: errors.unknown_job,
+    NotBound: errors.not_bound,
+    JobAlreadyCompleted: errors.job_already_completed,
+    BrokerStopped: lambda: errors.unavailable("The emulator is shutting down; try again when it is back."),
+}
+
+
+def _refused(request: EmulatorRequest, failure: Failure) -> bytes:
+    error = failure.value
+    assert isinstance(error, BrokerError)
+    return request.error(_REFUSALS[type(error)](*error.args))
 
 
 def _method_not_allowed(request: EmulatorRequest, failure: Failure) -> bytes:

@@ -8,9 +8,10 @@ from urllib.parse import unquote
 from attrs import frozen
 from werkzeug.routing import BaseConverter, ValidationError
 
-from ..broker import IBroker, UnknownRuntime
+from ..broker import IBroker
 from ..credentials import Credentials, Principal, Role, same_token
 from ..jobs import JSONValue
+from ..query_validation import UncheckableQuery, query_violations
 from ..registry import Runtime
 from . import errors
 from .site import EmulatorRequest
@@ -55,12 +56,17 @@ class Addresses:
 
 @frozen
 class Context:
-    """What every group of routes is made with."""
+    """
+    What every group of routes is made with.
+
+    @ivar validate_queries: check each query against its function's schema before it is queued.
+    """
 
     broker: IBroker
     credentials: Credentials
     limits: Limits
     addresses: Addresses
+    validate_queries: bool = False
 
     def _presented(self, request: EmulatorRequest) -> Principal | None:
         scheme, _, token = (request.header("Authorization") or "").partition(" ")
@@ -98,18 +104,47 @@ class Context:
     async def module(self, request: EmulatorRequest, runtime_id: str) -> Runtime:
         """
         @return: the runtime, if the request carries its module auth token.
-        @raise ApiError: 404 for an unknown runtime, 401 without its token, 403 with another runtime's.
+        @raise ApiError: 401 without its token, 403 with another runtime's.
+        @raise UnknownRuntime: there is no such runtime.
         """
-        try:
-            runtime = await self.broker.runtime(runtime_id)
-        except UnknownRuntime:
-            raise errors.unknown_runtime(runtime_id) from None
+        runtime = await self.broker.runtime(runtime_id)
         if self.holds(request, runtime):
             return runtime
         presented = request.header("Module-Auth-Token")
         if presented and await self.broker.module_runtime(presented) is not None:
             raise errors.forbidden("The Module-Auth-Token header is another runtime's.")
         raise errors.invalid_module_auth_token()
+
+    async def check_query(self, runtime_id: str, query_type: str, query: JSONValue) -> None:
+        """
+        Check a query against the schema that its runtime posted, where the user asked for that.
+
+        A runtime that has posted none yet may have any function.
+
+        @raise ApiError: 404 for a function that the runtime does not have,
+            400 with the JSON pointer of everything that does not fit.
+        """
+        if not self.validate_queries:
+            return
+        schemas = (await self.broker.runtime(runtime_id)).schemas
+        if schemas is None:
+            return
+        schema = schemas.get(query_type)
+        if schema is None:
+            raise errors.unknown_function(query_type, sorted(schemas))
+        try:
+            found = query_violations(schema, query)
+        except UncheckableQuery as error:
+            raise errors.invalid_request(
+                f"The schema of function '{query_type}' cannot be applied: {error}.", field="query"
+            ) from None
+        if found:
+            raise errors.invalid_request(
+                f"The query does not fit function '{query_type}': "
+                + "; ".join(f"{each.pointer or '/'}: {each.message}" for each in found),
+                field="query",
+                violations=[{"pointer": each.pointer, "message": each.message} for each in found],
+            )
 
     def holds(self, request: EmulatorRequest, runtime: Runtime) -> bool:
         """
@@ -176,6 +211,21 @@ def text_field(body: JSONValue, name: str, required: bool = False) -> str | None
             raise errors.invalid_request(f"'{name}' must not be blank.", field=name)
         return None
     return value
+
+
+def query_parameter(request: EmulatorRequest, name: str, required: bool = False) -> str | None:
+    """
+    @return: a parameter of the request's query string, or L{None} where it is absent or blank and not required.
+    @raise ApiError: 400, naming it, if it is there twice, not UTF-8, or missing or blank and required.
+    """
+    values = request.args.get(name.encode("ascii"), [])
+    if len(values) > 1:
+        raise errors.invalid_request(f"'{name}' is there twice.", field=name)
+    try:
+        text = values[0].decode("utf-8") if values else None
+    except UnicodeDecodeError:
+        raise errors.invalid_request(f"'{name}' is not UTF-8.", field=name) from None
+    return text_field({name: text}, name, required)
 
 
 def flag_field(body: JSONValue, name: str) -> bool:

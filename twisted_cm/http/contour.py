@@ -1,23 +1,28 @@
 """
-The routes of applications (contract section 3): submit a job, ask for its status, fetch its result.
+The routes of applications (contract section 3): submit a job, ask for its status, fetch its result, cancel it.
 """
 
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
+from uuid import NAMESPACE_URL, uuid5
 
 from attrs import frozen
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
 
-from ..broker import NotBound, UnknownJob
 from ..jobs import Job, JobSource, JobState, JSONValue, Submission
+from ..registry import Runtime
 from ..results import ResultBody, ResultReader
 from . import errors
-from .context import Context, text_field
+from .context import Context, preferred_wait, query_parameter, text_field
 from .site import EmulatorRequest
 
-PREFIX = "/contour-backend-multiplexer/api/module-group-multiplexer"
+SERVICE = "/contour-backend-multiplexer/api"
+PREFIX = f"{SERVICE}/module-group-multiplexer"
+
+_CANCELED = "The job was canceled."
 
 
 @frozen
@@ -28,10 +33,28 @@ class ContourRoutes:
 
     def register(self, app: Klein) -> None:
         """Put the routes on C{app}."""
-        app.route(f"{PREFIX}/compute-modules/jobs/execute", methods=["POST"])(self.execute)
-        app.route(f"{PREFIX}/deployed-apps/jobs", methods=["POST"])(self.submit)
-        app.route(f"{PREFIX}/jobs/<id:job_id>/status", methods=["GET"])(self.status)
-        app.route(f"{PREFIX}/jobs/result/v2", methods=["PUT"])(self.result_by_handle)
+        deployed_app = f"{SERVICE}/deployed-apps/<id:rid>/<id:branch>"
+        for method, path, handler in (
+            ("POST", f"{PREFIX}/compute-modules/jobs/execute", self.execute),
+            ("POST", f"{PREFIX}/deployed-apps/jobs/execute", self.execute),
+            ("POST", f"{PREFIX}/deployed-apps/jobs", self.submit),
+            ("GET", f"{PREFIX}/jobs/<id:job_id>/status", self.status),
+            ("PUT", f"{PREFIX}/jobs/status/v2", self.status_by_handle),
+            ("PUT", f"{PREFIX}/jobs/status/v3", self.status_by_handle),
+            ("GET", f"{PREFIX}/jobs/<id:job_id>/result", self.result),
+            ("PUT", f"{PREFIX}/jobs/result/v2", self.result_by_handle),
+            ("PUT", f"{PREFIX}/jobs/result/v3", self.result_by_handle),
+            ("DELETE", f"{PREFIX}/jobs/<id:job_id>", self.cancel),
+            ("DELETE", f"{PREFIX}/jobs", self.cancel_by_handle),
+            ("DELETE", f"{PREFIX}/jobs/v3", self.cancel_by_handle),
+            ("PUT", f"{PREFIX}/jobs/<id:job_id>/soft-cancel", self.soft_cancel),
+            ("GET", f"{PREFIX}/schemas", self.schemas),
+            ("GET", f"{deployed_app}/function-schemas", self.deployed_app_schemas),
+            ("GET", f"{deployed_app}/status", self.deployed_app_status),
+        ):
+            app.route(path, methods=[method], endpoint=f"{method} {path}")(handler)
+
+    # Submitting
 
     async def _enqueue(self, request: EmulatorRequest, source: JobSource) -> Job:
         principal = self.context.bearer(request)
@@ -39,15 +62,11 @@ class ContourRoutes:
         rid = text_field(body, "deployedAppRid", required=True)
         query_type = text_field(body, "queryType", required=True)
         branch = text_field(body, "deployedAppBranch")
+        query = body.get("query", {})
         assert rid is not None and query_type is not None
-        try:
-            binding = await self.context.broker.resolve(rid, branch)
-        except NotBound:
-            where = f"'{rid}'" if branch is None else f"'{rid}' on branch '{branch}'"
-            raise errors.not_found(
-                f"No active compute-module runtime is bound to {where}.", deployedAppRid=rid, deployedAppBranch=branch
-            ) from None
-        submission = Submission(query_type, body.get("query", {}), source, rid, binding.branch, principal.login)
+        binding = await self.context.broker.resolve(rid, branch)
+        await self.context.check_query(binding.runtime_id, query_type, query)
+        submission = Submission(query_type, query, source, rid, binding.branch, principal.login)
         return await self.context.broker.enqueue(binding.runtime_id, submission)
 
     async def execute(self, request: EmulatorRequest) -> bytes | None:
@@ -69,26 +88,81 @@ class ContourRoutes:
         """C{POST …/deployed-apps/jobs}: queue a job and answer with its handle."""
         return request.json(describe_handle(await self._enqueue(request, JobSource.CONTOUR_ASYNC)))
 
-    async def _job(self, job_id: str) -> Job:
-        try:
-            return await self.context.broker.job(job_id)
-        except UnknownJob:
-            raise errors.unknown_job(job_id) from None
+    # Asking
+
+    async def _named_job(self, request: EmulatorRequest) -> str:
+        self.context.bearer(request)
+        return parse_handle(await request.read_json(self.context.limits.max_body))
 
     async def status(self, request: EmulatorRequest, job_id: str) -> bytes:
-        """C{GET …/jobs/{jobId}/status}: how a job stands."""
+        """C{GET …/jobs/{jobId}/status}: how a job stands, at once, or as C{Prefer: wait=N} has it once it has ended."""
         self.context.bearer(request)
-        return request.json(describe_status(await self._job(job_id)))
+        wait = preferred_wait(request, 0)
+        return request.json(describe_status(await self.context.broker.wait_end(job_id, wait)))
+
+    async def status_by_handle(self, request: EmulatorRequest) -> bytes:
+        """C{PUT …/jobs/status/v2} and C{v3}: park until the job has ended, and say how in Foundry's own union."""
+        job_id = await self._named_job(request)
+        wait = preferred_wait(request, self.context.limits.poll_timeout)
+        return request.json(describe_foundry_status(await self.context.broker.wait_end(job_id, wait)))
+
+    async def result(self, request: EmulatorRequest, job_id: str) -> bytes | None:
+        """C{GET …/jobs/{jobId}/result}: the bytes of a result."""
+        self.context.bearer(request)
+        return await self._send_result_of(request, job_id)
 
     async def result_by_handle(self, request: EmulatorRequest) -> bytes | None:
-        """C{PUT …/jobs/result/v2}: the bytes of a result."""
-        self.context.bearer(request)
-        job_id = parse_handle(await request.read_json(self.context.limits.max_body))
-        job = await self._job(job_id)
+        """C{PUT …/jobs/result/v2} and C{v3}: the bytes of a result."""
+        return await self._send_result_of(request, await self._named_job(request))
+
+    async def _send_result_of(self, request: EmulatorRequest, job_id: str) -> bytes | None:
+        job = await self.context.broker.job(job_id)
         if job.state is not JobState.SUCCEEDED or job.result is None:
             raise errors.job_not_ready(job_id)
         request.setHeader("X-Job-Id", job_id)
         return await send_result(request, job.result)
+
+    # Canceling
+
+    async def cancel(self, request: EmulatorRequest, job_id: str) -> bytes:
+        """C{DELETE …/jobs/{jobId}}: cancel a job; one that has ended stays as it is."""
+        self.context.bearer(request)
+        await self.context.broker.cancel(job_id, _CANCELED)
+        return request.no_content()
+
+    async def cancel_by_handle(self, request: EmulatorRequest) -> bytes:
+        """C{DELETE …/jobs} and C{DELETE …/jobs/v3}: the same, with the job named in the body."""
+        await self.context.broker.cancel(await self._named_job(request), _CANCELED)
+        return request.no_content()
+
+    async def soft_cancel(self, request: EmulatorRequest, job_id: str) -> bytes:
+        """C{PUT …/jobs/{jobId}/soft-cancel}: cancel a job if no runtime has it yet."""
+        self.context.bearer(request)
+        await self.context.broker.cancel(job_id, _CANCELED, only_queued=True)
+        return request.no_content()
+
+    # Deployed apps
+
+    async def _runtime_of(self, rid: str, branch: str | None) -> Runtime:
+        binding = await self.context.broker.resolve(rid, branch)
+        return await self.context.broker.runtime(binding.runtime_id)
+
+    async def schemas(self, request: EmulatorRequest) -> bytes:
+        """C{GET …/schemas?rid=&branch=}: the functions of a deployed app, null before its runtime has posted any."""
+        self.context.bearer(request)
+        rid = query_parameter(request, "rid", required=True)
+        assert rid is not None
+        return request.json(describe_functions(await self._runtime_of(rid, query_parameter(request, "branch"))))
+
+    async def deployed_app_schemas(self, request: EmulatorRequest, rid: str, branch: str) -> bytes:
+        """C{GET …/deployed-apps/{rid}/{branch}/function-schemas}: the same, by path."""
+        self.context.bearer(request)
+        return request.json(describe_functions(await self._runtime_of(rid, branch)))
+
+    async def deployed_app_status(self, request: EmulatorRequest, rid: str, branch: str) -> bytes:
+        """C{GET …/deployed-apps/{rid}/{branch}/status}: whether a runtime process is there."""
+        self.context.bearer(request)
+        return request.json(describe_deployed_app(rid, await self._runtime_of(rid, branch)))
 
 
 async def send_result(request: EmulatorRequest, result: ResultBody) -> bytes | None:
@@ -153,15 +227,12 @@ def describe_handle(job: Job) -> JSONValue:
     }
 
 
-def describe_status(job: Job) -> JSONValue:
-    """
-    @return: the status union of C{GET …/status} (contract section 3).
-    """
-    kind = job.state.value
-    if job.state is JobState.QUEUED:
-        return {"type": kind, kind: {"queueInfo": "NORMAL_OPERATION"}}
-    if job.state in (JobState.FAILED, JobState.CANCELED):
-        return {"type": kind, kind: {"message": job.error_message or "Compute module job failed."}}
+def _reason(job: Job) -> str:
+    return job.error_message or "Compute module job failed."
+
+
+def _progress(job: Job) -> JSONValue:
+    """What Foundry says of a job that a module has or had."""
     timing = {
         "type": "queuedJob",
         "queuedJob": {
@@ -171,4 +242,92 @@ def describe_status(job: Job) -> JSONValue:
             "moduleSubmitTimeMillis": job.started_at,
         },
     }
-    return {"type": kind, kind: {"metadata": None, "intermediateJobInfoList": [], "multiplexerJobTiming": timing}}
+    return {"metadata": None, "intermediateJobInfoList": [], "multiplexerJobTiming": timing}
+
+
+def _union(kind: str, content: JSONValue) -> JSONValue:
+    return {"type": kind, kind: content}
+
+
+def describe_status(job: Job) -> JSONValue:
+    """
+    @return: the status union of C{GET …/status} and of job handles (contract section 3).
+    """
+    kind = job.state.value
+    if job.state is JobState.QUEUED:
+        return _union(kind, {"queueInfo": "NORMAL_OPERATION"})
+    if job.state in (JobState.FAILED, JobState.CANCELED):
+        return _union(kind, {"message": _reason(job)})
+    return _union(kind, _progress(job))
+
+
+def describe_foundry_status(job: Job) -> JSONValue:
+    """
+    @return: the status union of C{PUT …/status/v2} and C{v3}, in Foundry's own words (contract section 3).
+    """
+    if job.state is JobState.QUEUED:
+        return _union("queued", {"queueInfo": "NORMAL_OPERATION"})
+    if job.state is JobState.RUNNING:
+        return _union("inProgress", {"completedTasks": 0, "approxNumTasks": None, "metadata": None})
+    if job.state is JobState.SUCCEEDED:
+        return _union("succeeded", _progress(job))
+    name = "JobCanceled" if job.state is JobState.CANCELED else "JobFailed"
+    exception = {
+        "args": [],
+        # The same each time that somebody asks.
+        "errorInstanceId": str(uuid5(NAMESPACE_URL, job.job_id)),
+        "errorType": {"code": "INTERNAL", "name": f"ComputeModules:{name}"},
+        "message": _reason(job),
+        "safeMessage": _reason(job),
+    }
+    return _union(job.state.value, {"exception": exception})
+
+
+def describe_functions(runtime: Runtime) -> JSONValue:
+    """
+    @return: a runtime's functions as Foundry lists them, sorted by name; L{None} before it has posted any.
+    """
+    if runtime.schemas is None:
+        return None
+    return [
+        {
+            "functionName": name,
+            "inputs": schema.payload.get("inputs"),
+            "output": schema.payload.get("output"),
+            "issues": list(schema.issues),
+        }
+        for name, schema in sorted(runtime.schemas.items())
+    ]
+
+
+def describe_deployed_app(rid: str, runtime: Runtime) -> JSONValue:
+    """
+    @return: the status of a compute module as Foundry has it: one replica, responsive once it has polled.
+    """
+    replicas = {
+        "configuredMaxModules": 1,
+        "configuredMinModules": 1,
+        "images": [],
+        "moduleGroupName": runtime.runtime_id,
+        "replicaSetDiagnostic": None,
+        "replicaSetId": runtime.runtime_id,
+        "replicas": [
+            {
+                "replicaId": runtime.runtime_id,
+                "state": {"reason": [], "state": "RESPONSIVE" if runtime.connected else "STARTING"},
+            }
+        ],
+        "responsiveReplicas": int(runtime.connected),
+        "state": "ACTIVE" if runtime.connected else "STARTING",
+        "totalReplicas": 1,
+    }
+    return {
+        "computeModuleId": rid,
+        "buildRid": None,
+        "buildJobRid": "",
+        "currentReplicaSet": replicas,
+        "targetReplicaSet": None,
+        "previousUpdate": datetime.fromtimestamp(runtime.opened_at / 1000, timezone.utc).isoformat(),
+        "resourceProgressStatus": _union("appliedInCluster", {}),
+        "scalingConfig": {"maxNumModules": 1, "minNumModules": 1},
+    }

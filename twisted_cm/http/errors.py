@@ -69,11 +69,11 @@ def invalid_request(description: str, **parameters: JSONValue) -> ApiError:
 
 
 def invalid_token() -> ApiError:
-    """The bearer token is missing or unknown."""
+    """The bearer token is missing, unknown or expired."""
     return ApiError(
         401,
         "invalid_token",
-        "The bearer token is missing or unknown; send one in the Authorization header.",
+        "The bearer token is missing, unknown or expired; send one in the Authorization header.",
         headers={"WWW-Authenticate": "Bearer"},
     )
 
@@ -103,6 +103,20 @@ def unknown_job(job_id: str) -> ApiError:
     return not_found(f"Unknown compute-module job '{job_id}'.", jobId=job_id)
 
 
+def not_bound(rid: str, branch: str | None) -> ApiError:
+    """No active runtime serves the deployed app."""
+    where = f"'{rid}'" if branch is None else f"'{rid}' on branch '{branch}'"
+    return not_found(
+        f"No active compute-module runtime is bound to {where}.", deployedAppRid=rid, deployedAppBranch=branch
+    )
+
+
+def unknown_function(query_type: str, known: list[str]) -> ApiError:
+    """The runtime has posted its functions, and this is none of them."""
+    names = ", ".join(known) or "none"
+    return not_found(f"Unknown function '{query_type}'; known are: {names}.", queryType=query_type, known=list(known))
+
+
 def payload_too_large(limit: int) -> ApiError:
     """The request's body has more bytes than C{limit}."""
     return ApiError(
@@ -114,6 +128,13 @@ def job_not_ready(job_id: str) -> ApiError:
     """There is no result to fetch."""
     return ApiError(
         409, "job_not_ready", f"Compute-module job '{job_id}' has not completed successfully.", {"jobId": job_id}
+    )
+
+
+def job_already_completed(job_id: str) -> ApiError:
+    """A different result for a job that has one."""
+    return ApiError(
+        409, "job_already_completed", f"Compute-module job '{job_id}' has already completed.", {"jobId": job_id}
     )
 
 

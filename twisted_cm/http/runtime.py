@@ -14,7 +14,7 @@ from klein import Klein
 from twisted.internet.defer import CancelledError
 
 from .. import __version__
-from ..broker import JobAlreadyCompleted, RuntimeSnapshot, SessionRequest, UnknownJob, UnknownRuntime
+from ..broker import RuntimeSnapshot, SessionRequest
 from ..function_schemas import InvalidSchemas, parse_function_schemas
 from ..jobs import Job, JobSource, JSONValue, Submission
 from ..registry import FunctionSchema, Runtime
@@ -122,10 +122,7 @@ class RuntimeRoutes:
     async def show_runtime(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """C{GET /runtimes/{runtimeId}}: one runtime with its queue, bindings and schemas."""
         self.context.bearer(request)
-        try:
-            snapshot = await self.context.broker.snapshot(runtime_id)
-        except UnknownRuntime:
-            raise errors.unknown_runtime(runtime_id) from None
+        snapshot = await self.context.broker.snapshot(runtime_id)
         return request.json(
             {**self._describe(request, snapshot), "schemas": describe_schemas(snapshot.runtime.schemas)}
         )
@@ -133,10 +130,7 @@ class RuntimeRoutes:
     async def delete_runtime(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """C{DELETE /runtimes/{runtimeId}}: remove it and end its jobs."""
         self.context.admin(request)
-        try:
-            await self.context.broker.delete_runtime(runtime_id)
-        except UnknownRuntime:
-            raise errors.unknown_runtime(runtime_id) from None
+        await self.context.broker.delete_runtime(runtime_id)
         return request.no_content()
 
     def _describe(self, request: EmulatorRequest, snapshot: RuntimeSnapshot) -> JSONValue:
@@ -203,8 +197,10 @@ class RuntimeRoutes:
         try:
             schemas = parse_function_schemas(posted)
         except InvalidSchemas as error:
-            violations = [{"pointer": each.pointer, "message": each.message} for each in error.violations]
-            raise errors.invalid_request(f"Invalid function schemas: {error}", violations=violations) from None
+            raise errors.invalid_request(
+                f"Invalid function schemas: {error}",
+                violations=[{"pointer": each.pointer, "message": each.message} for each in error.violations],
+            ) from None
         except RecursionError:
             raise errors.invalid_request("Invalid function schemas: nested too deeply.") from None
         await self.context.broker.put_schemas(runtime_id, schemas)
@@ -220,28 +216,18 @@ class RuntimeRoutes:
         """
         await self.context.module(request, runtime_id)
         broker = self.context.broker
+        await broker.open_result(runtime_id, job_id)
+        streamed = request.body.length is None
+        request.take_your_time()
+        body = ResultBody(request.header("Content-Type"), streamed)
+        begun = streamed and await broker.begin_result(job_id, body)
         try:
-            await broker.open_result(runtime_id, job_id)
-            streamed = request.body.length is None
-            request.take_your_time()
-            body = ResultBody(request.header("Content-Type"), streamed)
-            begun = streamed and await broker.begin_result(job_id, body)
-            try:
-                await request.body.pipe(body, self.context.limits.max_body)
-            except (BodyLost, CancelledError, errors.ApiError) as error:
-                if begun:
-                    await broker.fail_job(job_id, _broken(error))
-                raise
-            await broker.complete(job_id, body)
-        except UnknownJob:
-            raise errors.unknown_job(job_id) from None
-        except JobAlreadyCompleted:
-            raise errors.ApiError(
-                409,
-                "job_already_completed",
-                f"Compute-module job '{job_id}' has already completed.",
-                {"jobId": job_id},
-            ) from None
+            await request.body.pipe(body, self.context.limits.max_body)
+        except (BodyLost, CancelledError, errors.ApiError) as error:
+            if begun:
+                await broker.fail_job(job_id, _broken(error))
+            raise
+        await broker.complete(job_id, body)
         return request.no_content()
 
     async def restart(self, request: EmulatorRequest, runtime_id: str) -> bytes:
@@ -261,24 +247,18 @@ class RuntimeRoutes:
         body = await request.read_json(self.context.limits.max_body)
         query_type = text_field(body, "queryType", required=True)
         assert query_type is not None
-        submission = Submission(query_type, body.get("query", {}), JobSource.RUNTIME_DIRECT, submitter=submitter)
-        try:
-            job = await self.context.broker.enqueue(runtime_id, submission)
-        except UnknownRuntime:
-            raise errors.unknown_runtime(runtime_id) from None
+        query = body.get("query", {})
+        await self.context.check_query(runtime_id, query_type, query)
+        submission = Submission(query_type, query, JobSource.RUNTIME_DIRECT, submitter=submitter)
+        job = await self.context.broker.enqueue(runtime_id, submission)
         return request.json(describe_job(job), 201)
 
     async def show_job(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:
         """C{GET /runtimes/{runtimeId}/jobs/{jobId}}: a job, its runtime and the runtime's schemas."""
-        try:
-            runtime = await self.context.broker.runtime(runtime_id)
-            if self.context.credentials.guarded and not self.context.holds(request, runtime):
-                self.context.bearer(request)
-            job = await self.context.broker.open_result(runtime_id, job_id)
-        except UnknownRuntime:
-            raise errors.unknown_runtime(runtime_id) from None
-        except UnknownJob:
-            raise errors.unknown_job(job_id) from None
+        runtime = await self.context.broker.runtime(runtime_id)
+        if self.context.credentials.guarded and not self.context.holds(request, runtime):
+            self.context.bearer(request)
+        job = await self.context.broker.open_result(runtime_id, job_id)
         return request.json(
             {
                 "runtime": self._describe_runtime(request, runtime),

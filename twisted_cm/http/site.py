@@ -219,7 +219,9 @@ class EmulatorRequest(Request):
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        self.body.lost()
+        if self.content is not None:
+            # Its headers were there.
+            self.body.lost()
         self._report_delivery(False)
 
     def delivered(self) -> Deferred[bool]:
@@ -429,9 +431,11 @@ class EmulatorChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        self._report_flush(False)
-        self.site.left(self)
+        try:
+            super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        finally:
+            self._report_flush(False)
+            self.site.left(self)
 
     def connectionMade(self) -> None:
         """The connection is there."""
