@@ -19,6 +19,10 @@ def test_every_seed_that_is_shipped_loads(path: Path) -> None:
     assert read_seed(path).warnings == ()
 
 
+def test_the_starter_is_the_one_that_init_writes() -> None:
+    assert (ROOT / "seeds/starter.yaml").read_bytes() == (ROOT / "twisted_cm/starter.yaml").read_bytes()
+
+
 def test_every_violation_is_reported_with_path_and_line() -> None:
     text = """
 tokens: {t: {login: 1}}

@@ -1,0 +1,117 @@
+"""What the benchmarks share: an emulator in a process of its own, and clients of bare sockets that cost little."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+RUNTIME = "/_emulate/foundry/compute-modules/runtimes/bench"
+CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
+
+_SEED = """
+tokens: {token: {login: bench}}
+foundry:
+  compute_modules:
+    poll_timeout: 30
+    sync_timeout: 600
+    runtimes: [{runtime_id: bench, module_auth_token: module-token}]
+    deployed_apps: [{deployed_app_rid: ri.bench, runtime_id: bench}]
+"""
+
+
+class Emulator:
+    """A C{twisted-cm serve} process on loopback, until it is closed."""
+
+    def __init__(self, *options: str) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="twisted-cm-bench-")
+        directory = Path(self._directory.name)
+        (directory / "seed.yaml").write_text(_SEED)
+        command = [
+            str(Path(sys.executable).with_name("twisted-cm")),
+            *("serve", "--seed", str(directory / "seed.yaml"), "--state-dir", str(directory / "state")),
+            *("--port", "0", "--tls-port", "0", "--port-file", str(directory / "ports.json"), *options),
+        ]
+        self._log: IO[bytes] = (directory / "log").open("wb")
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log)
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if b"Ctrl-C stops." in line:
+                break
+        self.urls = json.loads((directory / "ports.json").read_text())
+        self._trust = ssl.create_default_context(cafile=str(directory / "state" / "ca.pem"))
+
+    def close(self) -> None:
+        """Stop it and remove its files."""
+        self.process.terminate()
+        self.process.wait(20)
+        self._log.close()
+        self._directory.cleanup()
+
+    def connect(self, scheme: str) -> socket.socket:
+        """
+        @return: a connection to the listener of C{scheme}.
+        """
+        url = urlsplit(self.urls[scheme])
+        assert url.hostname is not None and url.port is not None
+        client = socket.create_connection((url.hostname, url.port), timeout=120)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._trust.wrap_socket(client, server_hostname="localhost") if scheme == "https" else client
+
+    def caller(self, scheme: str) -> socket.socket:
+        """
+        @return: a synchronous caller that has submitted a job.
+        """
+        client = self.connect(scheme)
+        body = b'{"deployedAppRid": "ri.bench", "queryType": "f"}'
+        client.sendall(
+            b"POST %s/compute-modules/jobs/execute HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer token\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (CONTOUR.encode(), len(body), body)
+        )
+        return client
+
+    def take(self, client: socket.socket) -> str:
+        """
+        @return: the id of the next job, polled for on C{client}.
+        """
+        client.sendall(f"GET {RUNTIME}/job HTTP/1.1\r\nHost: bench\r\nModule-Auth-Token: module-token\r\n\r\n".encode())
+        _, body = read_answer(client)
+        envelope: dict[str, Any] = json.loads(body)
+        job_id: str = envelope["computeModuleJobV1"]["jobId"]
+        return job_id
+
+    def memory(self, field: str) -> int:
+        """
+        @param field: C{VmRSS}, or C{VmHWM} for the most since L{forget_peak}.
+        @return: the emulator's memory in bytes.
+        """
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(field)
+
+    def forget_peak(self) -> None:
+        """Let the peak of the memory begin anew."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+
+def read_answer(client: socket.socket) -> tuple[bytes, bytes]:
+    """
+    @return: the head and the body of an answer that says its length.
+    """
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += client.recv(65536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = next(
+        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0
+    )
+    while len(body) < length:
+        body += client.recv(65536)
+    return head, body
