@@ -252,13 +252,14 @@ class Server:
         return self.process.returncode
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process that was started above, and its workers with it."""
+def kill(process: subprocess.Popen[bytes]) -> bytes:
+    """End a process that was started above, and its workers with it; return what it printed."""
     if process.returncode is None:
         # Not reaped yet, so the id is still this process's.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        return process.communicate()[0]
+    return b""
 
 
 @pytest.fixture

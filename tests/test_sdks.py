@@ -26,13 +26,21 @@ def get(server: Server, path: str) -> Any:
         return json.load(answer)
 
 
-def execute(server: Server, function: str, query: Any, rid: str = "ri.one") -> bytes:
-    body = json.dumps({"deployedAppRid": rid, "queryType": function, "query": query}).encode()
+def contour(server: Server, method: str, path: str, body: Any = None) -> bytes:
+    """A request of an application."""
     headers = {"Authorization": "Bearer app-token"}
-    url = server.urls["http"] + CONTOUR + "/compute-modules/jobs/execute"
-    with urlopen(Request(url, body, headers), timeout=60) as answer:
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(server.urls["http"] + CONTOUR + path, data, headers, method=method), timeout=60) as answer:
         content: bytes = answer.read()
         return content
+
+
+def submission(function: str, query: Any, rid: str = "ri.one") -> Any:
+    return {"deployedAppRid": rid, "queryType": function, "query": query}
+
+
+def execute(server: Server, function: str, query: Any, rid: str = "ri.one") -> bytes:
+    return contour(server, "POST", "/compute-modules/jobs/execute", submission(function, query, rid))
 
 
 def until(condition: Callable[[], Any], process: subprocess.Popen[bytes]) -> Any:
@@ -102,6 +110,21 @@ def test_python_runs_four_of_twenty_jobs_at_once(
         answers = list(pool.map(lambda query: json.loads(execute(server, "together", query)), queries))
     assert [answer["n"] for answer in answers] == list(range(20))
     assert all(answer["seen"] == 4 for answer in answers)
+
+
+def test_python_sdk_carries_on_when_its_job_was_canceled(server: Server, launch: Launch, tmp_path: Path) -> None:
+    module = launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
+    room = tmp_path / "room"
+    room.mkdir()
+    query = {"n": 1, "size": 2, "room": str(room)}
+    job = json.loads(contour(server, "POST", "/deployed-apps/jobs", submission("together", query)))
+    until(lambda: list(room.iterdir()), module)
+    contour(server, "DELETE", f"/jobs/{job['id']}")
+    # Now it may return, and has its result discarded.
+    (room / "leave").touch()
+    assert execute(server, "typed", {"a": 6, "b": 7}) == b"42"
+    assert json.loads(contour(server, "GET", f"/jobs/{job['id']}/status"))["type"] == "canceled"
+    assert b"ERROR" not in kill(module)
 
 
 def test_python_sdk_that_restarts_answers_its_callers(server: Server, launch: Launch) -> None:
