@@ -209,7 +209,7 @@ class Server:
     def __init__(self, directory: Path, state: Path, *options: str, seed: str = SEED) -> None:
         self.environment = {**os.environ, "TWISTED_CM_STATE_DIR": str(state)}
         ports = directory / "ports.json"
-        seed_file = directory / "seed.yaml"
+        self.seed_file = seed_file = directory / "seed.yaml"
         seed_file.write_text(seed, "utf-8")
         command = [str(BIN / "twisted-cm"), "serve", "--seed", str(seed_file), "--port", "0", "--tls-port", "0"]
         self.process = subprocess.Popen(

@@ -11,8 +11,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from twisted_cm.broker import BrokerStopped, JobAlreadyCompleted, MemoryBroker, SessionRequest, UnknownJob
+from twisted_cm.broker import (
+    BrokerStopped,
+    JobAlreadyCompleted,
+    JobLimits,
+    MemoryBroker,
+    NotBound,
+    QueueFull,
+    SessionRequest,
+    UnknownJob,
+    UnknownRuntime,
+)
 from twisted_cm.jobs import IllegalTransition, Job, JobSource, JobState, Submission
+from twisted_cm.registry import Binding, Registry, Runtime
 from twisted_cm.results import ResultBody
 
 
@@ -101,6 +112,7 @@ def test_completion_answers_the_caller(broker: MemoryBroker, clock: Clock) -> No
     now(broker.poll("r", 1))
     now(broker.complete(job.job_id, body(b"\x00\xff")))
     assert now(caller).result.as_bytes() == b"\x00\xff"
+    now(broker.stop())
     assert clock.getDelayedCalls() == []
 
 
@@ -183,6 +195,206 @@ def test_stop_answers_everybody_and_takes_no_more(broker: MemoryBroker, clock: C
     assert clock.getDelayedCalls() == []
 
 
+def limited(clock: Clock, **limits: Any) -> MemoryBroker:
+    made = MemoryBroker(clock, limits=JobLimits(**limits))
+    now(made.open_session(SessionRequest("r")))
+    return made
+
+
+def finish(broker: MemoryBroker, content: bytes = b"x", size: int = 0) -> Job:
+    job = now(broker.enqueue("r", Submission("f", None, JobSource.CONTOUR_ASYNC, size=size)))
+    now(broker.poll("r", 0))
+    now(broker.complete(job.job_id, body(content)))
+    found: Job = job
+    return found
+
+
+def test_a_job_whose_lease_ran_out_is_queued_again_and_then_fails(clock: Clock) -> None:
+    broker = limited(clock, lease=10, max_attempts=2)
+    job = now(broker.enqueue("r", submission()))
+    behind = now(broker.enqueue("r", submission()))
+    caller = broker.wait_result(job.job_id, 1000)
+    assert now(broker.poll("r", 0)) is job
+    clock.advance(9)
+    # A word from the runtime begins the lease anew.
+    now(broker.open_result("r", job.job_id))
+    clock.advance(9)
+    assert job.state is JobState.RUNNING
+    clock.advance(1)
+    assert job.state is JobState.QUEUED
+    assert now(broker.poll("r", 0)) is job
+    assert now(broker.poll("r", 0)) is behind
+    clock.advance(10)
+    assert now(caller).error_message == "There was no result within the lease of 10 seconds, in 2 attempts."
+    log = [(each.started_at, each.ended_at, each.outcome) for each in job.attempt_log]
+    assert log == [(0, 19000, "lease ran out"), (19000, 29000, "lease ran out")]
+    # The other one had its lease, too, and waits for the next poll.
+    assert behind.state is JobState.QUEUED
+
+
+def test_a_poll_that_is_parked_gets_the_job_whose_lease_ran_out(clock: Clock) -> None:
+    broker = limited(clock, lease=10)
+    job = now(broker.enqueue("r", submission()))
+    now(broker.poll("r", 0))
+    parked = broker.poll("r", 100)
+    clock.advance(10)
+    assert now(parked) is job
+
+
+def test_a_late_result_counts_while_the_job_is_not_finished(clock: Clock) -> None:
+    broker = limited(clock, lease=10)
+    waiting, running = [now(broker.enqueue("r", submission())) for _ in range(2)]
+    for _ in range(2):
+        now(broker.poll("r", 0))
+    clock.advance(10)
+    assert now(broker.poll("r", 0)) is running
+    for job in (waiting, running):
+        now(broker.complete(job.job_id, body(b"late")))
+        assert job.state is JobState.SUCCEEDED
+    assert now(broker.poll("r", 0)) is None
+    clock.advance(1000)
+    assert running.state is JobState.SUCCEEDED
+
+
+def test_a_stream_has_no_lease(clock: Clock) -> None:
+    broker = limited(clock, lease=10)
+    job = now(broker.enqueue("r", submission()))
+    now(broker.poll("r", 0))
+    result = ResultBody(streamed=True)
+    now(broker.begin_result(job.job_id, result))
+    clock.advance(1000)
+    assert job.state is JobState.RUNNING
+    now(broker.complete(job.job_id, result))
+
+
+def test_finished_jobs_are_kept_by_count_bytes_and_age(clock: Clock) -> None:
+    broker = limited(clock, retained_jobs=3, retained_bytes=100, retained_seconds=60)
+
+    def kept(jobs: list[Job]) -> list[bool]:
+        return [job.job_id in broker._jobs for job in jobs]
+
+    jobs = [finish(broker) for _ in range(4)]
+    assert kept(jobs) == [False, True, True, True]
+    jobs = [finish(broker, b"x" * 30, size=10) for _ in range(3)]
+    assert kept(jobs) == [False, True, True]
+    # One that is too large by itself is kept until the next.
+    large = finish(broker, b"x" * 1000)
+    assert kept([*jobs, large]) == [False, False, False, True]
+    small = finish(broker)
+    assert kept([large, small]) == [False, True]
+    clock.advance(30)
+    second = finish(broker)
+    clock.advance(31)
+    assert kept([small, second]) == [False, True]
+    clock.advance(30)
+    assert kept([second]) == [False]
+    assert (broker._finished_bytes, len(broker._jobs), len(broker._work["r"].job_ids)) == (0, 0, 0)
+    with pytest.raises(UnknownJob):
+        now(broker.job(second.job_id))
+
+
+def test_jobs_that_are_not_finished_are_kept_however_many(clock: Clock) -> None:
+    broker = limited(clock, retained_jobs=1, retained_seconds=1)
+    waiting = [now(broker.enqueue("r", submission())) for _ in range(5)]
+    clock.advance(100)
+    assert [now(broker.poll("r", 0)) for _ in waiting] == waiting
+
+
+def test_a_queue_that_is_full_takes_no_more(clock: Clock) -> None:
+    broker = limited(clock, queue_depth=2)
+    now(broker.enqueue("r", submission()))
+    now(broker.enqueue("r", submission(), held=True))
+    with pytest.raises(QueueFull) as full:
+        now(broker.enqueue("r", submission()))
+    assert full.value.args == ("r", 2)
+    now(broker.poll("r", 0))
+    now(broker.enqueue("r", submission()))
+
+
+def test_a_held_job_is_never_dispatched(broker: MemoryBroker, clock: Clock) -> None:
+    parked = broker.poll("r", 5)
+    held = now(broker.enqueue("r", submission(), held=True))
+    clock.advance(5)
+    assert now(parked) is None
+    assert now(broker.snapshot("r")).queued == 1
+    now(broker.cancel(held.job_id, "enough"))
+    assert now(broker.snapshot("r")).queued == 0
+
+
+def test_a_delivery_is_repeated_to_the_next_poll(broker: MemoryBroker) -> None:
+    job, finished = [now(broker.enqueue("r", submission())) for _ in range(2)]
+    for _ in range(2):
+        each = now(broker.poll("r", 0))
+        now(broker.deliver_again(each.job_id))
+    now(broker.complete(finished.job_id, body(b"x")))
+    assert [now(broker.poll("r", 0)) for _ in range(2)] == [job, None]
+    assert job.attempts == 1
+    parked = broker.poll("r", 5)
+    now(broker.deliver_again(job.job_id))
+    assert now(parked) is job
+
+
+def seeded(*runtimes: tuple[str, str], bindings: tuple[tuple[str, str], ...] = ()) -> Registry:
+    registry = Registry()
+    for runtime_id, token in runtimes:
+        registry.add(Runtime(runtime_id, token))
+    for rid, runtime_id in bindings:
+        registry.bind(Binding(rid, "master", runtime_id))
+    return registry
+
+
+def test_a_reset_goes_back_to_the_seed_and_answers_everybody(clock: Clock) -> None:
+    def seed() -> Registry:
+        return seeded(("a", "token-a"), bindings=(("ri.a", "a"),))
+
+    broker = MemoryBroker(clock, seed())
+    now(broker.open_session(SessionRequest("b", "ri.a")))
+    jobs = [now(broker.enqueue(runtime_id, submission())) for runtime_id in "ab"]
+    callers = [broker.wait_result(job.job_id, 100) for job in jobs]
+    now(broker.poll("b", 0))
+    parked = broker.poll("b", 100)
+    now(broker.reset(seed()))
+    assert [now(caller).error_message for caller in callers] == ["The emulator was reset."] * 2
+    assert now(parked) is None
+    assert [each.runtime.runtime_id for each in now(broker.snapshots())] == ["a"]
+    assert now(broker.resolve("ri.a", None)).runtime_id == "a"
+    assert now(broker.module_runtime("token-a")) == "a"
+    assert broker._jobs == {}
+    clock.advance(10_000)
+    assert clock.getDelayedCalls() == []
+
+
+def test_another_seed_changes_what_differs_and_nothing_else(clock: Clock) -> None:
+    former = (("kept", "k"), ("gone", "g"), ("changed", "c"))
+    apps = (("ri.kept", "kept"), ("ri.gone", "gone"), ("ri.changed", "changed"), ("ri.moved", "kept"))
+    broker = MemoryBroker(clock, seeded(*former, bindings=apps))
+    now(broker.open_session(SessionRequest("mine", "ri.mine")))
+    jobs = {each: now(broker.enqueue(each, submission())) for each in ("kept", "gone", "changed", "mine")}
+    changed = seeded(
+        ("kept", "k"),
+        ("changed", "c2"),
+        ("new", "n"),
+        bindings=(("ri.kept", "kept"), ("ri.changed", "changed"), ("ri.moved", "new")),
+    )
+    now(broker.reseed(seeded(*former, bindings=apps), changed))
+    assert {each: job.state for each, job in jobs.items()} == {
+        "kept": JobState.QUEUED,
+        "gone": JobState.FAILED,
+        "changed": JobState.FAILED,
+        "mine": JobState.QUEUED,
+    }
+    with pytest.raises(UnknownRuntime):
+        now(broker.runtime("gone"))
+    with pytest.raises(NotBound):
+        now(broker.resolve("ri.gone", None))
+    resolved = {
+        rid: now(broker.resolve(rid, None)).runtime_id for rid in ("ri.kept", "ri.changed", "ri.moved", "ri.mine")
+    }
+    assert resolved == {"ri.kept": "kept", "ri.changed": "changed", "ri.moved": "new", "ri.mine": "mine"}
+    assert now(broker.module_runtime("c2")) == "changed"
+    assert now(broker.module_runtime("c")) is None
+
+
 def test_an_illegal_transition_is_refused() -> None:
     job = Job("j", "r", submission(), 0)
     job.transition(JobState.CANCELED, 1)
@@ -193,10 +405,12 @@ def test_an_illegal_transition_is_refused() -> None:
 class BrokerMachine(RuleBasedStateMachine):
     """Whatever the interleaving, every job has one holder and one end, and every parked party one answer."""
 
+    limits = JobLimits()
+
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.broker = MemoryBroker(self.clock)
+        self.broker = MemoryBroker(self.clock, limits=self.limits)
         self.jobs: list[Job] = []
         self.ends: dict[str, JobState] = {}
         self.holders: dict[str, int] = {}
@@ -277,7 +491,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         lost = now(self.broker.restart("r"))
-        assert all(now(self.broker.job(job_id)).state is JobState.FAILED for job_id in lost)
+        assert all(job.state is JobState.FAILED for job in self.jobs if job.job_id in lost)
 
     @rule()
     def reset(self) -> None:
@@ -313,5 +527,13 @@ class BrokerMachine(RuleBasedStateMachine):
         assert self.clock.getDelayedCalls() == []
 
 
+class LimitedBrokerMachine(BrokerMachine):
+    """The same where leases run out and jobs are forgotten soon."""
+
+    limits = JobLimits(lease=5, max_attempts=2, retained_jobs=3, retained_seconds=20)
+
+
 TestBrokerMachine = BrokerMachine.TestCase
-TestBrokerMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLimitedBrokerMachine = LimitedBrokerMachine.TestCase
+for machine in (TestBrokerMachine, TestLimitedBrokerMachine):
+    machine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

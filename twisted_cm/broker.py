@@ -47,6 +47,10 @@ class JobAlreadyCompleted(BrokerError):
     """A different result for a job that has one; its id is the one argument."""
 
 
+class QueueFull(BrokerError):
+    """As many jobs wait for the runtime as may; its id and that number are the arguments."""
+
+
 class BrokerStopped(BrokerError):
     """The broker is shutting down and takes no more work."""
 
@@ -82,6 +86,28 @@ class SessionRequest:
     branch: str | None = None
     display_name: str | None = None
     keep_bindings: bool = False
+
+
+@frozen
+class JobLimits:
+    """
+    How long jobs may run unheard of, and how many are kept.
+
+    @ivar lease: seconds that a dispatched job may go without a word from its
+        runtime before it is queued again; L{None} for as long as it likes.
+    @ivar max_attempts: how many times a job is dispatched before it fails for want of a result.
+    @ivar queue_depth: the most jobs that wait for one runtime.
+    @ivar retained_jobs: the most finished jobs that are kept.
+    @ivar retained_bytes: the most bytes of their queries and results; the last finished job is kept however large.
+    @ivar retained_seconds: how long a finished job is kept.
+    """
+
+    lease: float | None = None
+    max_attempts: int = 3
+    queue_depth: int = 10_000
+    retained_jobs: int = 10_000
+    retained_bytes: int = 256 * 1024 * 1024
+    retained_seconds: float = 3600.0
 
 
 @frozen
@@ -144,14 +170,28 @@ class IBroker(Interface):
         The active binding of a deployed app; L{NotBound}.
         """
 
+    def reset(registry: Registry) -> Deferred[None]:
+        """
+        Go back to the runtimes and bindings of C{registry}: every job ends as
+        after a session reset, and is forgotten.
+        """
+
+    def reseed(former: Registry, registry: Registry) -> Deferred[None]:
+        """
+        Make what differs between two seeds take effect: runtimes that are no
+        longer there are deleted, new ones added, one with another token is
+        reset, and bindings are as in C{registry}.  Everything else stays.
+        """
+
     def put_schemas(runtime_id: str, schemas: list[FunctionSchema]) -> Deferred[None]:
         """
         Keep the schemas that a runtime posted.
         """
 
-    def enqueue(runtime_id: str, submission: Submission) -> Deferred[Job]:
+    def enqueue(runtime_id: str, submission: Submission, held: bool = False) -> Deferred[Job]:
         """
-        Queue a job, or hand it to a parked poll at once.
+        Queue a job, or hand it to a parked poll at once; L{QueueFull}.  A
+        C{held} job is never dispatched.
         """
 
     def poll(runtime_id: str, wait: float) -> Deferred[Job | None]:
@@ -167,10 +207,15 @@ class IBroker(Interface):
         of its queue, unless anything else has happened to it since that attempt.
         """
 
+    def deliver_again(job_id: str) -> Deferred[None]:
+        """
+        Hand a running job to the next poll as well, as if its delivery had been repeated on the way.
+        """
+
     def open_result(runtime_id: str, job_id: str) -> Deferred[Job]:
         """
         The job that a runtime is about to post a result for; L{UnknownJob}
-        also if it is another runtime's.
+        also if it is another runtime's.  Its lease begins anew.
         """
 
     def begin_result(job_id: str, body: ResultBody) -> Deferred[bool]:
@@ -275,6 +320,8 @@ class _Work:
     """What the broker keeps for one runtime: its jobs by where they are, and its parked polls."""
 
     queued: OrderedDict[str, Job] = field(factory=OrderedDict)
+    held: dict[str, Job] = field(factory=dict)
+    again: OrderedDict[str, Job] = field(factory=OrderedDict)
     running: dict[str, Job] = field(factory=dict)
     polls: _Polls = field(factory=OrderedDict)
     job_ids: dict[str, None] = field(factory=dict)
@@ -290,10 +337,15 @@ class MemoryBroker:
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, registry: Registry | None = None) -> None:
+    def __init__(self, clock: IReactorTime, registry: Registry | None = None, limits: JobLimits | None = None) -> None:
         self.registry = registry or Registry()
+        self.limits = limits or JobLimits()
         self._clock = clock
         self._jobs: dict[str, Job] = {}
+        self._leases: dict[str, IDelayedCall] = {}
+        self._finished: OrderedDict[str, Job] = OrderedDict()
+        self._finished_bytes = 0
+        self._forgetting: IDelayedCall | None = None
         self._work: dict[str, _Work] = {}
         self._result_waits: dict[str, _Callers] = {}
         self._end_waits: dict[str, _Callers] = {}
@@ -317,9 +369,11 @@ class MemoryBroker:
         runtime = self.registry.runtimes[runtime_id]
         self._module_tokens.pop(fingerprint(runtime.module_auth_token), None)
         work = self._work.pop(runtime_id)
-        ended = [*work.queued.values(), *work.running.values()]
+        ended = [*work.queued.values(), *work.held.values(), *work.running.values()]
         for job_id in work.job_ids:
             del self._jobs[job_id]
+            if job_id in self._finished:
+                self._finished_bytes -= self._finished.pop(job_id).size
         for job in ended:
             self._end(job, JobState.FAILED, reason)
         _fire_all(work.polls, None)
@@ -335,7 +389,7 @@ class MemoryBroker:
         return RuntimeSnapshot(
             self.registry.runtimes[runtime_id],
             self.registry.bindings_of(runtime_id),
-            len(work.queued),
+            len(work.queued) + len(work.held),
             len(work.running),
             len(work.polls),
         )
@@ -392,6 +446,43 @@ class MemoryBroker:
         self._log.info("runtime {runtime_id}: deleted", runtime_id=runtime_id)
 
     @_deferred
+    def reset(self, registry: Registry) -> None:
+        """See L{IBroker.reset}."""
+        self._refuse_when_stopped()
+        for runtime_id in list(self._work):
+            self._dismiss(runtime_id, "The emulator was reset.")
+        self.registry = registry
+        for runtime in registry.runtimes.values():
+            self._admit(runtime)
+        self._log.info("reset to the seed: {count} runtimes", count=len(registry.runtimes))
+
+    @_deferred
+    def reseed(self, former: Registry, registry: Registry) -> None:
+        """See L{IBroker.reseed}."""
+        self._refuse_when_stopped()
+        for runtime_id, runtime in former.runtimes.items():
+            kept = registry.runtimes.get(runtime_id)
+            if kept is not None and kept.module_auth_token == runtime.module_auth_token:
+                continue
+            if runtime_id in self._work:
+                self._dismiss(runtime_id, "The job's compute-module runtime is no longer in the seed.")
+                self.registry.remove(runtime_id)
+        added = set()
+        for runtime_id, runtime in registry.runtimes.items():
+            if runtime_id not in self._work:
+                added.add(runtime_id)
+                self.registry.add(runtime)
+                self._admit(runtime)
+        before, after = former.bindings(), registry.bindings()
+        for binding in before:
+            if binding not in after:
+                self.registry.unbind_one(binding)
+        for binding in after:
+            if binding not in before or binding.runtime_id in added:
+                self.registry.bind(binding)
+        self._log.info("seed reloaded: {count} runtimes", count=len(registry.runtimes))
+
+    @_deferred
     def resolve(self, deployed_app_rid: str, branch: str | None) -> Binding:
         """See L{IBroker.resolve}."""
         binding = self.registry.resolve(deployed_app_rid, branch)
@@ -412,15 +503,17 @@ class MemoryBroker:
             raise BrokerStopped
 
     @_deferred
-    def enqueue(self, runtime_id: str, submission: Submission) -> Job:
+    def enqueue(self, runtime_id: str, submission: Submission, held: bool = False) -> Job:
         """See L{IBroker.enqueue}."""
         self._refuse_when_stopped()
         self._runtime(runtime_id)
-        job = Job(new_job_id(), runtime_id, submission, self._now())
         work = self._work[runtime_id]
+        if len(work.queued) + len(work.held) >= self.limits.queue_depth:
+            raise QueueFull(runtime_id, self.limits.queue_depth)
+        job = Job(new_job_id(), runtime_id, submission, self._now())
         self._jobs[job.job_id] = job
         work.job_ids[job.job_id] = None
-        work.queued[job.job_id] = job
+        (work.held if held else work.queued)[job.job_id] = job
         self._log.debug(
             "job {job_id}: queued for runtime {runtime_id}, function {query_type}",
             job_id=job.job_id,
@@ -432,9 +525,17 @@ class MemoryBroker:
 
     def _introduce(self, work: _Work) -> None:
         """Hand the job at the front to the poll that has waited longest, if there are both."""
-        if work.queued and work.polls:
-            parked = next(iter(work.polls.values()))
-            parked.fire(self._dispatch(work))
+        while work.polls:
+            job = self._next(work)
+            if job is None:
+                return
+            next(iter(work.polls.values())).fire(job)
+
+    def _next(self, work: _Work) -> Job | None:
+        """What the next poll is handed, if there is anything."""
+        if work.again:
+            return work.again.popitem(last=False)[1]
+        return self._dispatch(work) if work.queued else None
 
     def _dispatch(self, work: _Work) -> Job:
         _, job = work.queued.popitem(last=False)
@@ -447,6 +548,45 @@ class MemoryBroker:
     def _run(self, work: _Work, job: Job) -> None:
         job.transition(JobState.RUNNING, self._now())
         work.running[job.job_id] = job
+        self._renew_lease(job)
+
+    def _renew_lease(self, job: Job) -> None:
+        if self.limits.lease is None or self._stopped:
+            return
+        self._end_lease(job)
+        self._leases[job.job_id] = self._clock.callLater(self.limits.lease, self._lease_ran_out, job)
+
+    def _end_lease(self, job: Job) -> None:
+        timer = self._leases.pop(job.job_id, None)
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _lease_ran_out(self, job: Job) -> None:
+        """No word of a job for the time of its lease: someone else may try, or it has failed."""
+        reason = f"no result within the lease of {self.limits.lease:g} seconds"
+        if job.attempts >= self.limits.max_attempts:
+            tries = "1 attempt" if job.attempts == 1 else f"{job.attempts} attempts"
+            self._end(job, JobState.FAILED, f"There was {reason}, in {tries}.", "lease ran out")
+            return
+        self._queue_again(job, "lease ran out")
+        self._log.warn(
+            "job {job_id}: queued again, {reason} on runtime {runtime_id}",
+            job_id=job.job_id,
+            reason=reason,
+            runtime_id=job.runtime_id,
+        )
+
+    def _queue_again(self, job: Job, outcome: str) -> None:
+        """Put a running job at the front of its queue."""
+        self._end_lease(job)
+        work = self._work[job.runtime_id]
+        del work.running[job.job_id]
+        work.again.pop(job.job_id, None)
+        job.transition(JobState.QUEUED, self._now(), outcome)
+        work.queued[job.job_id] = job
+        work.queued.move_to_end(job.job_id, last=False)
+        if not self._stopped:
+            self._introduce(work)
 
     def poll(self, runtime_id: str, wait: float) -> Deferred[Job | None]:
         """See L{IBroker.poll}."""
@@ -461,8 +601,9 @@ class MemoryBroker:
         runtime.connected = True
         runtime.last_poll_at = self._now()
         work = self._work[runtime_id]
-        if work.queued:
-            return succeed(self._dispatch(work))
+        job = self._next(work)
+        if job is not None:
+            return succeed(job)
         if wait <= 0:
             return succeed(None)
         return _Parked[Job | None](self._clock, work.polls, wait, lambda: None).deferred
@@ -473,17 +614,20 @@ class MemoryBroker:
         job = self._jobs.get(job_id)
         if job is None or job.state is not JobState.RUNNING or job.attempts != attempt or job.result is not None:
             return
-        work = self._work[job.runtime_id]
-        del work.running[job_id]
-        job.transition(JobState.QUEUED, self._now())
-        work.queued[job_id] = job
-        work.queued.move_to_end(job_id, last=False)
         self._log.info(
             "job {job_id}: given back, its poller of runtime {runtime_id} vanished",
             job_id=job_id,
             runtime_id=job.runtime_id,
         )
-        if not self._stopped:
+        self._queue_again(job, "poller vanished")
+
+    @_deferred
+    def deliver_again(self, job_id: str) -> None:
+        """See L{IBroker.deliver_again}."""
+        job = self._job(job_id)
+        if job.state is JobState.RUNNING:
+            work = self._work[job.runtime_id]
+            work.again[job_id] = job
             self._introduce(work)
 
     def _job(self, job_id: str) -> Job:
@@ -503,6 +647,8 @@ class MemoryBroker:
         job = self._job(job_id)
         if job.runtime_id != runtime_id:
             raise UnknownJob(job_id)
+        if job.state is JobState.RUNNING:
+            self._renew_lease(job)
         return job
 
     @_deferred
@@ -512,8 +658,10 @@ class MemoryBroker:
         if job.state.finished or job.result is not None:
             return False
         work = self._work[job.runtime_id]
-        if work.queued.pop(job_id, None) is not None:
+        if work.queued.pop(job_id, None) is not None or work.held.pop(job_id, None) is not None:
             self._run(work, job)
+        # A stream speaks for itself: it may pause, and if it breaks off the job has failed.
+        self._end_lease(job)
         job.result = body
         _fire_all(self._result_waits.get(job_id), job)
         return True
@@ -545,16 +693,17 @@ class MemoryBroker:
             return False
         return self._end(job, JobState.CANCELED, reason)
 
-    def _end(self, job: Job, state: JobState, reason: str | None) -> bool:
+    def _end(self, job: Job, state: JobState, reason: str | None, outcome: str | None = None) -> bool:
         """Bring a job to its end and answer everybody who is parked on it."""
         if job.state.finished:
             return False
-        job.transition(state, self._now())
+        job.transition(state, self._now(), outcome)
         job.error_message = reason
+        self._end_lease(job)
         work = self._work.get(job.runtime_id)
         if work is not None:
-            work.queued.pop(job.job_id, None)
-            work.running.pop(job.job_id, None)
+            for place in (work.queued, work.held, work.running, work.again):
+                place.pop(job.job_id, None)
         if job.result is not None and not job.result.complete:
             job.result.abort()
             job.result = None
@@ -567,7 +716,34 @@ class MemoryBroker:
         )
         _fire_all(self._result_waits.get(job.job_id), job)
         _fire_all(self._end_waits.get(job.job_id), job)
+        if job.job_id in self._jobs:
+            self._finished[job.job_id] = job
+            self._finished_bytes += job.size
+            self._forget()
         return True
+
+    def _forget(self) -> None:
+        """Let go of the jobs that finished first, as far as the limits want it."""
+        limits = self.limits
+        expired = self._now() - int(limits.retained_seconds * 1000)
+        while self._finished:
+            oldest = next(iter(self._finished.values()))
+            assert oldest.completed_at is not None
+            crowded = len(self._finished) > limits.retained_jobs or (
+                self._finished_bytes > limits.retained_bytes and len(self._finished) > 1
+            )
+            if not crowded and oldest.completed_at > expired:
+                waiting = self._forgetting is not None and self._forgetting.active()
+                if not waiting and not self._stopped:
+                    wait = (oldest.completed_at - expired) / 1000
+                    self._forgetting = self._clock.callLater(wait, self._forget)
+                return
+            del self._finished[oldest.job_id]
+            self._finished_bytes -= oldest.size
+            del self._jobs[oldest.job_id]
+            work = self._work.get(oldest.runtime_id)
+            if work is not None:
+                work.job_ids.pop(oldest.job_id, None)
 
     def wait_result(self, job_id: str, timeout: float) -> Deferred[Job]:
         """See L{IBroker.wait_result}."""
@@ -612,6 +788,10 @@ class MemoryBroker:
     def stop(self) -> None:
         """See L{IBroker.stop}."""
         self._stopped = True
+        for timer in (*self._leases.values(), self._forgetting):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._leases.clear()
         for work in self._work.values():
             _fire_all(work.polls, None)
         for shelves in (self._result_waits, self._end_waits):

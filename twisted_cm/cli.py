@@ -50,12 +50,17 @@ def main() -> None:
 @server_options
 @click.option("--port-file", type=click.Path(path_type=Path), help="Write the URLs that are listened on here, as JSON.")
 def serve(port_file: Path | None, **options: Any) -> None:
-    """Run the emulator until Ctrl-C."""
-    from twisted.internet import reactor
+    """Run the emulator until Ctrl-C. SIGHUP reads the seed file again."""
+    from twisted.internet import reactor as installed
 
-    service = make_service(reactor, ServerOptions(**options))
+    from .service import SeedReloader
+
+    reactor: Any = installed
+    server = ServerOptions(**options)
+    service = make_service(reactor, server)
     _log_to_stderr()
     service.startService()
+    reactor.callWhenRunning(SeedReloader(reactor, service, server.seed).startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     try:
         if port_file is not None:

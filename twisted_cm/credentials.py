@@ -112,15 +112,21 @@ class Credentials:
         self.admin_token = admin_token
         self.guarded = guarded
         self._now = now
-        self._clients = {client.client_id: client for client in clients}
         self._issued: OrderedDict[bytes, _IssuedToken] = OrderedDict()
         self._role = Role.ADMIN if admin_token is None else Role.APPLICATION
+        self.replace(tokens, clients)
+
+    def replace(self, tokens: Iterable[BearerToken], clients: Iterable[OAuthClient]) -> None:
+        """Take other seeded tokens and clients; tokens issued to a client that is no longer there end."""
+        self._clients = {client.client_id: client for client in clients}
+        for digest in [each for each, issued in self._issued.items() if issued.client_id not in self._clients]:
+            del self._issued[digest]
         self._principals = {
             fingerprint(bearer.token): Principal(bearer.principal.login, bearer.principal.scopes, self._role)
             for bearer in tokens
         }
-        if admin_token is not None:
-            self._principals[fingerprint(admin_token)] = Principal("admin", role=Role.ADMIN)
+        if self.admin_token is not None:
+            self._principals[fingerprint(self.admin_token)] = Principal("admin", role=Role.ADMIN)
 
     def principal(self, token: str) -> Principal | None:
         """

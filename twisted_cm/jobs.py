@@ -69,6 +69,7 @@ class Submission:
     @ivar deployed_app_rid: the deployed app it was addressed to, or L{None} for a runtime-direct job.
     @ivar branch: the branch of the deployed app that was matched, or L{None}.
     @ivar submitter: the login of whoever submitted it; it becomes C{userId} in the envelope.
+    @ivar size: about how many bytes the query takes.
     """
 
     query_type: str
@@ -77,6 +78,26 @@ class Submission:
     deployed_app_rid: str | None = None
     branch: str | None = None
     submitter: str = ""
+    size: int = 0
+
+
+@define(slots=True)
+class Attempt:
+    """
+    One time that a job was handed to a poller.
+
+    @ivar started_at: milliseconds since the epoch.
+    @ivar ended_at: milliseconds since the epoch, or L{None} while it runs.
+    @ivar outcome: how it ended: the state that the job went to, or why it was queued again.
+    """
+
+    started_at: int
+    ended_at: int | None = None
+    outcome: str | None = None
+
+
+#: How many attempts of a job are remembered, the last ones.
+ATTEMPTS_KEPT = 20
 
 
 @define(eq=False, slots=True)
@@ -85,6 +106,7 @@ class Job:
     One job, from submission to its end.
 
     @ivar attempts: how many times it was handed to a poller.
+    @ivar attempt_log: those times, the last L{ATTEMPTS_KEPT} of them.
     @ivar result: the bytes a runtime posted, or is posting; L{None} until the first of them.
     @ivar error_message: why it failed or was canceled.
     """
@@ -97,22 +119,34 @@ class Job:
     started_at: int | None = field(default=None, init=False)
     completed_at: int | None = field(default=None, init=False)
     attempts: int = field(default=0, init=False)
+    attempt_log: list[Attempt] = field(factory=list, init=False)
     result: ResultBody | None = field(default=None, init=False)
     error_message: str | None = field(default=None, init=False)
 
-    def transition(self, to: JobState, now: int) -> None:
+    @property
+    def size(self) -> int:
+        """What it is counted as where jobs are kept by their bytes: those of its query and its result."""
+        return self.submission.size + (self.result.size if self.result is not None else 0)
+
+    def transition(self, to: JobState, now: int, outcome: str | None = None) -> None:
         """
         Step to another state; the only place where C{state} changes.
 
         @param now: milliseconds since the epoch.
+        @param outcome: how the attempt that this step ends went; by default the state's own word.
         @raise IllegalTransition: where the table has no such step.
         """
         if to not in LEGAL_TRANSITIONS[self.state]:
             raise IllegalTransition(f"job {self.job_id} cannot go from {self.state.value} to {to.value}")
+        if self.state is JobState.RUNNING and self.attempt_log:
+            self.attempt_log[-1].ended_at = now
+            self.attempt_log[-1].outcome = outcome or to.value
         self.state = to
         if to is JobState.RUNNING:
             self.started_at = now
             self.attempts += 1
+            self.attempt_log.append(Attempt(now))
+            del self.attempt_log[:-ATTEMPTS_KEPT]
         elif to is JobState.QUEUED:
             self.started_at = None
         else:

@@ -101,6 +101,21 @@ class Registry:
         branches[binding.branch] = binding
         self._by_runtime.setdefault(binding.runtime_id, {})[key] = None
 
+    def unbind_one(self, binding: Binding) -> None:
+        """Take out one binding, if it is still there as it is."""
+        branches = self._bindings.get(binding.deployed_app_rid, {})
+        if branches.get(binding.branch) == binding:
+            del branches[binding.branch]
+            del self._by_runtime[binding.runtime_id][(binding.deployed_app_rid, binding.branch)]
+            if not branches:
+                del self._bindings[binding.deployed_app_rid]
+
+    def bindings(self) -> list[Binding]:
+        """
+        @return: every binding.
+        """
+        return [binding for branches in self._bindings.values() for binding in branches.values()]
+
     def unbind(self, runtime_id: str) -> None:
         """Take out every binding of one runtime."""
         for rid, branch in self._by_runtime.pop(runtime_id, {}):

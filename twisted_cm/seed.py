@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from .broker import JobLimits
 from .credentials import DEVELOPMENT_TOKEN, TOKEN_LIFETIME, BearerToken, OAuthClient, Principal
+from .faults import FaultPlan, fault_plan
 from .packaged import load_schema
 from .registry import DEFAULT_BRANCH, Binding, Registry, Runtime, new_module_auth_token
 
@@ -77,6 +79,8 @@ class Seed:
     @ivar poll_timeout: seconds, or L{None} for the default.
     @ivar sync_timeout: seconds, or L{None} for the default.
     @ivar validate_queries: check each query against its function's schema before it is queued.
+    @ivar job_limits: leases, queue depth and retention.
+    @ivar faults: what is to go wrong from the start.
     @ivar warnings: what was accepted and has no effect, a line each.
     """
 
@@ -86,6 +90,8 @@ class Seed:
     poll_timeout: float | None = None
     sync_timeout: float | None = None
     validate_queries: bool = False
+    job_limits: JobLimits = Factory(JobLimits)
+    faults: tuple[FaultPlan, ...] = ()
     runtimes: tuple[SeedRuntime, ...] = ()
     bindings: tuple[Binding, ...] = ()
     sidecars: tuple[Sidecar, ...] = ()
@@ -98,13 +104,18 @@ class Seed:
             return self.tokens
         return (BearerToken(DEVELOPMENT_TOKEN, Principal("admin")),)
 
-    def registry(self) -> Registry:
+    def registry(self, made_up: dict[str, str]) -> Registry:
         """
+        @param made_up: module auth tokens for the runtimes that the seed gives
+            none, by runtime id; those that are missing are made up and added.
         @return: a registry with the seed's runtimes and bindings in it.
         """
         registry = Registry()
         for runtime in self.runtimes:
-            registry.add(Runtime(runtime.runtime_id, runtime.module_auth_token or new_module_auth_token()))
+            token = runtime.module_auth_token
+            if token is None:
+                token = made_up.setdefault(runtime.runtime_id, new_module_auth_token())
+            registry.add(Runtime(runtime.runtime_id, token))
         for binding in self.bindings:
             registry.bind(binding)
         return registry
@@ -328,8 +339,23 @@ def _build(document: dict[str, Any], lines: _Lines, warnings: list[str]) -> Seed
         poll_timeout=modules.get("poll_timeout"),
         sync_timeout=modules.get("sync_timeout"),
         validate_queries=modules.get("validate_queries", False),
+        job_limits=_job_limits(modules),
+        faults=tuple(fault_plan(item) for item in modules.get("faults", [])),
         runtimes=tuple(runtimes),
         bindings=tuple(bindings),
         sidecars=tuple(sidecars),
         warnings=tuple(warnings),
     )
+
+
+def _job_limits(modules: dict[str, Any]) -> JobLimits:
+    retention = modules.get("retention") or {}
+    given = {
+        "lease": modules.get("job_lease"),
+        "max_attempts": modules.get("max_attempts"),
+        "queue_depth": modules.get("queue_depth"),
+        "retained_jobs": retention.get("jobs"),
+        "retained_bytes": retention.get("bytes"),
+        "retained_seconds": retention.get("seconds"),
+    }
+    return JobLimits(**{name: value for name, value in given.items() if value is not None})

@@ -8,23 +8,26 @@ in use is known before a daemon detaches or a privilege is dropped.
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from attrs import Factory, evolve, field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from .broker import IBroker, MemoryBroker
 from .credentials import Credentials
+from .faults import FaultBook
 from .http.app import emulator_site, sidecar_site
 from .http.context import Addresses, Context, Limits
 from .http.site import EmulatorSite
-from .seed import Seed, Sidecar
+from .seed import InvalidSeed, Seed, Sidecar, read_seed
 from .tls import ServerCertificate
 
 DEFAULT_PORT = 4000
@@ -115,6 +118,43 @@ class _SidecarSockets:
     tls: socket.socket | None
 
 
+class SeedReloader(Service):
+    """Reads the seed file again on SIGHUP; a bad one changes nothing and is said in the log."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorFromThreads, service: EmulatorService, path: Path | None) -> None:
+        """
+        @param path: the seed file, or L{None} where there is none.
+        """
+        self._reactor = reactor
+        self._service = service
+        # A daemon has another working directory.
+        self._path = None if path is None else path.absolute()
+
+    def startService(self) -> None:
+        """Listen to SIGHUP, where there is one."""
+        super().startService()  # type: ignore[no-untyped-call]
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+
+    def reload(self) -> Deferred[None]:
+        """
+        @return: fires when the seed has taken effect, or was refused.
+        """
+        if self._path is None:
+            self._log.warn("SIGHUP: there is no seed file to read; name one with --seed")
+            return succeed(None)
+        try:
+            seed = read_seed(self._path)
+        except InvalidSeed as error:
+            for problem in error.problems:
+                self._log.error("seed not reloaded: {problem}", problem=problem)
+            return succeed(None)
+        reseeded: Deferred[None] = Deferred.fromCoroutine(self._service.reseed(seed))
+        return reseeded.addErrback(lambda failure: self._log.failure("seed not reloaded", failure))
+
+
 class EmulatorService(Service):
     """
     The emulator: a broker, and the listeners over it.
@@ -140,7 +180,11 @@ class EmulatorService(Service):
                 f"{settings.interface} can be reached from other machines; set an admin token with --admin-token or"
                 " TWISTED_CM_ADMIN_TOKEN, or listen on 127.0.0.1"
             )
-        self.broker: IBroker = MemoryBroker(reactor, settings.seed.registry())
+        self._seed = settings.seed
+        self._made_up_tokens: dict[str, str] = {}
+        registry = settings.seed.registry(self._made_up_tokens)
+        self.broker: IBroker = MemoryBroker(reactor, registry, settings.seed.job_limits)
+        self.faults = FaultBook(settings.seed.faults)
         self.credentials = Credentials(
             reactor.seconds, settings.seed.bearer_tokens, settings.admin_token, guarded, settings.seed.oauth_clients
         )
@@ -193,17 +237,47 @@ class EmulatorService(Service):
         """Take connections on the sockets that were bound."""
         super().startService()  # type: ignore[no-untyped-call]
         context = Context(
-            self.broker, self.credentials, self.settings.limits, self.addresses, self.settings.seed.validate_queries
+            reactor=self._reactor,
+            broker=self.broker,
+            credentials=self.credentials,
+            limits=self.settings.limits,
+            addresses=self.addresses,
+            faults=self.faults,
+            reset=self.reset,
+            validate_queries=self._seed.validate_queries,
         )
         self._serve(emulator_site(context), self._plain, self._tls)
         for sidecar in self._sidecars:
             addressed = evolve(context, addresses=self.sidecar_addresses[sidecar.runtime_id])
             self._serve(sidecar_site(addressed, sidecar.runtime_id), sidecar.plain, sidecar.tls)
         self._close_sockets()
-        for warning in self.settings.seed.warnings:
+        for warning in self._seed.warnings:
             self._log.warn("seed: {warning}", warning=warning)
         for url in self.urls():
             self._log.info("listening on {url}", url=url)
+
+    async def reset(self) -> None:
+        """
+        Go back to the seed: its runtimes, bindings and faults, no jobs, no
+        schemas.  Whoever is parked is answered.  Tokens stay valid.
+        """
+        await self.broker.reset(self._seed.registry(self._made_up_tokens))
+        self.faults.replace(self._seed.faults)
+
+    async def reseed(self, seed: Seed) -> None:
+        """
+        Make what differs from the seed so far take effect: runtimes, deployed
+        apps, tokens, OAuth clients and faults.  Ports, time-outs, limits and
+        sidecars are those of the start.
+        """
+        former = self._seed.registry(self._made_up_tokens)
+        await self.broker.reseed(former, seed.registry(self._made_up_tokens))
+        self.credentials.replace(seed.bearer_tokens, seed.oauth_clients)
+        if seed.faults != self._seed.faults:
+            self.faults.replace(seed.faults)
+        self._seed = seed
+        for warning in seed.warnings:
+            self._log.warn("seed: {warning}", warning=warning)
 
     def urls(self) -> Iterator[str]:
         """

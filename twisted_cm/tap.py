@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
 from .options import ServerOptions, make_service, server_options
+from .service import SeedReloader
 
 
 @click.command("compute-modules")
@@ -43,12 +44,17 @@ def makeService(options: Options) -> IService:
     """
     @return: the service, its sockets bound; if it cannot be made the process ends with one line that says why.
     """
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor: Any = installed
     try:
-        return make_service(reactor, options.server)
+        emulator = make_service(reactor, options.server)
     except click.ClickException as error:
         _die(error)
+    both = MultiService()
+    emulator.setServiceParent(both)
+    SeedReloader(reactor, emulator, options.server.seed).setServiceParent(both)
+    return both
 
 
 def _die(error: click.ClickException) -> NoReturn:

@@ -10,10 +10,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from ..broker import BrokerError, BrokerStopped, JobAlreadyCompleted, NotBound, UnknownJob, UnknownRuntime
+from ..broker import BrokerError, BrokerStopped, JobAlreadyCompleted, NotBound, QueueFull, UnknownJob, UnknownRuntime
 from . import errors
 from .context import Context, IdConverter
 from .contour import ContourRoutes
+from .control import ControlRoutes
 from .multipass import MultipassRoutes
 from .openapi import OpenAPIRoute
 from .runtime import RuntimeRoutes
@@ -37,6 +38,7 @@ def emulator_app(context: Context) -> Klein:
     RuntimeRoutes(context).register(app)
     ContourRoutes(context).register(app)
     MultipassRoutes(context).register(app)
+    ControlRoutes(context).register(app)
     OpenAPIRoute().register(app)
     return app
 
@@ -86,6 +88,7 @@ _REFUSALS: dict[type[BrokerError], Callable[..., errors.ApiError]] = {
     UnknownRuntime: errors.unknown_runtime,
     UnknownJob: errors.unknown_job,
     NotBound: errors.not_bound,
+    QueueFull: errors.queue_full,
     JobAlreadyCompleted: errors.job_already_completed,
     BrokerStopped: lambda: errors.unavailable("The emulator is shutting down; try again when it is back."),
 }

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from werkzeug.routing import BaseConverter, ValidationError
 
 from ..broker import IBroker
 from ..credentials import Credentials, Principal, Role, same_token
-from ..jobs import JSONValue
+from ..faults import FaultBook, FaultKind, FaultPlan
+from ..jobs import Job, JSONValue, Submission
 from ..query_validation import UncheckableQuery, query_violations
 from ..registry import Runtime
 from . import errors
@@ -59,13 +64,17 @@ class Context:
     """
     What every group of routes is made with.
 
+    @ivar reset: goes back to the seed.
     @ivar validate_queries: check each query against its function's schema before it is queued.
     """
 
+    reactor: IReactorTime
     broker: IBroker
     credentials: Credentials
     limits: Limits
     addresses: Addresses
+    faults: FaultBook
+    reset: Callable[[], Awaitable[None]]
     validate_queries: bool = False
 
     def _presented(self, request: EmulatorRequest) -> Principal | None:
@@ -109,6 +118,8 @@ class Context:
         """
         runtime = await self.broker.runtime(runtime_id)
         if self.holds(request, runtime):
+            if self.faults.draw(FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
+                raise errors.invalid_module_auth_token()
             return runtime
         presented = request.header("Module-Auth-Token")
         if presented and await self.broker.module_runtime(presented) is not None:
@@ -145,6 +156,26 @@ class Context:
                 field="query",
                 violations=[{"pointer": each.pointer, "message": each.message} for each in found],
             )
+
+    async def submit(self, runtime_id: str, submission: Submission) -> Job:
+        """
+        Queue a job, unless a fault has other plans for it.
+        """
+        function = submission.query_type
+        failing = self.faults.draw(FaultKind.FAIL_JOB, runtime_id, function)
+        dropping = failing or self.faults.draw(FaultKind.DROP_JOB, runtime_id, function)
+        job = await self.broker.enqueue(runtime_id, submission, held=dropping is not None)
+        if failing is not None:
+            await self.broker.fail_job(job.job_id, failing.message or "A fault was injected.")
+        return job
+
+    def pause(self, fault: FaultPlan | None) -> Deferred[None]:
+        """
+        @return: fires after the time that a fault delays something for.
+        """
+        if fault is None or fault.seconds is None:
+            return succeed(None)
+        return deferLater(self.reactor, fault.seconds)
 
     def holds(self, request: EmulatorRequest, runtime: Runtime) -> bool:
         """

@@ -12,6 +12,7 @@ from attrs import frozen
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
 
+from ..faults import FaultKind
 from ..jobs import Job, JobSource, JobState, JSONValue, Submission
 from ..registry import Runtime
 from ..results import ResultBody, ResultReader
@@ -66,8 +67,8 @@ class ContourRoutes:
         assert rid is not None and query_type is not None
         binding = await self.context.broker.resolve(rid, branch)
         await self.context.check_query(binding.runtime_id, query_type, query)
-        submission = Submission(query_type, query, source, rid, binding.branch, principal.login)
-        return await self.context.broker.enqueue(binding.runtime_id, submission)
+        submission = Submission(query_type, query, source, rid, binding.branch, principal.login, request.body.received)
+        return await self.context.submit(binding.runtime_id, submission)
 
     async def execute(self, request: EmulatorRequest) -> bytes | None:
         """C{POST …/jobs/execute}: park until the result, then answer with its bytes."""
@@ -82,7 +83,7 @@ class ContourRoutes:
             raise errors.job_failed(job.job_id, job.error_message)
         if job.result is None:
             raise errors.job_timeout(job.job_id)
-        return await send_result(request, job.result)
+        return await self._send(request, job, job.result)
 
     async def submit(self, request: EmulatorRequest) -> bytes:
         """C{POST …/deployed-apps/jobs}: queue a job and answer with its handle."""
@@ -120,7 +121,16 @@ class ContourRoutes:
         if job.state is not JobState.SUCCEEDED or job.result is None:
             raise errors.job_not_ready(job_id)
         request.setHeader("X-Job-Id", job_id)
-        return await send_result(request, job.result)
+        return await self._send(request, job, job.result)
+
+    async def _send(self, request: EmulatorRequest, job: Job, result: ResultBody) -> bytes | None:
+        if self.context.faults.draw(FaultKind.CUT_RESULT, job.runtime_id, job.submission.query_type) is not None:
+            request.setHeader("Content-Type", "application/octet-stream")
+            request.setHeader("Content-Length", str(max(result.size, 1)))
+            request.write(result.read(0, result.size // 2))
+            request.break_off()
+            await Deferred()
+        return await send_result(request, result)
 
     # Canceling
 

@@ -88,6 +88,24 @@ def forbidden(description: str) -> ApiError:
     return ApiError(403, "forbidden", description)
 
 
+def injected(status: int) -> ApiError:
+    """A fault has it that a poll is answered so."""
+    if status == 401:
+        return invalid_module_auth_token()
+    return ApiError(status, "injected_fault", "A fault was injected.")
+
+
+def queue_full(runtime_id: str, depth: int) -> ApiError:
+    """As many jobs wait for the runtime as may."""
+    return ApiError(
+        429,
+        "queue_full",
+        f"{depth} jobs wait for compute-module runtime '{runtime_id}', as many as may; try again later.",
+        {"runtimeId": runtime_id, "limit": depth},
+        {"Retry-After": "1"},
+    )
+
+
 def not_found(description: str, **parameters: JSONValue) -> ApiError:
     """There is no such runtime, job or route."""
     return ApiError(404, "not_found", description, parameters)

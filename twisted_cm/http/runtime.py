@@ -9,12 +9,13 @@ from __future__ import annotations
 from base64 import b64encode
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import asdict, frozen
 from klein import Klein
 from twisted.internet.defer import CancelledError
 
 from .. import __version__
 from ..broker import RuntimeSnapshot, SessionRequest
+from ..faults import FaultKind, describe_fault
 from ..function_schemas import InvalidSchemas, parse_function_schemas
 from ..jobs import Job, JobSource, JSONValue, Submission
 from ..registry import FunctionSchema, Runtime
@@ -139,6 +140,7 @@ class RuntimeRoutes:
             "queued_jobs": snapshot.queued,
             "running_jobs": snapshot.running,
             "parked_polls": snapshot.parked_polls,
+            "faults": [describe_fault(fault) for fault in self.context.faults.of(snapshot.runtime.runtime_id)],
             "bindings": [
                 {
                     "deployed_app_rid": binding.deployed_app_rid,
@@ -165,15 +167,26 @@ class RuntimeRoutes:
     async def poll(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """C{GET /job}: park until there is a job."""
         await self.context.module(request, runtime_id)
+        faults, broker = self.context.faults, self.context.broker
+        refusing = faults.draw(FaultKind.POLL_ERROR, runtime_id)
+        if refusing is not None:
+            raise errors.injected(refusing.status or 500)
         wait = preferred_wait(request, self.context.limits.poll_timeout)
-        job = await self.context.broker.poll(runtime_id, wait)
+        job = await broker.poll(runtime_id, wait)
         if job is None:
             return request.no_content()
-        job_id, attempt = job.job_id, job.attempts
+        job_id, attempt, function = job.job_id, job.attempts, job.submission.query_type
+        if faults.draw(FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
+            await broker.deliver_again(job_id)
+        try:
+            await self.context.pause(faults.draw(FaultKind.DELAY_DISPATCH, runtime_id, function))
+        except CancelledError:
+            await broker.give_back(job_id, attempt)
+            raise
 
         def written(delivered: bool) -> None:
             if not delivered:
-                self.context.broker.give_back(job_id, attempt)
+                broker.give_back(job_id, attempt)
 
         request.delivered().addCallback(written)
         return request.json(
@@ -216,7 +229,9 @@ class RuntimeRoutes:
         """
         await self.context.module(request, runtime_id)
         broker = self.context.broker
-        await broker.open_result(runtime_id, job_id)
+        job = await broker.open_result(runtime_id, job_id)
+        delaying = self.context.faults.draw(FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
+        await self.context.pause(delaying)
         streamed = request.body.length is None
         request.take_your_time()
         body = ResultBody(request.header("Content-Type"), streamed)
@@ -249,8 +264,10 @@ class RuntimeRoutes:
         assert query_type is not None
         query = body.get("query", {})
         await self.context.check_query(runtime_id, query_type, query)
-        submission = Submission(query_type, query, JobSource.RUNTIME_DIRECT, submitter=submitter)
-        job = await self.context.broker.enqueue(runtime_id, submission)
+        submission = Submission(
+            query_type, query, JobSource.RUNTIME_DIRECT, submitter=submitter, size=request.body.received
+        )
+        job = await self.context.submit(runtime_id, submission)
         return request.json(describe_job(job), 201)
 
     async def show_job(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:
@@ -301,6 +318,7 @@ def describe_job(job: Job) -> JSONValue:
         "result_content_type": None if job.result is None else job.result.content_type,
         "result_body_utf8": text,
         "error_message": job.error_message,
+        "attempts": [asdict(attempt) for attempt in job.attempt_log],
         **answer,
     }
 

@@ -46,6 +46,7 @@ class RequestBody:
 
     @ivar length: the announced size in bytes, or L{None} for chunked encoding.
     @ivar ended: whether the last byte has arrived.
+    @ivar received: the bytes that have arrived.
     """
 
     def __init__(self, length: int | None, transport: IPushProducer) -> None:
@@ -55,14 +56,14 @@ class RequestBody:
         self._unclaimed = bytearray()
         self._paused = False
         self._discarding = False
-        self._received = 0
+        self.received = 0
         self._limit: int | None = None
         self._consumer: IConsumer | None = None
         self._done: Deferred[None] | None = None
 
     def deliver(self, data: bytes) -> None:
         """More bytes are there."""
-        self._received += len(data)
+        self.received += len(data)
         if self._discarding:
             return
         if self._consumer is None:
@@ -70,7 +71,7 @@ class RequestBody:
             if len(self._unclaimed) > UNCLAIMED_LIMIT and not self._paused:
                 self._paused = True
                 self._transport.pauseProducing()
-        elif self._limit is not None and self._received > self._limit:
+        elif self._limit is not None and self.received > self._limit:
             self._fail(payload_too_large(self._limit))
         else:
             self._consumer.write(data)
@@ -122,7 +123,7 @@ class RequestBody:
         """
         done: Deferred[None] = Deferred(lambda _: self.discard())
         self._limit = limit
-        if max(self.length or 0, self._received) > limit:
+        if max(self.length or 0, self.received) > limit:
             self.discard()
             done.errback(payload_too_large(limit))
             return done

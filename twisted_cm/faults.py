@@ -1,0 +1,183 @@
+"""
+What is to go wrong on purpose.
+
+A L{FaultPlan} says what, where and how often; a L{FaultBook} holds the plans
+that are active and decides, each time that one could strike, whether it does.
+The decisions come from a random generator of the plan's own, so a run with the
+same seed goes wrong in the same places.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+import secrets
+from collections.abc import Iterable
+
+from attrs import asdict, define, field, frozen
+from twisted.logger import Logger
+
+from .jobs import JSONValue
+
+
+class FaultKind(enum.Enum):
+    """What goes wrong.  The values are the words of the seed and of the wire."""
+
+    #: A job reaches its poller late.
+    DELAY_DISPATCH = "delay_dispatch"
+    #: A result counts late.
+    DELAY_RESULT = "delay_result"
+    #: A job fails without a runtime having had it.
+    FAIL_JOB = "fail_job"
+    #: A job is accepted and never dispatched.
+    DROP_JOB = "drop_job"
+    #: A poll is answered with an error.
+    POLL_ERROR = "poll_error"
+    #: The caller's connection is cut in the middle of a result.
+    CUT_RESULT = "cut_result"
+    #: A job is handed to the next poll as well.
+    DUPLICATE_DELIVERY = "duplicate_delivery"
+    #: The module auth token is refused.
+    EXPIRE_TOKEN = "expire_token"
+
+
+@frozen
+class FaultPlan:
+    """
+    One thing that is to go wrong.
+
+    @ivar runtime_id: at which runtime; L{None} for any.
+    @ivar function: with which function; L{None} for any.
+    @ivar count: how many times, then never again; L{None} for as long as it is active.
+    @ivar probability: how likely it is each time that it could.
+    @ivar random_seed: what the probability is drawn with; L{None} for a different run each time.
+    @ivar seconds: of the delay.
+    @ivar message: of the failure.
+    @ivar status: of the answer to a poll, 401 or 500.
+    """
+
+    kind: FaultKind
+    runtime_id: str | None = None
+    function: str | None = None
+    count: int | None = None
+    probability: float = 1.0
+    random_seed: int | None = None
+    seconds: float | None = None
+    message: str | None = None
+    status: int | None = None
+
+
+@define(eq=False)
+class Fault:
+    """
+    A plan that is active.
+
+    @ivar struck: how many times it has.
+    """
+
+    fault_id: str
+    plan: FaultPlan
+    random: random.Random
+    struck: int = field(default=0)
+
+    @property
+    def spent(self) -> bool:
+        """Whether it has struck as often as it was to."""
+        return self.plan.count is not None and self.struck >= self.plan.count
+
+
+class FaultBook:
+    """The faults of one emulator."""
+
+    _log = Logger()
+
+    def __init__(self, plans: Iterable[FaultPlan] = ()) -> None:
+        self._faults: dict[str, Fault] = {}
+        self.replace(plans)
+
+    def add(self, plan: FaultPlan) -> Fault:
+        """Make a plan active."""
+        fault = Fault("fault_" + secrets.token_hex(6), plan, random.Random(plan.random_seed))
+        self._faults[fault.fault_id] = fault
+        self._log.warn("fault {fault_id}: {plan} is active", fault_id=fault.fault_id, plan=describe_plan(plan))
+        return fault
+
+    def clear(self) -> None:
+        """End all of them."""
+        if self._faults:
+            self._log.warn("faults: all {count} are cleared", count=len(self._faults))
+        self._faults.clear()
+
+    def remove(self, fault_id: str) -> bool:
+        """
+        @return: whether there was one to end.
+        """
+        return self._faults.pop(fault_id, None) is not None
+
+    def replace(self, plans: Iterable[FaultPlan]) -> None:
+        """End all of them, and make others active."""
+        self.clear()
+        for plan in plans:
+            self.add(plan)
+
+    def all(self) -> list[Fault]:
+        """
+        @return: those that are active or were until they were spent, in the order they were added.
+        """
+        return list(self._faults.values())
+
+    def of(self, runtime_id: str) -> list[Fault]:
+        """
+        @return: those of them that can strike at a runtime.
+        """
+        return [each for each in self._faults.values() if each.plan.runtime_id in (None, runtime_id)]
+
+    def draw(self, kind: FaultKind, runtime_id: str, function: str | None = None) -> FaultPlan | None:
+        """
+        Decide whether something goes wrong now.
+
+        @return: the first plan that strikes, or L{None}.
+        """
+        if not self._faults:
+            return None
+        for fault in self._faults.values():
+            plan = fault.plan
+            if (
+                plan.kind is kind
+                and plan.runtime_id in (None, runtime_id)
+                and plan.function in (None, function)
+                and not fault.spent
+                and (plan.probability >= 1 or fault.random.random() < plan.probability)
+            ):
+                fault.struck += 1
+                self._log.info(
+                    "fault {fault_id}: {kind} strikes at runtime {runtime_id}, function {function}",
+                    fault_id=fault.fault_id,
+                    kind=kind.value,
+                    runtime_id=runtime_id,
+                    function=function,
+                )
+                return plan
+        return None
+
+
+def fault_plan(item: dict[str, JSONValue]) -> FaultPlan:
+    """
+    @param item: a fault that fits C{#/$defs/fault} of C{schemas/seed.json}.
+    """
+    return FaultPlan(**{**item, "kind": FaultKind(item["kind"])})
+
+
+def describe_plan(plan: FaultPlan) -> dict[str, JSONValue]:
+    """
+    @return: a plan as in the seed, without what it leaves open.
+    """
+    fields = {name: value for name, value in asdict(plan).items() if value is not None}
+    return {**fields, "kind": plan.kind.value}
+
+
+def describe_fault(fault: Fault) -> dict[str, JSONValue]:
+    """
+    @return: a fault as inspection shows it.
+    """
+    return {"fault_id": fault.fault_id, **describe_plan(fault.plan), "struck": fault.struck, "spent": fault.spent}
