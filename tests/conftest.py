@@ -111,7 +111,7 @@ def raw(harness: Harness, request: str, scheme: str = "http") -> socket.socket:
 
 
 async def raw_poll(harness: Harness, scheme: str = "http") -> socket.socket:
-    request = f"GET {RUNTIMES}/one/job HTTP/1.1\r\nHost: x\r\nModule-Auth-Token: token-one\r\n\r\n"
+    request = f"GET {RUNTIMES}/one/job HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: token-one\r\n\r\n"
     client: socket.socket = await deferToThread(raw, harness, request, scheme)
     return client
 
@@ -131,8 +131,8 @@ def raw_caller(harness: Harness, scheme: str = "http") -> socket.socket:
     body = '{"deployedAppRid": "ri.one", "queryType": "f"}'
     return raw(
         harness,
-        f"POST {CONTOUR}/compute-modules/jobs/execute HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer app-token\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n{body}",
+        f"POST {CONTOUR}/compute-modules/jobs/execute HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer app-token\r\nContent-Length: {len(body)}\r\n\r\n{body}",
         scheme,
     )
 
@@ -141,7 +141,7 @@ def raw_stream(harness: Harness, job_id: str, chunk: str, scheme: str = "http") 
     """A runtime that has begun to stream a result, and has posted one chunk."""
     return raw(
         harness,
-        f"POST {RUNTIMES}/one/results/{job_id} HTTP/1.1\r\nHost: x\r\nModule-Auth-Token: token-one\r\n"
+        f"POST {RUNTIMES}/one/results/{job_id} HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: token-one\r\n"
         f"Transfer-Encoding: chunked\r\n\r\n{len(chunk):x}\r\n{chunk}\r\n",
         scheme,
     )

@@ -14,6 +14,8 @@ from conftest import RUNTIMES, SEED, Harness, Server, make_harness, raw_caller, 
 from twisted.internet.defer import Deferred
 from twisted.web.client import ResponseFailed
 
+from twisted_cm.faults import FaultBook, FaultKind, FaultPlan
+
 BASE = "/_emulate/foundry/compute-modules"
 FAULTS = f"{BASE}/faults"
 
@@ -245,8 +247,6 @@ async def test_a_poller_that_goes_away_during_a_delay_gives_the_job_back(harness
 
 
 def test_a_probability_with_a_seed_strikes_in_the_same_places() -> None:
-    from twisted_cm.faults import FaultBook, FaultKind, FaultPlan
-
     def run(seed: int | None) -> list[bool]:
         book = FaultBook([FaultPlan(FaultKind.FAIL_JOB, probability=0.3, random_seed=seed)])
         return [book.draw(FaultKind.FAIL_JOB, "r", "f") is not None for _ in range(1000)]

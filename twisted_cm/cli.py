@@ -60,7 +60,7 @@ def serve(port_file: Path | None, **options: Any) -> None:
     service = make_service(reactor, server)
     _log_to_stderr()
     service.startService()
-    reactor.callWhenRunning(SeedReloader(reactor, service, server.seed).startService)
+    SeedReloader(reactor, service, server.seed).startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     try:
         if port_file is not None:

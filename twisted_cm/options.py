@@ -43,6 +43,20 @@ _OPTIONS = (
     STATE_DIR_OPTION,
     click.option("--admin-token", envvar="TWISTED_CM_ADMIN_TOKEN", help="Needed to listen beyond loopback."),
     click.option("--base-url", metavar="URL", help="What session URIs are built on.  [default: the request's]"),
+    click.option(
+        "--allowed-host",
+        "allowed_hosts",
+        multiple=True,
+        metavar="NAME",
+        help="A name that clients on this machine call it by, beside localhost; may be repeated.",
+    ),
+    click.option(
+        "--cors-origin",
+        "cors_origins",
+        multiple=True,
+        metavar="ORIGIN",
+        help="An origin whose web pages may call it, as http://host:port; may be repeated.",
+    ),
     click.option("--poll-timeout", type=_SECONDS, metavar="SECONDS", help="How long a job poll parks.  [default: 2]"),
     click.option("--sync-timeout", type=_SECONDS, metavar="SECONDS", help="How long a caller parks.  [default: 30]"),
     click.option(
@@ -73,6 +87,8 @@ class ServerOptions:
     state_dir: Path | None
     admin_token: str | None
     base_url: str | None
+    allowed_hosts: tuple[str, ...]
+    cors_origins: tuple[str, ...]
     poll_timeout: float | None
     sync_timeout: float | None
     max_body: int
@@ -106,6 +122,8 @@ def make_service(reactor: IReactorTime, options: ServerOptions) -> EmulatorServi
                 certificate=_certificate(options),
                 admin_token=options.admin_token or None,
                 base_url=options.base_url,
+                allowed_hosts=options.allowed_hosts,
+                cors_origins=options.cors_origins,
                 limits=Limits(
                     _first(options.poll_timeout, seed.poll_timeout, _DEFAULTS.poll_timeout),
                     _first(options.sync_timeout, seed.sync_timeout, _DEFAULTS.sync_timeout),

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from attrs import Factory, evolve, field, frozen
 from twisted.application.service import Service
@@ -25,6 +26,7 @@ from .broker import IBroker, MemoryBroker
 from .credentials import Credentials
 from .faults import FaultBook
 from .http.app import emulator_site, sidecar_site
+from .http.browsers import BrowserGuard
 from .http.context import Addresses, Context, Limits
 from .http.site import EmulatorSite
 from .seed import InvalidSeed, Seed, Sidecar, read_seed
@@ -52,6 +54,8 @@ class Settings:
     @ivar port: for plain HTTP; 0 picks a free one.
     @ivar tls_port: for HTTPS; 0 picks a free one.
     @ivar certificate: for HTTPS; L{None} for no TLS listener at all.
+    @ivar allowed_hosts: names that clients may call it by on loopback, beside localhost and addresses.
+    @ivar cors_origins: the origins of web pages that may call it.
     @ivar base_url: what session URIs are built on, in place of what a request came in with.
     """
 
@@ -64,6 +68,8 @@ class Settings:
     base_url: str | None = None
     limits: Limits = Factory(Limits)
     sidecars: tuple[Sidecar, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
 
 
 def is_loopback(interface: str) -> bool:
@@ -233,6 +239,14 @@ class EmulatorService(Service):
             base_url=self.settings.base_url,
         )
 
+    def _browser_guard(self) -> BrowserGuard:
+        hosts = None
+        if not self.credentials.guarded:
+            base_url = urlsplit(self.settings.base_url or "").hostname
+            named = (*self.settings.allowed_hosts, base_url, self.settings.interface)
+            hosts = frozenset(name.lower() for name in named if name)
+        return BrowserGuard(hosts, frozenset(self.settings.cors_origins))
+
     def startService(self) -> None:
         """Take connections on the sockets that were bound."""
         super().startService()  # type: ignore[no-untyped-call]
@@ -244,6 +258,7 @@ class EmulatorService(Service):
             addresses=self.addresses,
             faults=self.faults,
             reset=self.reset,
+            guard=self._browser_guard(),
             validate_queries=self._seed.validate_queries,
         )
         self._serve(emulator_site(context), self._plain, self._tls)

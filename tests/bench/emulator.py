@@ -71,7 +71,7 @@ class Emulator:
         client = self.connect(scheme)
         body = b'{"deployedAppRid": "ri.bench", "queryType": "f"}'
         client.sendall(
-            b"POST %s/compute-modules/jobs/execute HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer token\r\n"
+            b"POST %s/compute-modules/jobs/execute HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (CONTOUR.encode(), len(body), body)
         )
         return client
@@ -80,7 +80,9 @@ class Emulator:
         """
         @return: the id of the next job, polled for on C{client}.
         """
-        client.sendall(f"GET {RUNTIME}/job HTTP/1.1\r\nHost: bench\r\nModule-Auth-Token: module-token\r\n\r\n".encode())
+        client.sendall(
+            f"GET {RUNTIME}/job HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: module-token\r\n\r\n".encode()
+        )
         _, body = read_answer(client)
         envelope: dict[str, Any] = json.loads(body)
         job_id: str = envelope["computeModuleJobV1"]["jobId"]

@@ -54,7 +54,7 @@ def open_stream(runtime: socket.socket, job_id: str) -> socket.socket:
     @return: C{runtime}, on which the post of a chunked result has begun.
     """
     runtime.sendall(
-        f"POST {RUNTIME}/results/{job_id} HTTP/1.1\r\nHost: bench\r\nModule-Auth-Token: module-token\r\n"
+        f"POST {RUNTIME}/results/{job_id} HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: module-token\r\n"
         "Transfer-Encoding: chunked\r\n\r\n".encode()
     )
     return runtime

@@ -27,7 +27,7 @@ def emulator_site(context: Context) -> EmulatorSite:
     """
     @return: the site of the main listeners: everything but the sidecar form.
     """
-    return _site(emulator_app(context))
+    return _site(emulator_app(context), context)
 
 
 def emulator_app(context: Context) -> Klein:
@@ -49,7 +49,7 @@ def sidecar_site(context: Context, runtime_id: str) -> EmulatorSite:
     """
     app = _bare_app()
     RuntimeRoutes(context).register_sidecar(app, runtime_id)
-    return _site(app)
+    return _site(app, context)
 
 
 def _bare_app() -> Klein:
@@ -69,12 +69,12 @@ def _bare_app() -> Klein:
     return app
 
 
-def _site(app: Klein) -> EmulatorSite:
+def _site(app: Klein, context: Context) -> EmulatorSite:
     for rule in app.url_map.iter_rules():
         # A HEAD that took a job from the queue would lose it.
         if rule.methods is not None:
             rule.methods.discard("HEAD")
-    return EmulatorSite(app.resource())
+    return EmulatorSite(app.resource(), context.guard)
 
 
 def _api_error(request: EmulatorRequest, failure: Failure) -> bytes:

@@ -19,6 +19,7 @@ from ..jobs import Job, JSONValue, Submission
 from ..query_validation import UncheckableQuery, query_violations
 from ..registry import Runtime
 from . import errors
+from .browsers import BrowserGuard
 from .site import EmulatorRequest
 
 #: The longest poll that a request may ask for, in seconds.
@@ -75,6 +76,7 @@ class Context:
     addresses: Addresses
     faults: FaultBook
     reset: Callable[[], Awaitable[None]]
+    guard: BrowserGuard
     validate_queries: bool = False
 
     def _presented(self, request: EmulatorRequest) -> Principal | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,10 +28,17 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from ..jobs import JSONValue
+from .browsers import BrowserGuard
 from .errors import ApiError, invalid_request, payload_too_large
 
 #: Seconds that an answered client may go on to send its body before it is cut off.
 LINGER = 5.0
+
+#: Seconds in which the headers of a request that has begun must be there.
+HEAD_TIMEOUT = 10.0
+
+#: Seconds in which a body must be there, unless its route takes its time: that of a result does.
+BODY_TIMEOUT = 60.0
 
 #: Bytes of a body that are kept while no route has asked for them.
 UNCLAIMED_LIMIT = 64 * 1024
@@ -205,7 +213,8 @@ class EmulatorRequest(Request):
         self.site = self.channel.site
         self.prepath: list[bytes] = []
         self.postpath: list[bytes] = self.path[1:].split(b"/")
-        self.render(self.site.resource)
+        if self.site.guard.admit(self):
+            self.render(self.site.resource)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """All of the request is there; called by the channel."""
@@ -261,6 +270,7 @@ class EmulatorRequest(Request):
     def take_your_time(self) -> None:
         """The body of this request may pause for as long as it likes."""
         self.channel.setTimeout(None)
+        self.channel.end_deadline()
 
     def break_off(self) -> None:
         """
@@ -278,7 +288,12 @@ class EmulatorRequest(Request):
         """
         @return: C{value} as the body of an answer, for a route to return.
         """
-        return self.answer(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), "application/json", status)
+        try:
+            body = json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            # Half a surrogate pair, which JSON can only say escaped.
+            body = json.dumps(value).encode("ascii")
+        return self.answer(body, "application/json", status)
 
     def answer(self, body: bytes, content_type: str, status: int = 200) -> bytes:
         """
@@ -326,7 +341,12 @@ def parse_json(body: bytes) -> JSONValue:
     @raise ApiError: 400, with what is wrong and where.
     """
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        return json.loads(
+            body.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_each_key_once,
+        )
     except UnicodeDecodeError as error:
         raise invalid_request("The request body is not UTF-8.", position=error.start) from None
     except json.JSONDecodeError as error:
@@ -335,6 +355,21 @@ def parse_json(body: bytes) -> JSONValue:
         ) from None
     except (RecursionError, ValueError) as error:
         raise invalid_request(f"The request body is not JSON that can be read: {error}.") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]} is larger than a number can be")
+    return number
+
+
+def _each_key_once(pairs: list[tuple[str, JSONValue]]) -> dict[str, JSONValue]:
+    """Of two values with one key, one would be lost."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
 
 
 def _refuse_constant(name: str) -> None:
@@ -387,15 +422,44 @@ class EmulatorChannel(HTTPChannel):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._flush_waits: list[Callable[[bool], None]] = []
+        self._head_there = False
+        self._deadline: IDelayedCall | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes are there; those of a head must not come one by one for ever."""
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        begun = bool(self.requests and not self._head_there) or bool(self._buffer)
+        if begun and self._deadline is None and self.connected:
+            self._set_deadline(self.site.head_timeout)
+
+    def _set_deadline(self, seconds: float) -> None:
+        self.end_deadline()
+        self._deadline = self.site.reactor.callLater(seconds, self.transport.abortConnection)
+
+    def end_deadline(self) -> None:
+        """Whatever had to be there in time is there, or may take longer."""
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
 
     def allHeadersReceived(self) -> None:
         """Route a request that has a body before the body is there."""
+        self._head_there = True
+        self.end_deadline()
         super().allHeadersReceived()  # type: ignore[no-untyped-call]
         if self.length != 0:
+            self._set_deadline(self.site.body_timeout)
             self.requests[-1].begin(self._command, self._path, self._version)
+
+    def allContentReceived(self) -> None:
+        """The whole request is there."""
+        self.end_deadline()
+        super().allContentReceived()  # type: ignore[no-untyped-call]
 
     def requestDone(self, request: HTTPRequest) -> None:
         """The head request is answered; from now on the connection is idle, and may be for as long as any."""
+        self._head_there = False
+        self.end_deadline()
         self._savedTimeOut = self.site.timeOut
         super().requestDone(request)  # type: ignore[no-untyped-call]
 
@@ -435,6 +499,7 @@ class EmulatorChannel(HTTPChannel):
         try:
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
         finally:
+            self.end_deadline()
             self._report_flush(False)
             self.site.left(self)
 
@@ -449,13 +514,18 @@ class EmulatorSite(Site):
     A L{Site} over one resource, which does all the routing.
 
     @ivar channels: the connections that are open.
+    @ivar guard: looks at each request before it is routed.
     """
+
+    head_timeout = HEAD_TIMEOUT
+    body_timeout = BODY_TIMEOUT
 
     protocol = EmulatorChannel  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, resource: IResource) -> None:
+    def __init__(self, resource: IResource, guard: BrowserGuard) -> None:
         super().__init__(resource, requestFactory=EmulatorRequest)  # type: ignore[no-untyped-call]
+        self.guard = guard
         self.channels: set[EmulatorChannel] = set()
         self._drained: Deferred[None] | None = None
 
