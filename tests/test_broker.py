@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -306,9 +307,23 @@ def test_a_queue_that_is_full_takes_no_more(clock: Clock) -> None:
     now(broker.enqueue("r", submission(), held=True))
     with pytest.raises(QueueFull) as full:
         now(broker.enqueue("r", submission()))
-    assert full.value.args == ("r", 2)
+    assert full.value.args == ("r", 2, "jobs")
     now(broker.poll("r", 0))
     now(broker.enqueue("r", submission()))
+
+
+def test_queries_may_take_so_many_bytes_until_their_jobs_are_finished(clock: Clock) -> None:
+    broker = limited(clock, queue_bytes=10)
+    job = now(broker.enqueue("r", evolve(submission(), size=6)))
+    with pytest.raises(QueueFull) as full:
+        now(broker.enqueue("r", evolve(submission(), size=5)))
+    assert full.value.args == ("r", 10, "bytes")
+    now(broker.poll("r", 0))
+    now(broker.fail_job(job.job_id, "enough"))
+    now(broker.enqueue("r", evolve(submission(), size=10)))
+    now(broker.delete_runtime("r"))
+    now(broker.open_session(SessionRequest("r")))
+    now(broker.enqueue("r", evolve(submission(), size=10)))
 
 
 def test_a_held_job_is_never_dispatched(broker: MemoryBroker, clock: Clock) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 from conftest import BIN, ROOT, Server, kill
 
@@ -134,6 +136,29 @@ def _queued(server: Server) -> int:
     with urlopen(Request(url, headers={"Authorization": "Bearer app-token"})) as answer:
         queued: int = json.load(answer)["queued_jobs"]
         return queued
+
+
+def test_as_many_files_may_be_open_as_the_system_lets(tmp_path: Path, state_dir: Path) -> None:
+    few = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, few[1]))
+    try:
+        server = Server(tmp_path, state_dir)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, few)
+    try:
+        assert psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (few[1], few[1])
+    finally:
+        server.stop()
+
+
+def test_too_few_files_are_said(tmp_path: Path, state_dir: Path) -> None:
+    command = f"ulimit -n 300; exec {BIN}/twisted-cm serve --port 0 --tls-port 0 --state-dir {state_dir}"
+    process = subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    process.terminate()
+    process.communicate(timeout=10)
+    assert "only 300 files may be open" in line
 
 
 def test_ctrl_c_stops_cleanly(server: Server) -> None:

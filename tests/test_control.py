@@ -76,7 +76,7 @@ async def test_a_full_queue_is_said_with_a_time_to_retry(limited: Harness) -> No
         await limited.module("POST", "/jobs", {"queryType": "f"}),
     ):
         assert (status, answer["error"]) == (429, "queue_full")
-        assert answer["parameters"] == {"runtimeId": "one", "limit": 1}
+        assert answer["parameters"] == {"runtimeId": "one", "limit": 1, "unit": "jobs"}
         assert headers.getRawHeaders("Retry-After") == ["1"]
     await serve_one(limited, b"ok")
     assert (await first)[1] == b"ok"

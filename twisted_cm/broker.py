@@ -48,7 +48,7 @@ class JobAlreadyCompleted(BrokerError):
 
 
 class QueueFull(BrokerError):
-    """As many jobs wait for the runtime as may; its id and that number are the arguments."""
+    """As much waits for the runtime as may; its id, the limit and its unit, jobs or bytes, are the arguments."""
 
 
 class BrokerStopped(BrokerError):
@@ -97,6 +97,7 @@ class JobLimits:
         runtime before it is queued again; L{None} for as long as it likes.
     @ivar max_attempts: how many times a job is dispatched before it fails for want of a result.
     @ivar queue_depth: the most jobs that wait for one runtime.
+    @ivar queue_bytes: the most bytes of the queries of all jobs that are not finished.
     @ivar retained_jobs: the most finished jobs that are kept.
     @ivar retained_bytes: the most bytes of their queries and results; the last finished job is kept however large.
     @ivar retained_seconds: how long a finished job is kept.
@@ -105,6 +106,7 @@ class JobLimits:
     lease: float | None = None
     max_attempts: int = 3
     queue_depth: int = 10_000
+    queue_bytes: int = 1024 * 1024 * 1024
     retained_jobs: int = 10_000
     retained_bytes: int = 256 * 1024 * 1024
     retained_seconds: float = 3600.0
@@ -345,6 +347,7 @@ class MemoryBroker:
         self._leases: dict[str, IDelayedCall] = {}
         self._finished: OrderedDict[str, Job] = OrderedDict()
         self._finished_bytes = 0
+        self._unfinished_bytes = 0
         self._forgetting: IDelayedCall | None = None
         self._work: dict[str, _Work] = {}
         self._result_waits: dict[str, _Callers] = {}
@@ -509,7 +512,10 @@ class MemoryBroker:
         self._runtime(runtime_id)
         work = self._work[runtime_id]
         if len(work.queued) + len(work.held) >= self.limits.queue_depth:
-            raise QueueFull(runtime_id, self.limits.queue_depth)
+            raise QueueFull(runtime_id, self.limits.queue_depth, "jobs")
+        if self._unfinished_bytes + submission.size > self.limits.queue_bytes:
+            raise QueueFull(runtime_id, self.limits.queue_bytes, "bytes")
+        self._unfinished_bytes += submission.size
         job = Job(new_job_id(), runtime_id, submission, self._now())
         self._jobs[job.job_id] = job
         work.job_ids[job.job_id] = None
@@ -699,6 +705,7 @@ class MemoryBroker:
             return False
         job.transition(state, self._now(), outcome)
         job.error_message = reason
+        self._unfinished_bytes -= job.submission.size
         self._end_lease(job)
         work = self._work.get(job.runtime_id)
         if work is not None:

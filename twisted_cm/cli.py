@@ -53,9 +53,10 @@ def serve(port_file: Path | None, **options: Any) -> None:
     """Run the emulator until Ctrl-C. SIGHUP reads the seed file again."""
     from twisted.internet import reactor as installed
 
-    from .service import SeedReloader
+    from .service import SeedReloader, raise_file_limit
 
     reactor: Any = installed
+    raise_file_limit()
     server = ServerOptions(**options)
     service = make_service(reactor, server)
     _log_to_stderr()

@@ -354,6 +354,7 @@ def _job_limits(modules: dict[str, Any]) -> JobLimits:
         "lease": modules.get("job_lease"),
         "max_attempts": modules.get("max_attempts"),
         "queue_depth": modules.get("queue_depth"),
+        "queue_bytes": modules.get("queue_bytes"),
         "retained_jobs": retention.get("jobs"),
         "retained_bytes": retention.get("bytes"),
         "retained_seconds": retention.get("seconds"),

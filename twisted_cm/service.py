@@ -8,6 +8,7 @@ in use is known before a daemon detaches or a privilege is dropped.
 from __future__ import annotations
 
 import ipaddress
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -39,6 +40,11 @@ DEFAULT_TLS_PORT = 4443
 SHUTDOWN_GRACE = 4.0
 
 _BACKLOG = 4096
+
+#: How many files a server should be able to open: each party that parks has a connection, and each is a file.
+_WANTED_FILES = 8192
+
+_log = Logger()
 
 
 class CannotStart(Exception):
@@ -82,6 +88,24 @@ def is_loopback(interface: str) -> bool:
         return ipaddress.ip_address(interface).is_loopback
     except ValueError:
         return False
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may, and say so if they are few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (ValueError, OSError):
+            # Some systems have a limit below what they say is the limit.
+            pass
+    if soft != resource.RLIM_INFINITY and soft < _WANTED_FILES:
+        _log.warn(
+            "only {limit} files may be open, and each connection is one; raise that with ulimit -Hn {wanted}",
+            limit=soft,
+            wanted=_WANTED_FILES,
+        )
 
 
 def _bind(interface: str, port: int, option: str) -> socket.socket:

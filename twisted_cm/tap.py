@@ -11,7 +11,7 @@ from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
 from .options import ServerOptions, make_service, server_options
-from .service import SeedReloader
+from .service import SeedReloader, raise_file_limit
 
 
 @click.command("compute-modules")
@@ -47,6 +47,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
+    raise_file_limit()
     try:
         emulator = make_service(reactor, options.server)
     except click.ClickException as error:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 RUNTIME = "/_emulate/foundry/compute-modules/runtimes/bench"
 CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
+MIB = 1024 * 1024
 
 _SEED = """
 tokens: {token: {login: bench}}

@@ -17,9 +17,8 @@ import time
 from contextlib import closing
 
 import click
-from emulator import RUNTIME, Emulator, read_answer
+from emulator import MIB, RUNTIME, Emulator, read_answer
 
-MIB = 1024 * 1024
 BARS = {"first byte, ms": 20.0, "peak over idle, MiB": 64.0}
 
 

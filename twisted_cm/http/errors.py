@@ -95,13 +95,13 @@ def injected(status: int) -> ApiError:
     return ApiError(status, "injected_fault", "A fault was injected.")
 
 
-def queue_full(runtime_id: str, depth: int) -> ApiError:
-    """As many jobs wait for the runtime as may."""
+def queue_full(runtime_id: str, limit: int, unit: str) -> ApiError:
+    """As much waits for the runtime as may."""
     return ApiError(
         429,
         "queue_full",
-        f"{depth} jobs wait for compute-module runtime '{runtime_id}', as many as may; try again later.",
-        {"runtimeId": runtime_id, "limit": depth},
+        f"Compute-module runtime '{runtime_id}' has {limit} {unit} waiting, as many as may; try again later.",
+        {"runtimeId": runtime_id, "limit": limit, "unit": unit},
         {"Retry-After": "1"},
     )
 
