@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import wraps
+from itertools import islice
 from typing import Generic, ParamSpec, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
@@ -126,6 +127,48 @@ class RuntimeSnapshot:
     queued: int
     running: int
     parked_polls: int
+
+
+@frozen
+class Change:
+    """
+    Something that is different now.
+
+    @ivar runtime_id: the runtime that it is about, or, with C{job}, the job's.
+    @ivar job: the job whose state has changed; L{None} where the runtime itself
+        was opened, deleted, connected or has posted schemas.
+    """
+
+    runtime_id: str
+    job: Job | None = None
+
+
+Observer: TypeAlias = Callable[[Change], None]
+
+
+@frozen
+class JobFilter:
+    """
+    Which jobs to list.
+
+    @ivar before: only those whose number is smaller.
+    """
+
+    runtime_id: str | None = None
+    query_type: str | None = None
+    state: JobState | None = None
+    before: int | None = None
+
+    def fits(self, job: Job) -> bool:
+        """
+        @return: whether C{job} is one of them.
+        """
+        return (
+            (self.before is None or job.number < self.before)
+            and self.runtime_id in (None, job.runtime_id)
+            and self.query_type in (None, job.submission.query_type)
+            and self.state in (None, job.state)
+        )
 
 
 class IBroker(Interface):
@@ -249,6 +292,17 @@ class IBroker(Interface):
         The job with that id; L{UnknownJob}.
         """
 
+    def jobs(wanted: JobFilter, most: int) -> Deferred[list[Job]]:
+        """
+        At most C{most} of the jobs that are kept, the last submitted first.
+        """
+
+    def observe(observer: Observer) -> Deferred[None]:
+        """
+        Call C{observer} with each L{Change} from now on.  The Deferred fires
+        when the broker stops; cancelling it ends the observation.
+        """
+
     def wait_result(job_id: str, timeout: float) -> Deferred[Job]:
         """
         Park until the job has ended or its result has begun to stream, for at
@@ -353,9 +407,27 @@ class MemoryBroker:
         self._result_waits: dict[str, _Callers] = {}
         self._end_waits: dict[str, _Callers] = {}
         self._module_tokens: dict[bytes, str] = {}
+        self._observers: dict[Deferred[None], Observer] = {}
+        self._submitted = 0
         self._stopped = False
         for runtime in self.registry.runtimes.values():
             self._admit(runtime)
+
+    # Who looks on
+
+    def observe(self, observer: Observer) -> Deferred[None]:
+        """See L{IBroker.observe}."""
+        if self._stopped:
+            return succeed(None)
+        observing: Deferred[None] = Deferred(self._observers.__delitem__)
+        self._observers[observing] = observer
+        return observing
+
+    def _tell(self, runtime_id: str, job: Job | None = None) -> None:
+        if self._observers:
+            change = Change(runtime_id, job)
+            for observer in list(self._observers.values()):
+                observer(change)
 
     # Runtimes and bindings
 
@@ -366,6 +438,7 @@ class MemoryBroker:
         runtime.opened_at = self._now()
         self._work[runtime.runtime_id] = _Work()
         self._module_tokens[fingerprint(runtime.module_auth_token)] = runtime.runtime_id
+        self._tell(runtime.runtime_id)
 
     def _dismiss(self, runtime_id: str, reason: str) -> None:
         """End everything that hangs on a runtime: its jobs, its token, its parked polls."""
@@ -380,6 +453,7 @@ class MemoryBroker:
         for job in ended:
             self._end(job, JobState.FAILED, reason)
         _fire_all(work.polls, None)
+        self._tell(runtime_id)
 
     def _runtime(self, runtime_id: str) -> Runtime:
         try:
@@ -498,6 +572,7 @@ class MemoryBroker:
         """See L{IBroker.put_schemas}."""
         self._runtime(runtime_id)
         self.registry.put_schemas(runtime_id, schemas, self._now())
+        self._tell(runtime_id)
 
     # The way of a job
 
@@ -516,7 +591,8 @@ class MemoryBroker:
         if self._unfinished_bytes + submission.size > self.limits.queue_bytes:
             raise QueueFull(runtime_id, self.limits.queue_bytes, "bytes")
         self._unfinished_bytes += submission.size
-        job = Job(new_job_id(), runtime_id, submission, self._now())
+        self._submitted += 1
+        job = Job(new_job_id(), runtime_id, submission, self._now(), self._submitted)
         self._jobs[job.job_id] = job
         work.job_ids[job.job_id] = None
         (work.held if held else work.queued)[job.job_id] = job
@@ -526,6 +602,7 @@ class MemoryBroker:
             runtime_id=runtime_id,
             query_type=submission.query_type,
         )
+        self._tell(runtime_id, job)
         self._introduce(work)
         return job
 
@@ -555,6 +632,7 @@ class MemoryBroker:
         job.transition(JobState.RUNNING, self._now())
         work.running[job.job_id] = job
         self._renew_lease(job)
+        self._tell(job.runtime_id, job)
 
     def _renew_lease(self, job: Job) -> None:
         if self.limits.lease is None or self._stopped:
@@ -591,6 +669,7 @@ class MemoryBroker:
         job.transition(JobState.QUEUED, self._now(), outcome)
         work.queued[job.job_id] = job
         work.queued.move_to_end(job.job_id, last=False)
+        self._tell(job.runtime_id, job)
         if not self._stopped:
             self._introduce(work)
 
@@ -604,7 +683,8 @@ class MemoryBroker:
             return fail(error)
         if not runtime.connected:
             self._log.info("runtime {runtime_id}: connected", runtime_id=runtime_id)
-        runtime.connected = True
+            runtime.connected = True
+            self._tell(runtime_id)
         runtime.last_poll_at = self._now()
         work = self._work[runtime_id]
         job = self._next(work)
@@ -646,6 +726,11 @@ class MemoryBroker:
     def job(self, job_id: str) -> Job:
         """See L{IBroker.job}."""
         return self._job(job_id)
+
+    @_deferred
+    def jobs(self, wanted: JobFilter, most: int) -> list[Job]:
+        """See L{IBroker.jobs}."""
+        return list(islice(filter(wanted.fits, reversed(self._jobs.values())), most))
 
     @_deferred
     def open_result(self, runtime_id: str, job_id: str) -> Job:
@@ -727,6 +812,7 @@ class MemoryBroker:
             self._finished[job.job_id] = job
             self._finished_bytes += job.size
             self._forget()
+        self._tell(job.runtime_id, job)
         return True
 
     def _forget(self) -> None:
@@ -805,6 +891,9 @@ class MemoryBroker:
             for shelf in list(shelves.values()):
                 for parked in list(shelf.values()):
                     parked.fail(BrokerStopped())
+        observing, self._observers = list(self._observers), {}
+        for each in observing:
+            each.callback(None)
 
 
 def _fire_all(shelf: OrderedDict[int, _Parked[T]] | None, value: T) -> None:

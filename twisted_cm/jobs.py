@@ -105,6 +105,7 @@ class Job:
     """
     One job, from submission to its end.
 
+    @ivar number: its place among all jobs of its broker, later ones having larger numbers.
     @ivar attempts: how many times it was handed to a poller.
     @ivar attempt_log: those times, the last L{ATTEMPTS_KEPT} of them.
     @ivar result: the bytes a runtime posted, or is posting; L{None} until the first of them.
@@ -115,6 +116,7 @@ class Job:
     runtime_id: str
     submission: Submission
     queued_at: int
+    number: int = 0
     state: JobState = field(default=JobState.QUEUED, init=False)
     started_at: int | None = field(default=None, init=False)
     completed_at: int | None = field(default=None, init=False)

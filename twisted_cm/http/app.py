@@ -15,6 +15,7 @@ from . import errors
 from .context import Context, IdConverter
 from .contour import ContourRoutes
 from .control import ControlRoutes
+from .inspection import InspectionRoutes
 from .multipass import MultipassRoutes
 from .openapi import OpenAPIRoute
 from .runtime import RuntimeRoutes
@@ -39,6 +40,7 @@ def emulator_app(context: Context) -> Klein:
     ContourRoutes(context).register(app)
     MultipassRoutes(context).register(app)
     ControlRoutes(context).register(app)
+    InspectionRoutes(context).register(app)
     OpenAPIRoute().register(app)
     return app
 
