@@ -249,7 +249,7 @@ async def test_a_poller_that_goes_away_during_a_delay_gives_the_job_back(harness
 def test_a_probability_with_a_seed_strikes_in_the_same_places() -> None:
     def run(seed: int | None) -> list[bool]:
         book = FaultBook([FaultPlan(FaultKind.FAIL_JOB, probability=0.3, random_seed=seed)])
-        return [book.draw(FaultKind.FAIL_JOB, "r", "f") is not None for _ in range(1000)]
+        return [book._draw(FaultKind.FAIL_JOB, "r", "f") is not None for _ in range(1000)]
 
     first = run(7)
     assert first == run(7)
@@ -275,7 +275,7 @@ async def test_what_is_no_fault_is_said(harness: Harness, fault: Any, pointer: s
     status, answer, _ = await harness.call("POST", FAULTS, fault)
     assert status == 400
     assert answer["parameters"]["violations"][0]["pointer"] == pointer
-    assert harness.service.faults.all() == []
+    assert await harness.service.faults.all() == []
 
 
 @pytest.mark.parametrize("limited", ["faults: [{kind: fail_job, message: seeded, count: 1}]"], indirect=True)

@@ -13,7 +13,7 @@ import pytest_twisted
 from conftest import CONTOUR, ROOT, SEED, Harness, Server, make_harness
 from twisted.internet.task import Clock
 
-from twisted_cm.credentials import MOST_TOKENS, Credentials, OAuthClient
+from twisted_cm.credentials import MOST_TOKENS, Credentials, MemoryTokens, OAuthClient
 
 OAUTH_SEED = SEED.replace(
     "foundry:\n",
@@ -107,20 +107,24 @@ async def test_a_revoked_token_is_unknown(oauth: Harness) -> None:
     assert (await oauth.call("GET", "/multipass/api/me", **bearer))[0] == 401
 
 
-def test_tokens_expire_and_their_number_is_bounded() -> None:
+@pytest_twisted.ensureDeferred
+async def test_tokens_expire_and_their_number_is_bounded() -> None:
     clock = Clock()
     client = OAuthClient("app", "secret", token_lifetime=60)
-    credentials = Credentials(clock.seconds, (), clients=[client])
-    token = credentials.issue(client, ("a",))
+    store = MemoryTokens(clock.seconds)
+    credentials = Credentials(clock.seconds, (), clients=[client], issued=store)
+    token = await credentials.issue(client, ("a",))
     clock.advance(59)
-    principal = credentials.principal(token)
+    principal = await credentials.principal(token)
     assert principal is not None and (principal.login, principal.scopes) == ("app", ("a",))
     clock.advance(1)
-    assert credentials.principal(token) is None
-    first, second, *_ = [credentials.issue(client, ()) for _ in range(MOST_TOKENS + 1)]
-    assert len(credentials._issued) == MOST_TOKENS
-    assert credentials.principal(first) is None
-    assert credentials.principal(second) is not None
+    assert await credentials.principal(token) is None
+    first, second, *_ = [await credentials.issue(client, ()) for _ in range(MOST_TOKENS + 1)]
+    assert len(store._issued) == MOST_TOKENS
+    assert await credentials.principal(first) is None
+    assert await credentials.principal(second) is not None
+    credentials.replace((), ())
+    assert await credentials.principal(second) is None
 
 
 @pytest_twisted.ensureDeferred

@@ -25,7 +25,7 @@ from zope.interface import Interface, implementer
 from .credentials import fingerprint
 from .jobs import Job, JobState, Submission, new_job_id
 from .registry import DEFAULT_BRANCH, Binding, FunctionSchema, Registry, Runtime, new_module_auth_token
-from .results import ResultBody
+from .results import IResult, ResultBody
 
 
 class BrokerError(Exception):
@@ -263,14 +263,19 @@ class IBroker(Interface):
         also if it is another runtime's.  Its lease begins anew.
         """
 
-    def begin_result(job_id: str, body: ResultBody) -> Deferred[bool]:
+    def new_result(content_type: str | None) -> IResult:
+        """
+        Where the bytes of a result are to be written.  It belongs to no job until it has begun or is complete.
+        """
+
+    def begin_result(job_id: str, body: IResult) -> Deferred[bool]:
         """
         A streamed result has begun: callers may read along.  L{False} if the
         job is finished or another stream has begun; C{body} is then the
         poster's own business.
         """
 
-    def complete(job_id: str, body: ResultBody) -> Deferred[None]:
+    def complete(job_id: str, body: IResult) -> Deferred[None]:
         """
         A whole result has arrived.  The same bytes twice are accepted, a
         result for a canceled job is discarded; L{JobAlreadyCompleted} else.
@@ -742,8 +747,12 @@ class MemoryBroker:
             self._renew_lease(job)
         return job
 
+    def new_result(self, content_type: str | None) -> IResult:
+        """See L{IBroker.new_result}."""
+        return ResultBody(content_type)
+
     @_deferred
-    def begin_result(self, job_id: str, body: ResultBody) -> bool:
+    def begin_result(self, job_id: str, body: IResult) -> bool:
         """See L{IBroker.begin_result}."""
         job = self._job(job_id)
         if job.state.finished or job.result is not None:
@@ -758,13 +767,14 @@ class MemoryBroker:
         return True
 
     @_deferred
-    def complete(self, job_id: str, body: ResultBody) -> None:
+    def complete(self, job_id: str, body: IResult) -> None:
         """See L{IBroker.complete}."""
+        assert isinstance(body, ResultBody)
         job = self._job(job_id)
         if job.state is JobState.CANCELED:
             return
         if job.state.finished or job.result not in (None, body):
-            if job.state is JobState.SUCCEEDED and job.result is not None and job.result.same_as(body):
+            if job.state is JobState.SUCCEEDED and body.same_as(job.result):
                 return
             raise JobAlreadyCompleted(job_id)
         job.result = body
@@ -797,6 +807,7 @@ class MemoryBroker:
             for place in (work.queued, work.held, work.running, work.again):
                 place.pop(job.job_id, None)
         if job.result is not None and not job.result.complete:
+            assert isinstance(job.result, ResultBody)
             job.result.abort()
             job.result = None
         self._log.debug(

@@ -17,6 +17,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from attrs import field, frozen
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import Interface, implementer
 
 #: The bearer token that is valid when the seed names none (contract section 5).
 DEVELOPMENT_TOKEN = "test_token_admin"
@@ -69,10 +71,67 @@ class OAuthClient:
 
 
 @frozen
-class _IssuedToken:
+class IssuedToken:
+    """
+    A bearer token from C{client_credentials}; what it is itself is not kept.
+
+    @ivar expires_at: seconds since the epoch.
+    """
+
     client_id: str
-    principal: Principal
+    scopes: tuple[str, ...]
     expires_at: float
+
+
+class ITokenStore(Interface):
+    """The bearer tokens that were issued, by their L{fingerprint}."""
+
+    def put(digest: bytes, issued: IssuedToken) -> Deferred[None]:
+        """
+        Keep a token until it expires, or until too many others have come after it.
+        """
+
+    def get(digest: bytes) -> Deferred[IssuedToken | None]:
+        """
+        What is known of a token, expired or not.
+        """
+
+    def delete(digest: bytes) -> Deferred[None]:
+        """
+        End a token.
+        """
+
+
+@implementer(ITokenStore)
+class MemoryTokens:
+    """The tokens of an emulator that is one process."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """
+        @param now: the time in seconds since the epoch.
+        """
+        self._now = now
+        self._issued: OrderedDict[bytes, IssuedToken] = OrderedDict()
+
+    def put(self, digest: bytes, issued: IssuedToken) -> Deferred[None]:
+        """See L{ITokenStore.put}."""
+        if len(self._issued) >= MOST_TOKENS:
+            now = self._now()
+            for expired in [each for each, token in self._issued.items() if token.expires_at <= now]:
+                del self._issued[expired]
+        while len(self._issued) >= MOST_TOKENS:
+            self._issued.popitem(last=False)
+        self._issued[digest] = issued
+        return succeed(None)
+
+    def get(self, digest: bytes) -> Deferred[IssuedToken | None]:
+        """See L{ITokenStore.get}."""
+        return succeed(self._issued.get(digest))
+
+    def delete(self, digest: bytes) -> Deferred[None]:
+        """See L{ITokenStore.delete}."""
+        self._issued.pop(digest, None)
+        return succeed(None)
 
 
 def fingerprint(token: str) -> bytes:
@@ -105,22 +164,22 @@ class Credentials:
         admin_token: str | None = None,
         guarded: bool = False,
         clients: Iterable[OAuthClient] = (),
+        issued: ITokenStore | None = None,
     ) -> None:
         """
         @param now: the time in seconds since the epoch, as tokens expire by it.
+        @param issued: where issued tokens are kept; in this process by default.
         """
         self.admin_token = admin_token
         self.guarded = guarded
         self._now = now
-        self._issued: OrderedDict[bytes, _IssuedToken] = OrderedDict()
+        self._issued: ITokenStore = issued or MemoryTokens(now)
         self._role = Role.ADMIN if admin_token is None else Role.APPLICATION
         self.replace(tokens, clients)
 
     def replace(self, tokens: Iterable[BearerToken], clients: Iterable[OAuthClient]) -> None:
         """Take other seeded tokens and clients; tokens issued to a client that is no longer there end."""
         self._clients = {client.client_id: client for client in clients}
-        for digest in [each for each, issued in self._issued.items() if issued.client_id not in self._clients]:
-            del self._issued[digest]
         self._principals = {
             fingerprint(bearer.token): Principal(bearer.principal.login, bearer.principal.scopes, self._role)
             for bearer in tokens
@@ -128,16 +187,19 @@ class Credentials:
         if self.admin_token is not None:
             self._principals[fingerprint(self.admin_token)] = Principal("admin", role=Role.ADMIN)
 
-    def principal(self, token: str) -> Principal | None:
+    async def principal(self, token: str) -> Principal | None:
         """
         @param token: a bearer token as presented.
         @return: whose it is, or L{None} if it is unknown or has expired.
         """
         digest = fingerprint(token)
-        issued = self._issued.get(digest)
-        if issued is None:
-            return self._principals.get(digest)
-        return issued.principal if self._now() < issued.expires_at else None
+        seeded = self._principals.get(digest)
+        if seeded is not None:
+            return seeded
+        issued = await self._issued.get(digest)
+        if issued is None or issued.client_id not in self._clients or self._now() >= issued.expires_at:
+            return None
+        return Principal(issued.client_id, issued.scopes, self._role)
 
     def client(self, client_id: str, client_secret: str) -> OAuthClient | None:
         """
@@ -148,24 +210,18 @@ class Credentials:
         right = same_token(client_secret, client.client_secret if client is not None else "")
         return client if right else None
 
-    def issue(self, client: OAuthClient, scopes: tuple[str, ...]) -> str:
+    async def issue(self, client: OAuthClient, scopes: tuple[str, ...]) -> str:
         """
         @return: a new bearer token for C{client}, valid for its C{token_lifetime}.
         """
-        now = self._now()
-        if len(self._issued) >= MOST_TOKENS:
-            for digest in [digest for digest, issued in self._issued.items() if issued.expires_at <= now]:
-                del self._issued[digest]
-        while len(self._issued) >= MOST_TOKENS:
-            self._issued.popitem(last=False)
         token = "foundry_token_" + secrets.token_hex(24)
-        principal = Principal(client.client_id, scopes, self._role)
-        self._issued[fingerprint(token)] = _IssuedToken(client.client_id, principal, now + client.token_lifetime)
+        expires_at = self._now() + client.token_lifetime
+        await self._issued.put(fingerprint(token), IssuedToken(client.client_id, scopes, expires_at))
         return token
 
-    def revoke(self, client: OAuthClient, token: str) -> None:
+    async def revoke(self, client: OAuthClient, token: str) -> None:
         """End a token, if it was issued to C{client}."""
         digest = fingerprint(token)
-        issued = self._issued.get(digest)
+        issued = await self._issued.get(digest)
         if issued is not None and issued.client_id == client.client_id:
-            del self._issued[digest]
+            await self._issued.delete(digest)

@@ -1,7 +1,7 @@
 """
 What is to go wrong on purpose.
 
-A L{FaultPlan} says what, where and how often; a L{FaultBook} holds the plans
+A L{FaultPlan} says what, where and how often; an L{IFaultBook} holds the plans
 that are active and decides, each time that one could strike, whether it does.
 The decisions come from a random generator of the plan's own, so a run with the
 same seed goes wrong in the same places.
@@ -15,7 +15,9 @@ import secrets
 from collections.abc import Iterable
 
 from attrs import asdict, define, field, frozen
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from zope.interface import Interface, implementer
 
 from .jobs import JSONValue
 
@@ -86,60 +88,78 @@ class Fault:
         return self.plan.count is not None and self.struck >= self.plan.count
 
 
+class IFaultBook(Interface):
+    """The faults of an emulator."""
+
+    def add(plan: FaultPlan) -> Deferred[Fault]:
+        """
+        Make a plan active.
+        """
+
+    def remove(fault_id: str) -> Deferred[bool]:
+        """
+        End one; L{False} if there is none with that id.
+        """
+
+    def replace(plans: Iterable[FaultPlan]) -> Deferred[None]:
+        """
+        End all of them, and make others active.
+        """
+
+    def all() -> Deferred[list[Fault]]:
+        """
+        Those that are active or were until they were spent, in the order they were added.
+        """
+
+    def draw(kind: FaultKind, runtime_id: str, function: str | None = None) -> Deferred[FaultPlan | None]:
+        """
+        Decide whether something goes wrong now: the first plan that strikes, or L{None}.
+        """
+
+
+@implementer(IFaultBook)
 class FaultBook:
-    """The faults of one emulator."""
+    """The faults of an emulator that is one process."""
 
     _log = Logger()
 
     def __init__(self, plans: Iterable[FaultPlan] = ()) -> None:
         self._faults: dict[str, Fault] = {}
-        self.replace(plans)
+        for plan in plans:
+            self._add(plan)
 
-    def add(self, plan: FaultPlan) -> Fault:
-        """Make a plan active."""
+    def _add(self, plan: FaultPlan) -> Fault:
         fault = Fault("fault_" + secrets.token_hex(6), plan, random.Random(plan.random_seed))
         self._faults[fault.fault_id] = fault
         self._log.warn("fault {fault_id}: {plan} is active", fault_id=fault.fault_id, plan=describe_plan(plan))
         return fault
 
-    def clear(self) -> None:
-        """End all of them."""
+    def add(self, plan: FaultPlan) -> Deferred[Fault]:
+        """See L{IFaultBook.add}."""
+        return succeed(self._add(plan))
+
+    def remove(self, fault_id: str) -> Deferred[bool]:
+        """See L{IFaultBook.remove}."""
+        return succeed(self._faults.pop(fault_id, None) is not None)
+
+    def replace(self, plans: Iterable[FaultPlan]) -> Deferred[None]:
+        """See L{IFaultBook.replace}."""
         if self._faults:
             self._log.warn("faults: all {count} are cleared", count=len(self._faults))
         self._faults.clear()
-
-    def remove(self, fault_id: str) -> bool:
-        """
-        @return: whether there was one to end.
-        """
-        return self._faults.pop(fault_id, None) is not None
-
-    def replace(self, plans: Iterable[FaultPlan]) -> None:
-        """End all of them, and make others active."""
-        self.clear()
         for plan in plans:
-            self.add(plan)
+            self._add(plan)
+        return succeed(None)
 
-    def all(self) -> list[Fault]:
-        """
-        @return: those that are active or were until they were spent, in the order they were added.
-        """
-        return list(self._faults.values())
+    def all(self) -> Deferred[list[Fault]]:
+        """See L{IFaultBook.all}."""
+        return succeed(list(self._faults.values()))
 
-    def of(self, runtime_id: str) -> list[Fault]:
-        """
-        @return: those of them that can strike at a runtime.
-        """
-        return [each for each in self._faults.values() if each.plan.runtime_id in (None, runtime_id)]
+    def draw(self, kind: FaultKind, runtime_id: str, function: str | None = None) -> Deferred[FaultPlan | None]:
+        """See L{IFaultBook.draw}."""
+        return succeed(self._draw(kind, runtime_id, function))
 
-    def draw(self, kind: FaultKind, runtime_id: str, function: str | None = None) -> FaultPlan | None:
-        """
-        Decide whether something goes wrong now.
-
-        @return: the first plan that strikes, or L{None}.
-        """
-        if not self._faults:
-            return None
+    def _draw(self, kind: FaultKind, runtime_id: str, function: str | None) -> FaultPlan | None:
         for fault in self._faults.values():
             plan = fault.plan
             if (

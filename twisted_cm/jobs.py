@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from attrs import define, field, frozen
 
-from .results import ResultBody
+from .results import IResult
 
 #: Any value that JSON can express.
 JSONValue: TypeAlias = Any
@@ -122,7 +122,7 @@ class Job:
     completed_at: int | None = field(default=None, init=False)
     attempts: int = field(default=0, init=False)
     attempt_log: list[Attempt] = field(factory=list, init=False)
-    result: ResultBody | None = field(default=None, init=False)
+    result: IResult | None = field(default=None, init=False)
     error_message: str | None = field(default=None, init=False)
 
     @property

@@ -1,8 +1,8 @@
 """
 The bytes of a result, while they arrive and after.
 
-A L{ResultBody} is written once, by the runtime's post, and read any number
-of times.  It keeps the first L{MEMORY_LIMIT} bytes in memory and everything in
+An L{IResult} is written once, by the runtime's post, and read any number of
+times.  L{ResultBody} is the one in this process.  It keeps the first L{MEMORY_LIMIT} bytes in memory and everything in
 a temporary file once it grows past that.  A reader that follows it live slows
 the writer down: whoever writes registers a push producer, and that is paused
 while a live reader is more than L{HIGH_WATER} bytes behind.
@@ -14,8 +14,9 @@ import tempfile
 from collections.abc import Callable
 from typing import IO, Any
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IPushProducer
-from zope.interface import implementer
+from zope.interface import Attribute, implementer
 
 #: Bytes kept in memory before a result moves to a temporary file.
 MEMORY_LIMIT = 1024 * 1024
@@ -27,16 +28,40 @@ HIGH_WATER = 256 * 1024
 CHUNK = 64 * 1024
 
 
-@implementer(IConsumer)
+class IResult(IConsumer):
+    """
+    One result.  Its bytes are written to it as to any L{IConsumer}; a broker
+    makes it, and is told when they are all there or when there will be no more.
+    """
+
+    content_type: str | None = Attribute("As posted by the runtime.")
+    size: int = Attribute("Bytes written so far.")
+    complete: bool = Attribute("Whether the last byte has arrived.")
+
+    def read(offset: int, size: int) -> Deferred[bytes]:
+        """
+        At most C{size} of the bytes that are there from C{offset} on; none at the end.
+        """
+
+    def deliver(consumer: IConsumer) -> Deferred[bool]:
+        """
+        Write it all to C{consumer}, at its pace, following the result while it
+        is still being written.  The Deferred fires with L{True} after the last
+        byte, with L{False} if the result ends before it is whole.  Cancelling
+        it means that the consumer has gone away; if the consumer says so itself,
+        by C{stopProducing}, it never fires.
+        """
+
+
+@implementer(IResult)
 class ResultBody:
     """
-    One result, append-only.
+    One result in this process, append-only.
 
     @ivar content_type: as posted by the runtime.
     @ivar size: bytes written so far.
     @ivar complete: whether the last byte has arrived.
     @ivar aborted: whether the writer went away before the last byte.
-    @ivar streamed: whether it was posted with chunked encoding, that is, with a size nobody knew at its start.
     """
 
     __slots__ = (
@@ -49,12 +74,10 @@ class ResultBody:
         "complete",
         "content_type",
         "size",
-        "streamed",
     )
 
-    def __init__(self, content_type: str | None = None, streamed: bool = False) -> None:
+    def __init__(self, content_type: str | None = None) -> None:
         self.content_type = content_type
-        self.streamed = streamed
         self.size = 0
         self.complete = False
         self.aborted = False
@@ -102,7 +125,7 @@ class ResultBody:
         for reader in list(self._readers):
             reader.notify()
 
-    def read(self, offset: int, size: int) -> bytes:
+    def peek(self, offset: int, size: int) -> bytes:
         """
         @param offset: where to start, in bytes.
         @param size: the most to return, in bytes.
@@ -113,20 +136,25 @@ class ResultBody:
         self._file.seek(offset)
         return self._file.read(size)
 
-    def as_bytes(self) -> bytes:
-        """
-        @return: all of it, in memory: for inspection and for small results.
-        """
-        return self.read(0, self.size)
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        """See L{IResult.read}."""
+        return succeed(self.peek(offset, size))
 
-    def same_as(self, other: ResultBody) -> bool:
+    def deliver(self, consumer: IConsumer) -> Deferred[bool]:
+        """See L{IResult.deliver}."""
+        done: Deferred[bool] = Deferred(lambda _: reader.stopProducing())
+        reader = ResultReader(self, consumer, done.callback)
+        reader.start()
+        return done
+
+    def same_as(self, other: IResult | None) -> bool:
         """
         @return: whether both hold the same bytes.
         """
-        if self.size != other.size:
+        if not isinstance(other, ResultBody) or self.size != other.size:
             return False
         return all(
-            self.read(offset, CHUNK) == other.read(offset, CHUNK) for offset in range(0, max(self.size, 1), CHUNK)
+            self.peek(offset, CHUNK) == other.peek(offset, CHUNK) for offset in range(0, max(self.size, 1), CHUNK)
         )
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
@@ -195,7 +223,7 @@ class ResultReader:
         self._pumping = True
         try:
             while not self._paused and not self._closed and self.offset < self._body.size:
-                data = self._body.read(self.offset, CHUNK)
+                data = self._body.peek(self.offset, CHUNK)
                 self.offset += len(data)
                 self._consumer.write(data)
         finally:

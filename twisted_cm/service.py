@@ -25,7 +25,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from .broker import IBroker, MemoryBroker
 from .credentials import Credentials
-from .faults import FaultBook
+from .faults import FaultBook, IFaultBook
 from .http.app import emulator_site, sidecar_site
 from .http.browsers import BrowserGuard
 from .http.context import Addresses, Context, Limits
@@ -214,7 +214,7 @@ class EmulatorService(Service):
         self._made_up_tokens: dict[str, str] = {}
         registry = settings.seed.registry(self._made_up_tokens)
         self.broker: IBroker = MemoryBroker(reactor, registry, settings.seed.job_limits)
-        self.faults = FaultBook(settings.seed.faults)
+        self.faults: IFaultBook = FaultBook(settings.seed.faults)
         self.credentials = Credentials(
             reactor.seconds, settings.seed.bearer_tokens, settings.admin_token, guarded, settings.seed.oauth_clients
         )
@@ -301,7 +301,7 @@ class EmulatorService(Service):
         schemas.  Whoever is parked is answered.  Tokens stay valid.
         """
         await self.broker.reset(self._seed.registry(self._made_up_tokens))
-        self.faults.replace(self._seed.faults)
+        await self.faults.replace(self._seed.faults)
 
     async def reseed(self, seed: Seed) -> None:
         """
@@ -313,7 +313,7 @@ class EmulatorService(Service):
         await self.broker.reseed(former, seed.registry(self._made_up_tokens))
         self.credentials.replace(seed.bearer_tokens, seed.oauth_clients)
         if seed.faults != self._seed.faults:
-            self.faults.replace(seed.faults)
+            await self.faults.replace(seed.faults)
         self._seed = seed
         for warning in seed.warnings:
             self._log.warn("seed: {warning}", warning=warning)

@@ -14,7 +14,7 @@ from werkzeug.routing import BaseConverter, ValidationError
 
 from ..broker import IBroker
 from ..credentials import Credentials, Principal, Role, same_token
-from ..faults import FaultBook, FaultKind, FaultPlan
+from ..faults import FaultKind, FaultPlan, IFaultBook
 from ..jobs import Job, JSONValue, Submission
 from ..query_validation import UncheckableQuery, query_violations
 from ..registry import Runtime
@@ -74,33 +74,28 @@ class Context:
     credentials: Credentials
     limits: Limits
     addresses: Addresses
-    faults: FaultBook
+    faults: IFaultBook
     reset: Callable[[], Awaitable[None]]
     guard: BrowserGuard
     validate_queries: bool = False
 
-    def _presented(self, request: EmulatorRequest) -> Principal | None:
-        scheme, _, token = (request.header("Authorization") or "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            return None
-        return self.credentials.principal(token.strip())
-
-    def bearer(self, request: EmulatorRequest) -> Principal:
+    async def bearer(self, request: EmulatorRequest) -> Principal:
         """
         @return: whose bearer token the request carries.
         @raise ApiError: 401 if it carries none or an unknown one.
         """
-        principal = self._presented(request)
+        token = _presented(request)
+        principal = None if token is None else await self.credentials.principal(token)
         if principal is None:
             raise errors.invalid_token()
         return principal
 
-    def admin(self, request: EmulatorRequest) -> Principal:
+    async def admin(self, request: EmulatorRequest) -> Principal:
         """
         @return: the administrator whose token the request carries.
         @raise ApiError: 401 without a known token, 403 if it is not an administrator's.
         """
-        principal = self.bearer(request)
+        principal = await self.bearer(request)
         if principal.role is not Role.ADMIN:
             raise errors.forbidden("Only the admin token may do this.")
         return principal
@@ -109,8 +104,8 @@ class Context:
         """
         @return: whether the request carries the configured admin token.
         """
-        principal = self._presented(request)
-        return principal is not None and principal.role is Role.ADMIN and self.credentials.admin_token is not None
+        token, expected = _presented(request), self.credentials.admin_token
+        return token is not None and expected is not None and same_token(token, expected)
 
     async def module(self, request: EmulatorRequest, runtime_id: str) -> Runtime:
         """
@@ -120,7 +115,7 @@ class Context:
         """
         runtime = await self.broker.runtime(runtime_id)
         if self.holds(request, runtime):
-            if self.faults.draw(FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
+            if await self.faults.draw(FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
                 raise errors.invalid_module_auth_token()
             return runtime
         presented = request.header("Module-Auth-Token")
@@ -164,8 +159,8 @@ class Context:
         Queue a job, unless a fault has other plans for it.
         """
         function = submission.query_type
-        failing = self.faults.draw(FaultKind.FAIL_JOB, runtime_id, function)
-        dropping = failing or self.faults.draw(FaultKind.DROP_JOB, runtime_id, function)
+        failing = await self.faults.draw(FaultKind.FAIL_JOB, runtime_id, function)
+        dropping = failing or await self.faults.draw(FaultKind.DROP_JOB, runtime_id, function)
         job = await self.broker.enqueue(runtime_id, submission, held=dropping is not None)
         if failing is not None:
             await self.broker.fail_job(job.job_id, failing.message or "A fault was injected.")
@@ -185,6 +180,12 @@ class Context:
         """
         presented = request.header("Module-Auth-Token")
         return presented is not None and same_token(presented, runtime.module_auth_token)
+
+
+def _presented(request: EmulatorRequest) -> str | None:
+    """The bearer token that a request carries."""
+    scheme, _, token = (request.header("Authorization") or "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def preferred_wait(request: EmulatorRequest, default: float) -> float:

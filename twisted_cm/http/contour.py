@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from ..faults import FaultKind
 from ..jobs import Job, JobSource, JobState, JSONValue, Submission
 from ..registry import Runtime
-from ..results import ResultBody, ResultReader
+from ..results import IResult
 from . import errors
 from .context import Context, preferred_wait, query_parameter, text_field
 from .site import EmulatorRequest
@@ -58,7 +58,7 @@ class ContourRoutes:
     # Submitting
 
     async def _enqueue(self, request: EmulatorRequest, source: JobSource) -> Job:
-        principal = self.context.bearer(request)
+        principal = await self.context.bearer(request)
         body = await request.read_json(self.context.limits.max_body)
         rid = text_field(body, "deployedAppRid", required=True)
         query_type = text_field(body, "queryType", required=True)
@@ -92,12 +92,12 @@ class ContourRoutes:
     # Asking
 
     async def _named_job(self, request: EmulatorRequest) -> str:
-        self.context.bearer(request)
+        await self.context.bearer(request)
         return parse_handle(await request.read_json(self.context.limits.max_body))
 
     async def status(self, request: EmulatorRequest, job_id: str) -> bytes:
         """C{GET …/jobs/{jobId}/status}: how a job stands, at once, or as C{Prefer: wait=N} has it once it has ended."""
-        self.context.bearer(request)
+        await self.context.bearer(request)
         wait = preferred_wait(request, 0)
         return request.json(describe_status(await self.context.broker.wait_end(job_id, wait)))
 
@@ -109,7 +109,7 @@ class ContourRoutes:
 
     async def result(self, request: EmulatorRequest, job_id: str) -> bytes | None:
         """C{GET …/jobs/{jobId}/result}: the bytes of a result."""
-        self.context.bearer(request)
+        await self.context.bearer(request)
         return await self._send_result_of(request, job_id)
 
     async def result_by_handle(self, request: EmulatorRequest) -> bytes | None:
@@ -123,11 +123,11 @@ class ContourRoutes:
         request.setHeader("X-Job-Id", job_id)
         return await self._send(request, job, job.result)
 
-    async def _send(self, request: EmulatorRequest, job: Job, result: ResultBody) -> bytes | None:
-        if self.context.faults.draw(FaultKind.CUT_RESULT, job.runtime_id, job.submission.query_type) is not None:
+    async def _send(self, request: EmulatorRequest, job: Job, result: IResult) -> bytes | None:
+        if await self.context.faults.draw(FaultKind.CUT_RESULT, job.runtime_id, job.submission.query_type) is not None:
             request.setHeader("Content-Type", "application/octet-stream")
             request.setHeader("Content-Length", str(max(result.size, 1)))
-            request.write(result.read(0, result.size // 2))
+            request.write(await result.read(0, result.size // 2))
             request.break_off()
             await Deferred()
         return await send_result(request, result)
@@ -136,7 +136,7 @@ class ContourRoutes:
 
     async def cancel(self, request: EmulatorRequest, job_id: str) -> bytes:
         """C{DELETE …/jobs/{jobId}}: cancel a job; one that has ended stays as it is."""
-        self.context.bearer(request)
+        await self.context.bearer(request)
         await self.context.broker.cancel(job_id, _CANCELED)
         return request.no_content()
 
@@ -147,7 +147,7 @@ class ContourRoutes:
 
     async def soft_cancel(self, request: EmulatorRequest, job_id: str) -> bytes:
         """C{PUT …/jobs/{jobId}/soft-cancel}: cancel a job if no runtime has it yet."""
-        self.context.bearer(request)
+        await self.context.bearer(request)
         await self.context.broker.cancel(job_id, _CANCELED, only_queued=True)
         return request.no_content()
 
@@ -159,42 +159,34 @@ class ContourRoutes:
 
     async def schemas(self, request: EmulatorRequest) -> bytes:
         """C{GET …/schemas?rid=&branch=}: the functions of a deployed app, null before its runtime has posted any."""
-        self.context.bearer(request)
+        await self.context.bearer(request)
         rid = query_parameter(request, "rid", required=True)
         assert rid is not None
         return request.json(describe_functions(await self._runtime_of(rid, query_parameter(request, "branch"))))
 
     async def deployed_app_schemas(self, request: EmulatorRequest, rid: str, branch: str) -> bytes:
         """C{GET …/deployed-apps/{rid}/{branch}/function-schemas}: the same, by path."""
-        self.context.bearer(request)
+        await self.context.bearer(request)
         return request.json(describe_functions(await self._runtime_of(rid, branch)))
 
     async def deployed_app_status(self, request: EmulatorRequest, rid: str, branch: str) -> bytes:
         """C{GET …/deployed-apps/{rid}/{branch}/status}: whether a runtime process is there."""
-        self.context.bearer(request)
+        await self.context.bearer(request)
         return request.json(describe_deployed_app(rid, await self._runtime_of(rid, branch)))
 
 
-async def send_result(request: EmulatorRequest, result: ResultBody) -> bytes | None:
+async def send_result(request: EmulatorRequest, result: IResult) -> bytes | None:
     """
     Answer with a result, following it while it is still being posted.
 
     @return: the bytes where they are few and all there, L{None} where they have been written already.
     """
     if result.complete and result.size <= 65536:
-        return request.answer(result.as_bytes(), "application/octet-stream")
+        return request.answer(await result.read(0, result.size), "application/octet-stream")
     request.setHeader("Content-Type", "application/octet-stream")
     if result.complete:
         request.setHeader("Content-Length", str(result.size))
-    done: Deferred[bool] = Deferred()
-    reader = ResultReader(result, request, done.callback)
-    try:
-        reader.start()
-        whole = await done
-    except CancelledError:
-        reader.stopProducing()
-        raise
-    if not whole:
+    if not await result.deliver(request):
         request.break_off()
         await Deferred()
     return None

@@ -34,24 +34,24 @@ class ControlRoutes:
         app.route(f"{PREFIX}/faults", methods=["DELETE"])(self.clear_faults)
         app.route(f"{PREFIX}/faults/<id:fault_id>", methods=["DELETE"])(self.remove_fault)
 
-    def _check(self, request: EmulatorRequest) -> None:
+    async def _check(self, request: EmulatorRequest) -> None:
         if self.context.credentials.guarded:
-            self.context.admin(request)
+            await self.context.admin(request)
 
     async def reset(self, request: EmulatorRequest) -> bytes:
         """C{POST /reset}: go back to the seed; every parked party is answered."""
-        self._check(request)
+        await self._check(request)
         await self.context.reset()
         return request.no_content()
 
     async def list_faults(self, request: EmulatorRequest) -> bytes:
         """C{GET /faults}: every fault, and how often it struck."""
-        self._check(request)
-        return request.json([describe_fault(fault) for fault in self.context.faults.all()])
+        await self._check(request)
+        return request.json([describe_fault(fault) for fault in await self.context.faults.all()])
 
     async def add_fault(self, request: EmulatorRequest) -> bytes:
         """C{POST /faults}: make something go wrong."""
-        self._check(request)
+        await self._check(request)
         body = await request.read_json(self.context.limits.max_body)
         try:
             found = list(_FAULT.iter_errors(body))
@@ -65,19 +65,19 @@ class ControlRoutes:
                     {"pointer": pointer_to(each.absolute_path), "message": each.message[:300]} for each in found
                 ],
             )
-        if len(self.context.faults.all()) >= MOST_FAULTS:
+        if len(await self.context.faults.all()) >= MOST_FAULTS:
             raise errors.invalid_request(f"{MOST_FAULTS} faults are active, as many as may; clear some first.")
-        return request.json(describe_fault(self.context.faults.add(fault_plan(body))), 201)
+        return request.json(describe_fault(await self.context.faults.add(fault_plan(body))), 201)
 
     async def clear_faults(self, request: EmulatorRequest) -> bytes:
         """C{DELETE /faults}: end all of them."""
-        self._check(request)
-        self.context.faults.clear()
+        await self._check(request)
+        await self.context.faults.replace(())
         return request.no_content()
 
     async def remove_fault(self, request: EmulatorRequest, fault_id: str) -> bytes:
         """C{DELETE /faults/{faultId}}: end one of them."""
-        self._check(request)
-        if not self.context.faults.remove(fault_id):
+        await self._check(request)
+        if not await self.context.faults.remove(fault_id):
             raise errors.not_found(f"Unknown fault '{fault_id}'.", faultId=fault_id)
         return request.no_content()

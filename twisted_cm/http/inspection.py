@@ -46,7 +46,7 @@ class InspectionRoutes:
 
     async def list_jobs(self, request: EmulatorRequest) -> bytes:
         """C{GET /jobs}: the jobs that are kept, the last submitted first, a page at a time."""
-        self.context.bearer(request)
+        await self.context.bearer(request)
         wanted = JobFilter(
             query_parameter(request, "runtime"),
             query_parameter(request, "function"),
@@ -67,7 +67,7 @@ class InspectionRoutes:
         C{job} events hold a job as in C{GET /jobs}, C{runtime} events an id to
         ask about; C{reload} says that there was more than could be sent.
         """
-        self.context.bearer(request)
+        await self.context.bearer(request)
         request.setHeader("Content-Type", "text/event-stream")
         request.setHeader("Cache-Control", "no-store")
         feed = EventFeed(self.context.reactor, request)

@@ -56,7 +56,7 @@ class MultipassRoutes:
         granted = scopes or allowed or ()
         return request.json(
             {
-                "access_token": self.context.credentials.issue(client, granted),
+                "access_token": await self.context.credentials.issue(client, granted),
                 "token_type": "bearer",
                 "expires_in": client.token_lifetime,
                 "scope": " ".join(granted),
@@ -70,12 +70,12 @@ class MultipassRoutes:
         token = form.get("token")
         if not token:
             raise _oauth_error("invalid_request", "'token' is missing.")
-        self.context.credentials.revoke(client, token)
+        await self.context.credentials.revoke(client, token)
         return request.json({})
 
-    def me(self, request: EmulatorRequest) -> bytes:
+    async def me(self, request: EmulatorRequest) -> bytes:
         """C{GET /me}: whose token it is."""
-        principal = self.context.bearer(request)
+        principal = await self.context.bearer(request)
         return request.json(
             {
                 "id": principal.login,

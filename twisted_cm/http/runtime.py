@@ -19,7 +19,6 @@ from ..faults import FaultKind, describe_fault
 from ..function_schemas import InvalidSchemas, parse_function_schemas
 from ..jobs import Job, JobSource, JSONValue, Submission
 from ..registry import FunctionSchema, Runtime
-from ..results import ResultBody
 from . import errors
 from .context import Context, flag_field, preferred_wait, text_field
 from .site import BodyLost, EmulatorRequest
@@ -83,7 +82,7 @@ class RuntimeRoutes:
     async def open_session(self, request: EmulatorRequest) -> bytes:
         """C{POST /runtimes}: open a session, or reset one."""
         if self.context.credentials.guarded:
-            self.context.admin(request)
+            await self.context.admin(request)
         body = await request.read_json(self.context.limits.max_body)
         runtime_id = text_field(body, "runtimeId", required=True)
         assert runtime_id is not None
@@ -116,31 +115,35 @@ class RuntimeRoutes:
 
     async def list_runtimes(self, request: EmulatorRequest) -> bytes:
         """C{GET /runtimes}: every runtime."""
-        self.context.bearer(request)
+        await self.context.bearer(request)
         snapshots = await self.context.broker.snapshots()
-        return request.json([self._describe(request, snapshot) for snapshot in snapshots])
+        return request.json([await self._describe(request, snapshot) for snapshot in snapshots])
 
     async def show_runtime(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """C{GET /runtimes/{runtimeId}}: one runtime with its queue, bindings and schemas."""
-        self.context.bearer(request)
+        await self.context.bearer(request)
         snapshot = await self.context.broker.snapshot(runtime_id)
         return request.json(
-            {**self._describe(request, snapshot), "schemas": describe_schemas(snapshot.runtime.schemas)}
+            {**await self._describe(request, snapshot), "schemas": describe_schemas(snapshot.runtime.schemas)}
         )
 
     async def delete_runtime(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """C{DELETE /runtimes/{runtimeId}}: remove it and end its jobs."""
-        self.context.admin(request)
+        await self.context.admin(request)
         await self.context.broker.delete_runtime(runtime_id)
         return request.no_content()
 
-    def _describe(self, request: EmulatorRequest, snapshot: RuntimeSnapshot) -> JSONValue:
+    async def _describe(self, request: EmulatorRequest, snapshot: RuntimeSnapshot) -> JSONValue:
+        runtime = snapshot.runtime
+        faults = [
+            each for each in await self.context.faults.all() if each.plan.runtime_id in (None, runtime.runtime_id)
+        ]
         return {
-            **self._describe_runtime(request, snapshot.runtime),
+            **self._describe_runtime(request, runtime),
             "queued_jobs": snapshot.queued,
             "running_jobs": snapshot.running,
             "parked_polls": snapshot.parked_polls,
-            "faults": [describe_fault(fault) for fault in self.context.faults.of(snapshot.runtime.runtime_id)],
+            "faults": [describe_fault(each) for each in faults if each.plan.runtime_id in (None, runtime.runtime_id)],
             "bindings": [
                 {
                     "deployed_app_rid": binding.deployed_app_rid,
@@ -168,7 +171,7 @@ class RuntimeRoutes:
         """C{GET /job}: park until there is a job."""
         await self.context.module(request, runtime_id)
         faults, broker = self.context.faults, self.context.broker
-        refusing = faults.draw(FaultKind.POLL_ERROR, runtime_id)
+        refusing = await faults.draw(FaultKind.POLL_ERROR, runtime_id)
         if refusing is not None:
             raise errors.injected(refusing.status or 500)
         wait = preferred_wait(request, self.context.limits.poll_timeout)
@@ -176,10 +179,10 @@ class RuntimeRoutes:
         if job is None:
             return request.no_content()
         job_id, attempt, function = job.job_id, job.attempts, job.submission.query_type
-        if faults.draw(FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
+        if await faults.draw(FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
             await broker.deliver_again(job_id)
         try:
-            await self.context.pause(faults.draw(FaultKind.DELAY_DISPATCH, runtime_id, function))
+            await self.context.pause(await faults.draw(FaultKind.DELAY_DISPATCH, runtime_id, function))
         except CancelledError:
             await broker.give_back(job_id, attempt)
             raise
@@ -230,11 +233,11 @@ class RuntimeRoutes:
         await self.context.module(request, runtime_id)
         broker = self.context.broker
         job = await broker.open_result(runtime_id, job_id)
-        delaying = self.context.faults.draw(FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
+        delaying = await self.context.faults.draw(FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
         await self.context.pause(delaying)
         streamed = request.body.length is None
         request.take_your_time()
-        body = ResultBody(request.header("Content-Type"), streamed)
+        body = broker.new_result(request.header("Content-Type"))
         begun = streamed and await broker.begin_result(job_id, body)
         try:
             await request.body.pipe(body, self.context.limits.max_body)
@@ -258,7 +261,7 @@ class RuntimeRoutes:
             await self.context.module(request, runtime_id)
             submitter = ""
         else:
-            submitter = self.context.bearer(request).login
+            submitter = (await self.context.bearer(request)).login
         body = await request.read_json(self.context.limits.max_body)
         query_type = text_field(body, "queryType", required=True)
         assert query_type is not None
@@ -268,18 +271,18 @@ class RuntimeRoutes:
             query_type, query, JobSource.RUNTIME_DIRECT, submitter=submitter, size=request.body.received
         )
         job = await self.context.submit(runtime_id, submission)
-        return request.json(describe_job(job), 201)
+        return request.json(await describe_job(job), 201)
 
     async def show_job(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:
         """C{GET /runtimes/{runtimeId}/jobs/{jobId}}: a job, its runtime and the runtime's schemas."""
         runtime = await self.context.broker.runtime(runtime_id)
         if self.context.credentials.guarded and not self.context.holds(request, runtime):
-            self.context.bearer(request)
+            await self.context.bearer(request)
         job = await self.context.broker.open_result(runtime_id, job_id)
         return request.json(
             {
                 "runtime": self._describe_runtime(request, runtime),
-                "job": describe_job(job),
+                "job": await describe_job(job),
                 "schemas": describe_schemas(runtime.schemas),
             }
         )
@@ -291,14 +294,14 @@ def _broken(error: Exception) -> str:
     return "The runtime's connection was lost while it streamed the result."
 
 
-def describe_job(job: Job) -> JSONValue:
+async def describe_job(job: Job) -> JSONValue:
     """
     @return: a job as inspection shows it (contract section 1).
     """
     text: str | None = None
     answer: dict[str, JSONValue] = {}
     if job.result is not None and job.result.complete:
-        content = job.result.as_bytes()
+        content = await job.result.read(0, job.result.size)
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError:
