@@ -137,14 +137,21 @@ def raw_caller(harness: Harness, scheme: str = "http") -> socket.socket:
     )
 
 
-def raw_stream(harness: Harness, job_id: str, chunk: str, scheme: str = "http") -> socket.socket:
-    """A runtime that has begun to stream a result, and has posted one chunk."""
+def raw_stream_head(harness: Harness, job_id: str, scheme: str = "http") -> socket.socket:
+    """A runtime that is about to stream a result."""
     return raw(
         harness,
         f"POST {RUNTIMES}/one/results/{job_id} HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: token-one\r\n"
-        f"Transfer-Encoding: chunked\r\n\r\n{len(chunk):x}\r\n{chunk}\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n",
         scheme,
     )
+
+
+def raw_stream(harness: Harness, job_id: str, chunk: str, scheme: str = "http") -> socket.socket:
+    """A runtime that has begun to stream a result, and has posted one chunk."""
+    post = raw_stream_head(harness, job_id, scheme)
+    post.sendall(f"{len(chunk):x}\r\n{chunk}\r\n".encode())
+    return post
 
 
 async def receive_until(client: socket.socket, end: bytes | None) -> bytes:

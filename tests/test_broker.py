@@ -257,6 +257,22 @@ def test_a_late_result_counts_while_the_job_is_not_finished(clock: Clock) -> Non
     assert running.state is JobState.SUCCEEDED
 
 
+def test_a_lease_is_renewed_by_what_is_written_and_not_by_who_looks(clock: Clock) -> None:
+    broker = limited(clock, lease=10, max_attempts=1)
+    job = now(broker.enqueue("r", submission()))
+    now(broker.poll("r", 0))
+    now(broker.open_result("r", job.job_id))
+    result = broker.new_result(job.job_id, None)
+    for _ in range(3):
+        clock.advance(9)
+        result.write(b"x")
+    clock.advance(9)
+    now(broker.job(job.job_id))
+    assert job.state is JobState.RUNNING
+    clock.advance(1)
+    assert job.state is JobState.FAILED
+
+
 def test_a_stream_has_no_lease(clock: Clock) -> None:
     broker = limited(clock, lease=10)
     job = now(broker.enqueue("r", submission()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
+import weakref
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from conftest import (
     pause,
     raw_caller,
     raw_stream,
+    raw_stream_head,
     receive_until,
     serve_one,
 )
@@ -327,6 +330,45 @@ async def test_a_runtime_that_dies_mid_stream_breaks_the_answer(harness: Harness
     caller.close()
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_stream_begins_with_its_first_byte() -> None:
+    hasty = make_harness(limits=Limits(poll_timeout=30, sync_timeout=0.2))
+    try:
+        caller = hasty.execute()
+        job_id = await take(hasty)
+        post = raw_stream_head(hasty, job_id)
+        # Nothing has been streamed, so the caller's time passes.
+        status, answer, _ = await caller
+        assert (status, answer["error"]) == (504, "job_timeout")
+        before = len(hasty.service._sites[0].channels)
+        post.close()
+        await hasty.until(lambda: len(hasty.service._sites[0].channels) < before)
+        assert (await hasty.app("GET", f"/jobs/{job_id}/status"))[1]["type"] == "running"
+        empty = raw_stream_head(hasty, job_id)
+        empty.sendall(b"0\r\n\r\n")
+        assert b" 204 " in await receive_until(empty, b"\r\n\r\n")
+        assert (await hasty.app("GET", f"/jobs/{job_id}/result"))[:2] == (200, b"")
+        empty.close()
+    finally:
+        await hasty.pool.closeCachedConnections()
+        await hasty.service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_runtime_dies_mid_stream_when_its_job_is_gone(harness: Harness) -> None:
+    caller = raw_caller(harness)
+    job_id = await take(harness)
+    post = raw_stream(harness, job_id, "first")
+    received = await receive_until(caller, b"first\r\n")
+    assert (await harness.call("POST", "/_emulate/foundry/compute-modules/reset"))[0] == 204
+    received += await receive_until(caller, None)
+    assert not received.endswith(b"0\r\n\r\n")
+    post.close()
+    caller.close()
+    # Whatever fails in the emulator meanwhile fails the test.
+    await harness.until(lambda: len(harness.service._sites[0].channels) <= 1)
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
 async def test_a_caller_that_goes_away_mid_stream_does_not_stop_the_post(harness: Harness, scheme: str) -> None:
@@ -375,8 +417,9 @@ async def test_a_large_result_is_kept_in_a_file_and_removed_with_its_job(
     real = tempfile.TemporaryFile
 
     def temporary_file(*arguments: Any, **options: Any) -> Any:
-        made.append(real(*arguments, **options))
-        return made[-1]
+        file = real(*arguments, **options)
+        made.append(weakref.ref(file))
+        return file
 
     monkeypatch.setattr(tempfile, "TemporaryFile", temporary_file)
     small, large = await submit(harness), await submit(harness)
@@ -387,6 +430,9 @@ async def test_a_large_result_is_kept_in_a_file_and_removed_with_its_job(
     assert len(made) == 1
     assert (await harness.app("GET", f"/jobs/{large['id']}/result"))[1] == content
     assert len((await harness.app("GET", f"/jobs/{small['id']}/result"))[1]) == 1024 * 1024
+    await harness.broker.delete_runtime("one")
+    gc.collect()
+    assert made[0]() is None
 
 
 @pytest_twisted.ensureDeferred

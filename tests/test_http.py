@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import resource
 import time
+from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -13,6 +19,7 @@ from conftest import (
     CONTOUR,
     RUNTIMES,
     Harness,
+    Server,
     make_harness,
     pause,
     raw,
@@ -23,6 +30,7 @@ from conftest import (
     serve_one,
 )
 from twisted.internet.defer import gatherResults
+from twisted.internet.threads import deferToThread
 
 from twisted_cm.http.context import Limits
 from twisted_cm.service import CannotStart
@@ -182,9 +190,10 @@ async def test_a_delivered_envelope_stays_delivered_when_the_poller_closes(harne
     assert (await caller)[1] == b"ok"
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
-async def test_a_caller_that_disconnects_while_its_job_is_queued_cancels_it(harness: Harness) -> None:
-    caller = raw_caller(harness)
+async def test_a_caller_that_disconnects_while_its_job_is_queued_cancels_it(harness: Harness, scheme: str) -> None:
+    caller = await deferToThread(raw_caller, harness, scheme)
     work = harness.broker._work["one"]
     await harness.until(lambda: work.queued)
     caller.close()
@@ -280,6 +289,42 @@ async def test_a_body_over_the_limit_is_refused() -> None:
     finally:
         await small.pool.closeCachedConnections()
         await small.service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_asked_next_on_a_connection_meets_the_new_session(harness: Harness) -> None:
+    """The second of two pipelined requests is routed in the moment that the first is answered."""
+    poll = f"GET {RUNTIMES}/one/job HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: token-one\r\n\r\n"
+    client = raw(harness, poll + poll)
+    await harness.until(lambda: harness.broker._work["one"].polls)
+    assert (await harness.call("POST", RUNTIMES, {"runtimeId": "one"}))[0] == 200
+    received = await receive_until(client, b"}}")
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"204", b"401"]
+    client.close()
+
+
+def test_a_result_that_cannot_be_kept_is_said_and_may_be_posted_again(tmp_path: Path, state_dir: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * 1024 * 1024, limit[1]))
+    try:
+        server = Server(tmp_path, state_dir)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    try:
+        base = f"{server.urls['http']}{RUNTIMES}/one"
+        token = {"Module-Auth-Token": "token-one"}
+        with urlopen(Request(f"{base}/jobs", b'{"queryType": "f"}', token)) as answer:
+            job_id = json.load(answer)["job_id"]
+        with urlopen(Request(f"{base}/job", headers=token)) as answer:
+            assert job_id in answer.read().decode()
+        with pytest.raises(HTTPError) as refused:
+            urlopen(Request(f"{base}/results/{job_id}", b"x" * 3_000_000, token))
+        assert refused.value.code == 503
+        assert "cannot be kept: File too large" in json.load(refused.value)["error_description"]
+        with urlopen(Request(f"{base}/results/{job_id}", b"small", token)) as answer:
+            assert answer.status == 204
+    finally:
+        server.stop()
 
 
 @pytest_twisted.ensureDeferred

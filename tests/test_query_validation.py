@@ -45,10 +45,14 @@ CASES: list[tuple[Any, list[Any], list[Any]]] = [
     ({"type": "byte"}, [-128, 127], [128, 1.5, True]),
     ({"type": "short"}, [32767], [32768]),
     (INTEGER, [2**31 - 1, 1.0], [2**31, "1", None, True]),
-    ({"type": "long"}, [2**63 - 1, "9223372036854775807"], [2**63, "x"]),
+    (
+        {"type": "long"},
+        [2**63 - 1, "9223372036854775807", "-9223372036854775808"],
+        [2**63, "x", "9223372036854775808", "1\n", "\u0661"],
+    ),
     ({"type": "float"}, [1, 1.5, "NaN"], ["1.5", None]),
     ({"type": "double"}, [1e300, "-Infinity"], ["inf"]),
-    ({"type": "decimal"}, ["1.50", "-.5e-3", 2], ["", "1,5"]),
+    ({"type": "decimal"}, ["1.50", "-.5e-3", 2], ["", "1,5", "1\n"]),
     (STRING, ["", "x"], [1, None]),
     ({"type": "binary"}, ["AA=="], [1]),
     ({"type": "date"}, ["2026-02-28"], ["2026-02-30", 1]),
@@ -103,6 +107,21 @@ def test_a_reference_never_leaves_the_schema(target: str) -> None:
         query_violations(schema, {"a": 1})
 
 
+@pytest.mark.parametrize(
+    ("schema", "query"),
+    [
+        ({"multipleOf": 0.1}, 10**400),
+        ({"$ref": "#/required/0", "required": ["a"]}, {"a": 1}),
+        ({"$ref": "#/required/x", "required": ["a"]}, {"a": 1}),
+        ({"items": {"$ref": "#/enum/0"}, "enum": [[3]]}, [3]),
+    ],
+)
+def test_a_schema_that_cannot_be_applied_is_said(schema: Any, query: Any) -> None:
+    (posted,) = parse_function_schemas({"f": {"type": ["object", "array", "number"], **schema}})
+    with pytest.raises(UncheckableQuery):
+        query_violations(posted, query)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -120,6 +139,32 @@ def test_any_schema_and_query_are_checked_or_refused(data_type: Any, query: Any)
         return
     for each in query_violations(schema, {"x": query}):
         assert each.message
+
+
+KEYWORDS = (
+    "type",
+    "$ref",
+    "items",
+    "enum",
+    "required",
+    "properties",
+    "multipleOf",
+    "pattern",
+    "$defs",
+    "anyOf",
+    "$schema",
+)
+POINTERS = st.sampled_from(["#", "#/required/0", "#/enum/0", "#/properties/a", "#/$defs/a", "a"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYWORDS), JSON | POINTERS, max_size=4), JSON)
+def test_any_json_schema_and_query_are_checked_or_refused(entry: Any, query: Any) -> None:
+    try:
+        (schema,) = parse_function_schemas([{"functionName": "f", "schema": entry}])
+        assert isinstance(query_violations(schema, query), list)
+    except (InvalidSchemas, UncheckableQuery) as error:
+        assert str(error)
 
 
 @pytest_twisted.ensureDeferred

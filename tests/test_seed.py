@@ -114,6 +114,12 @@ def test_what_cannot_be_understood_of_foundrys_form_is_an_issue() -> None:
     assert other.issues == ("CANNOT_PARSE_INPUTS", "CANNOT_PARSE_OUTPUT")
 
 
+def test_a_dialect_must_be_named_by_a_string() -> None:
+    with pytest.raises(InvalidSchemas) as refused:
+        parse_function_schemas({"f": {"$schema": 5, "type": "object"}})
+    assert [each.pointer for each in refused.value.violations] == ["/f/$schema"]
+
+
 def test_a_name_twice_with_different_schemas_is_refused() -> None:
     with pytest.raises(InvalidSchemas) as caught:
         parse_function_schemas([{"name": "f", "schema": NUMBER}, {"name": "f", "schema": {"type": "string"}}])

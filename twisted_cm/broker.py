@@ -263,9 +263,10 @@ class IBroker(Interface):
         also if it is another runtime's.  Its lease begins anew.
         """
 
-    def new_result(content_type: str | None) -> IResult:
+    def new_result(job_id: str, content_type: str | None) -> IResult:
         """
-        Where the bytes of a result are to be written.  It belongs to no job until it has begun or is complete.
+        Where the bytes of a result are to be written.  It is not the job's
+        until it has begun or is complete, but each write renews the job's lease.
         """
 
     def begin_result(job_id: str, body: IResult) -> Deferred[bool]:
@@ -445,20 +446,28 @@ class MemoryBroker:
         self._module_tokens[fingerprint(runtime.module_auth_token)] = runtime.runtime_id
         self._tell(runtime.runtime_id)
 
-    def _dismiss(self, runtime_id: str, reason: str) -> None:
-        """End everything that hangs on a runtime: its jobs, its token, its parked polls."""
+    def _dismiss(self, runtime_id: str, reason: str) -> Callable[[], None]:
+        """
+        Forget everything that hangs on a runtime: its jobs, its token, its parked polls.
+
+        @return: answers whoever waited for it, which may ask for more at once:
+            to be called when everything else is as it shall be.
+        """
         runtime = self.registry.runtimes[runtime_id]
         self._module_tokens.pop(fingerprint(runtime.module_auth_token), None)
         work = self._work.pop(runtime_id)
-        ended = [*work.queued.values(), *work.held.values(), *work.running.values()]
         for job_id in work.job_ids:
             del self._jobs[job_id]
             if job_id in self._finished:
                 self._finished_bytes -= self._finished.pop(job_id).size
-        for job in ended:
-            self._end(job, JobState.FAILED, reason)
-        _fire_all(work.polls, None)
-        self._tell(runtime_id)
+
+        def answer() -> None:
+            for job in (*work.queued.values(), *work.held.values(), *work.running.values()):
+                self._end(job, JobState.FAILED, reason)
+            _fire_all(work.polls, None)
+            self._tell(runtime_id)
+
+        return answer
 
     def _runtime(self, runtime_id: str) -> Runtime:
         try:
@@ -501,8 +510,9 @@ class MemoryBroker:
         """See L{IBroker.open_session}."""
         self._refuse_when_stopped()
         runtime_id = request.runtime_id
+        answer = None
         if runtime_id in self._work:
-            self._dismiss(runtime_id, "The session of the job's compute-module runtime was reset.")
+            answer = self._dismiss(runtime_id, "The session of the job's compute-module runtime was reset.")
         if not request.keep_bindings:
             self.registry.unbind(runtime_id)
         runtime = Runtime(runtime_id, new_module_auth_token())
@@ -518,36 +528,41 @@ class MemoryBroker:
                 )
             )
         self._log.info("runtime {runtime_id}: session opened", runtime_id=runtime_id)
+        if answer is not None:
+            answer()
         return runtime
 
     @_deferred
     def delete_runtime(self, runtime_id: str) -> None:
         """See L{IBroker.delete_runtime}."""
-        self._dismiss(self._runtime(runtime_id).runtime_id, "The job's compute-module runtime was deleted.")
+        answer = self._dismiss(self._runtime(runtime_id).runtime_id, "The job's compute-module runtime was deleted.")
         self.registry.remove(runtime_id)
         self._log.info("runtime {runtime_id}: deleted", runtime_id=runtime_id)
+        answer()
 
     @_deferred
     def reset(self, registry: Registry) -> None:
         """See L{IBroker.reset}."""
         self._refuse_when_stopped()
-        for runtime_id in list(self._work):
-            self._dismiss(runtime_id, "The emulator was reset.")
+        answers = [self._dismiss(runtime_id, "The emulator was reset.") for runtime_id in list(self._work)]
         self.registry = registry
         for runtime in registry.runtimes.values():
             self._admit(runtime)
         self._log.info("reset to the seed: {count} runtimes", count=len(registry.runtimes))
+        for answer in answers:
+            answer()
 
     @_deferred
     def reseed(self, former: Registry, registry: Registry) -> None:
         """See L{IBroker.reseed}."""
         self._refuse_when_stopped()
+        answers = []
         for runtime_id, runtime in former.runtimes.items():
             kept = registry.runtimes.get(runtime_id)
             if kept is not None and kept.module_auth_token == runtime.module_auth_token:
                 continue
             if runtime_id in self._work:
-                self._dismiss(runtime_id, "The job's compute-module runtime is no longer in the seed.")
+                answers.append(self._dismiss(runtime_id, "The job's compute-module runtime is no longer in the seed."))
                 self.registry.remove(runtime_id)
         added = set()
         for runtime_id, runtime in registry.runtimes.items():
@@ -563,6 +578,8 @@ class MemoryBroker:
             if binding not in before or binding.runtime_id in added:
                 self.registry.bind(binding)
         self._log.info("seed reloaded: {count} runtimes", count=len(registry.runtimes))
+        for answer in answers:
+            answer()
 
     @_deferred
     def resolve(self, deployed_app_rid: str, branch: str | None) -> Binding:
@@ -747,9 +764,15 @@ class MemoryBroker:
             self._renew_lease(job)
         return job
 
-    def new_result(self, content_type: str | None) -> IResult:
+    def new_result(self, job_id: str, content_type: str | None) -> IResult:
         """See L{IBroker.new_result}."""
-        return ResultBody(content_type)
+
+        def written() -> None:
+            lease = self._leases.get(job_id)
+            if lease is not None and self.limits.lease is not None:
+                lease.reset(self.limits.lease)
+
+        return ResultBody(content_type, written)
 
     @_deferred
     def begin_result(self, job_id: str, body: IResult) -> bool:
@@ -817,13 +840,13 @@ class MemoryBroker:
             runtime_id=job.runtime_id,
             reason=f": {reason}" if reason else "",
         )
-        _fire_all(self._result_waits.get(job.job_id), job)
-        _fire_all(self._end_waits.get(job.job_id), job)
         if job.job_id in self._jobs:
             self._finished[job.job_id] = job
             self._finished_bytes += job.size
             self._forget()
         self._tell(job.runtime_id, job)
+        _fire_all(self._result_waits.get(job.job_id), job)
+        _fire_all(self._end_waits.get(job.job_id), job)
         return True
 
     def _forget(self) -> None:

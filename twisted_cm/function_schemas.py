@@ -136,6 +136,8 @@ def _check(entry: _Entry) -> FunctionSchema | Violation:
         if not _understood(_OUTPUT, schema.get("output")):
             issues.append(CANNOT_PARSE_OUTPUT)
         return FunctionSchema(entry.name, schema, tuple(issues))
+    if not isinstance(schema.get("$schema", ""), str):
+        return Violation(entry.schema_pointer + "/$schema", "must be a string")
     try:
         validator_for(schema, default=Draft202012Validator).check_schema(schema)
     except SchemaError as error:

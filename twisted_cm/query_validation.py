@@ -39,7 +39,7 @@ def query_violations(schema: FunctionSchema, query: JSONValue) -> list[Violation
         wanted = _query_schema(schema)
         # An empty registry: a reference never leaves the schema, let alone this machine.
         kind = validator_for(wanted, default=Draft202012Validator)
-        validator = kind(wanted, registry=Registry(), format_checker=FormatChecker(["date"]))
+        validator = kind(wanted, registry=Registry(), format_checker=_FORMATS)
         for error in validator.iter_errors(query):
             violations.append(Violation(pointer_to(error.absolute_path), error.message[:300]))
             if len(violations) == MOST_VIOLATIONS:
@@ -48,6 +48,9 @@ def query_violations(schema: FunctionSchema, query: JSONValue) -> list[Violation
         raise UncheckableQuery(f"a reference in it leads nowhere: {error.ref}") from None
     except RecursionError:
         raise UncheckableQuery("it or the query is nested too deeply") from None
+    except Exception as error:
+        # What a reference in it leads to need not be a schema, and a number may be too large to divide.
+        raise UncheckableQuery(f"{type(error).__name__}: {error}"[:300]) from None
     return violations
 
 
@@ -93,18 +96,28 @@ def _custom(data_type: JSONValue) -> JSONValue:
 
 _NUMBER: JSONValue = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
 
+#: What a schema's C{format} is held to; the second is for a long that is written as a string.
+_FORMATS = FormatChecker(["date"])
+
+
+@_FORMATS.checks("long", raises=ValueError)
+def _is_long(value: object) -> bool:
+    return not isinstance(value, str) or (len(value) <= 20 and -(2**63) <= int(value) < 2**63)
+
+
+_DECIMAL = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z"
+
+
 #: How Foundry writes a value of each data type in JSON.
 _VALUES: dict[str, Callable[[JSONValue], JSONValue]] = {
     "boolean": lambda _: {"type": "boolean"},
     "byte": lambda _: _whole(8),
     "short": lambda _: _whole(16),
     "integer": lambda _: _whole(32),
-    "long": lambda _: {"anyOf": [_whole(64), {"type": "string", "pattern": r"^-?\d{1,19}$"}]},
+    "long": lambda _: {"anyOf": [_whole(64), {"type": "string", "pattern": r"^-?[0-9]+\Z", "format": "long"}]},
     "float": lambda _: _NUMBER,
     "double": lambda _: _NUMBER,
-    "decimal": lambda _: {
-        "anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"}]
-    },
+    "decimal": lambda _: {"anyOf": [{"type": "number"}, {"type": "string", "pattern": _DECIMAL}]},
     "string": lambda _: {"type": "string"},
     "binary": lambda _: {"type": "string"},
     "date": lambda _: {"type": "string", "format": "date"},

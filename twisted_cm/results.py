@@ -70,14 +70,19 @@ class ResultBody:
         "_paused",
         "_producer",
         "_readers",
+        "_written",
         "aborted",
         "complete",
         "content_type",
         "size",
     )
 
-    def __init__(self, content_type: str | None = None) -> None:
+    def __init__(self, content_type: str | None = None, written: Callable[[], None] = lambda: None) -> None:
+        """
+        @param written: called after each write.
+        """
         self.content_type = content_type
+        self._written = written
         self.size = 0
         self.complete = False
         self.aborted = False
@@ -88,7 +93,11 @@ class ResultBody:
         self._paused = False
 
     def write(self, data: bytes) -> None:
-        """Append bytes and pass them on to whoever reads along.  What comes after L{abort} is dropped."""
+        """
+        Append bytes and pass them on to whoever reads along.  What comes after L{abort} is dropped.
+
+        @raise OSError: the temporary file cannot be written.
+        """
         if self.aborted:
             return
         if self._file is not None:
@@ -106,6 +115,7 @@ class ResultBody:
                 self._data = bytearray(self._data)
             self._data += data
         self.size += len(data)
+        self._written()
         for reader in list(self._readers):
             reader.notify()
         self.balance()

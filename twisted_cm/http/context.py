@@ -25,7 +25,7 @@ from .site import EmulatorRequest
 #: The longest poll that a request may ask for, in seconds.
 LONGEST_POLL = 60.0
 
-_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
+_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
 
 @frozen

@@ -70,7 +70,7 @@ class ContourRoutes:
         submission = Submission(query_type, query, source, rid, binding.branch, principal.login, request.body.received)
         return await self.context.submit(binding.runtime_id, submission)
 
-    async def execute(self, request: EmulatorRequest) -> bytes | None:
+    async def execute(self, request: EmulatorRequest) -> None:
         """C{POST …/jobs/execute}: park until the result, then answer with its bytes."""
         job = await self._enqueue(request, JobSource.CONTOUR_SYNC)
         request.setHeader("X-Job-Id", job.job_id)
@@ -83,7 +83,7 @@ class ContourRoutes:
             raise errors.job_failed(job.job_id, job.error_message)
         if job.result is None:
             raise errors.job_timeout(job.job_id)
-        return await self._send(request, job, job.result)
+        await self._send(request, job, job.result)
 
     async def submit(self, request: EmulatorRequest) -> bytes:
         """C{POST …/deployed-apps/jobs}: queue a job and answer with its handle."""
@@ -107,30 +107,35 @@ class ContourRoutes:
         wait = preferred_wait(request, self.context.limits.poll_timeout)
         return request.json(describe_foundry_status(await self.context.broker.wait_end(job_id, wait)))
 
-    async def result(self, request: EmulatorRequest, job_id: str) -> bytes | None:
+    async def result(self, request: EmulatorRequest, job_id: str) -> None:
         """C{GET …/jobs/{jobId}/result}: the bytes of a result."""
         await self.context.bearer(request)
-        return await self._send_result_of(request, job_id)
+        await self._send_result_of(request, job_id)
 
-    async def result_by_handle(self, request: EmulatorRequest) -> bytes | None:
+    async def result_by_handle(self, request: EmulatorRequest) -> None:
         """C{PUT …/jobs/result/v2} and C{v3}: the bytes of a result."""
-        return await self._send_result_of(request, await self._named_job(request))
+        await self._send_result_of(request, await self._named_job(request))
 
-    async def _send_result_of(self, request: EmulatorRequest, job_id: str) -> bytes | None:
+    async def _send_result_of(self, request: EmulatorRequest, job_id: str) -> None:
         job = await self.context.broker.job(job_id)
         if job.state is not JobState.SUCCEEDED or job.result is None:
             raise errors.job_not_ready(job_id)
         request.setHeader("X-Job-Id", job_id)
-        return await self._send(request, job, job.result)
+        await self._send(request, job, job.result)
 
-    async def _send(self, request: EmulatorRequest, job: Job, result: IResult) -> bytes | None:
+    async def _send(self, request: EmulatorRequest, job: Job, result: IResult) -> None:
         if await self.context.faults.draw(FaultKind.CUT_RESULT, job.runtime_id, job.submission.query_type) is not None:
             request.setHeader("Content-Type", "application/octet-stream")
             request.setHeader("Content-Length", str(max(result.size, 1)))
             request.write(await result.read(0, result.size // 2))
             request.break_off()
             await Deferred()
-        return await send_result(request, result)
+        if not await send_result(request, result):
+            if request.startedWriting:
+                request.break_off()
+                await Deferred()
+            job = await self.context.broker.job(job.job_id)
+            raise errors.job_failed(job.job_id, job.error_message)
 
     # Canceling
 
@@ -175,21 +180,19 @@ class ContourRoutes:
         return request.json(describe_deployed_app(rid, await self._runtime_of(rid, branch)))
 
 
-async def send_result(request: EmulatorRequest, result: IResult) -> bytes | None:
+async def send_result(request: EmulatorRequest, result: IResult) -> bool:
     """
     Answer with a result, following it while it is still being posted.
 
-    @return: the bytes where they are few and all there, L{None} where they have been written already.
+    @return: whether it is whole.
     """
-    if result.complete and result.size <= 65536:
-        return request.answer(await result.read(0, result.size), "application/octet-stream")
     request.setHeader("Content-Type", "application/octet-stream")
     if result.complete:
         request.setHeader("Content-Length", str(result.size))
-    if not await result.deliver(request):
-        request.break_off()
-        await Deferred()
-    return None
+    if result.complete and result.size <= 65536:
+        request.write(await result.read(0, result.size))
+        return True
+    return await result.deliver(request)
 
 
 def parse_handle(body: JSONValue) -> str:

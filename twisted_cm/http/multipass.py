@@ -7,6 +7,7 @@ and C{@osdk/oauth}.
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
@@ -26,6 +27,9 @@ _FORM = "application/x-www-form-urlencoded"
 _MOST_FORM_BYTES = 64 * 1024
 _MOST_FIELDS = 32
 
+#: RFC 6749, section 3.3.
+_SCOPE = re.compile(r"[!#-\[\]-~]+")
+
 
 @frozen
 class MultipassRoutes:
@@ -42,6 +46,7 @@ class MultipassRoutes:
     async def token(self, request: EmulatorRequest) -> bytes:
         """C{POST /oauth2/token}: a bearer token for a client id and its secret (RFC 6749, section 4.4)."""
         request.setHeader("Cache-Control", "no-store")
+        request.setHeader("Pragma", "no-cache")
         form = await _read_form(request)
         grant_type = form.get("grant_type")
         if not grant_type:
@@ -49,7 +54,9 @@ class MultipassRoutes:
         client = self._client(request, form)
         if grant_type != "client_credentials":
             raise _oauth_error("unsupported_grant_type", "The one grant type is 'client_credentials'.")
-        scopes = tuple(form.get("scope", "").split())
+        scopes = tuple(form.get("scope", "").split(" ")) if form.get("scope") else ()
+        if not all(map(_SCOPE.fullmatch, scopes)):
+            raise _oauth_error("invalid_scope", "A scope has a character that none may have, or is empty.")
         allowed = client.scopes
         if allowed is not None and not set(scopes) <= set(allowed):
             raise _oauth_error("invalid_scope", "The client may not have every scope that it asks for.")
@@ -93,6 +100,8 @@ class MultipassRoutes:
             if "client_secret" in form:
                 raise _oauth_error("invalid_request", "Client credentials are in the form and in the header.")
             user, password = _basic(header)
+            if form.get("client_id", user) not in (user, unquote_plus(user)):
+                raise _oauth_error("invalid_request", "The client ids in the form and in the header are different.")
             # They should be form-encoded in the header, and some clients do not.
             candidates = [(unquote_plus(user), unquote_plus(password)), (user, password)]
         else:

@@ -7,6 +7,7 @@ Who calls them is a compute-module SDK, or a person with curl.
 from __future__ import annotations
 
 from base64 import b64encode
+from contextlib import suppress
 from urllib.parse import quote
 
 from attrs import asdict, frozen
@@ -14,7 +15,7 @@ from klein import Klein
 from twisted.internet.defer import CancelledError
 
 from .. import __version__
-from ..broker import RuntimeSnapshot, SessionRequest
+from ..broker import RuntimeSnapshot, SessionRequest, UnknownJob
 from ..faults import FaultKind, describe_fault
 from ..function_schemas import InvalidSchemas, parse_function_schemas
 from ..jobs import Job, JobSource, JSONValue, Submission
@@ -228,22 +229,27 @@ class RuntimeRoutes:
 
         A result of known length counts once it is there whole, since an SDK
         posts it again if the connection breaks.  A chunked one is passed on as it
-        arrives, so if it breaks off the job has failed.
+        arrives, so if it breaks off after its first byte the job has failed.
         """
         await self.context.module(request, runtime_id)
         broker = self.context.broker
         job = await broker.open_result(runtime_id, job_id)
         delaying = await self.context.faults.draw(FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
         await self.context.pause(delaying)
-        streamed = request.body.length is None
         request.take_your_time()
-        body = broker.new_result(request.header("Content-Type"))
-        begun = streamed and await broker.begin_result(job_id, body)
+        body = broker.new_result(job_id, request.header("Content-Type"))
+        begun = False
         try:
+            if request.body.length is None:
+                await request.body.begun()
+                begun = await broker.begin_result(job_id, body)
             await request.body.pipe(body, self.context.limits.max_body)
-        except (BodyLost, CancelledError, errors.ApiError) as error:
+        except (BodyLost, CancelledError, OSError, errors.ApiError) as error:
             if begun:
-                await broker.fail_job(job_id, _broken(error))
+                with suppress(UnknownJob):
+                    await broker.fail_job(job_id, _broken(error))
+            if isinstance(error, OSError):
+                raise errors.unavailable(f"The result cannot be kept: {error.strerror}.") from None
             raise
         await broker.complete(job_id, body)
         return request.no_content()
@@ -278,7 +284,9 @@ class RuntimeRoutes:
         runtime = await self.context.broker.runtime(runtime_id)
         if self.context.credentials.guarded and not self.context.holds(request, runtime):
             await self.context.bearer(request)
-        job = await self.context.broker.open_result(runtime_id, job_id)
+        job = await self.context.broker.job(job_id)
+        if job.runtime_id != runtime_id:
+            raise UnknownJob(job_id)
         return request.json(
             {
                 "runtime": self._describe_runtime(request, runtime),
@@ -291,6 +299,8 @@ class RuntimeRoutes:
 def _broken(error: Exception) -> str:
     if isinstance(error, errors.ApiError):
         return f"The result stream was refused: {error.description}"
+    if isinstance(error, OSError):
+        return f"The result stream cannot be kept: {error.strerror}."
     return "The runtime's connection was lost while it streamed the result."
 
 

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, parse_qs
+from twisted.web.http import HTTPChannel, datetimeToString, parse_qs
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
@@ -67,6 +67,7 @@ class RequestBody:
         self.received = 0
         self._limit: int | None = None
         self._consumer: IConsumer | None = None
+        self._begun: Deferred[None] | None = None
         self._done: Deferred[None] | None = None
 
     def deliver(self, data: bytes) -> None:
@@ -74,19 +75,33 @@ class RequestBody:
         self.received += len(data)
         if self._discarding:
             return
-        if self._consumer is None:
-            self._unclaimed += data
-            if len(self._unclaimed) > UNCLAIMED_LIMIT and not self._paused:
-                self._paused = True
-                self._transport.pauseProducing()
-        elif self._limit is not None and self.received > self._limit:
+        if self._consumer is not None:
+            self._write(self._consumer, data)
+            return
+        self._unclaimed += data
+        if len(self._unclaimed) > UNCLAIMED_LIMIT and not self._paused:
+            self._paused = True
+            self._transport.pauseProducing()
+        self._report_begun()
+
+    def _write(self, consumer: IConsumer, data: bytes) -> None:
+        if self._limit is not None and self.received > self._limit:
             self._fail(payload_too_large(self._limit))
-        else:
-            self._consumer.write(data)
+            return
+        try:
+            consumer.write(data)
+        except OSError as error:
+            self._fail(error)
+
+    def _report_begun(self) -> None:
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            begun.callback(None)
 
     def end(self) -> None:
         """The last byte has been there."""
         self.ended = True
+        self._report_begun()
         if self._done is not None and not self._discarding:
             self._release()
             done, self._done = self._done, None
@@ -116,9 +131,20 @@ class RequestBody:
 
     def _fail(self, error: Exception) -> None:
         self.discard()
-        if self._done is not None:
-            done, self._done = self._done, None
-            done.errback(error)
+        for waiting in (self._begun, self._done):
+            if waiting is not None:
+                waiting.errback(error)
+        self._begun = self._done = None
+
+    def begun(self) -> Deferred[None]:
+        """
+        @return: fires when the first byte is there, or none will come; with
+            L{BodyLost} if the client goes away before.
+        """
+        if self.received or self.ended:
+            return succeed(None)
+        self._begun = Deferred(lambda _: self.discard())
+        return self._begun
 
     def pipe(self, consumer: IConsumer, limit: int) -> Deferred[None]:
         """
@@ -127,22 +153,22 @@ class RequestBody:
         @param limit: the most bytes to accept.
         @return: fires after the last byte; with L{ApiError} (413) as soon as
             the body is known to be too large, with L{BodyLost} if the client
-            goes away.  Cancelling it throws the rest away.
+            goes away, with L{OSError} if C{consumer} cannot keep it.
+            Cancelling it throws the rest away.
         """
         done: Deferred[None] = Deferred(lambda _: self.discard())
         self._limit = limit
-        if max(self.length or 0, self.received) > limit:
-            self.discard()
-            done.errback(payload_too_large(limit))
-            return done
         self._done = done
+        if max(self.length or 0, self.received) > limit:
+            self._fail(payload_too_large(limit))
+            return done
         self._consumer = consumer
         consumer.registerProducer(self._transport, True)
         self._resume()
         if self._unclaimed:
             data = bytes(self._unclaimed)
             self._unclaimed.clear()
-            consumer.write(data)
+            self._write(consumer, data)
         if self.ended:
             self.end()
         return done
@@ -213,6 +239,7 @@ class EmulatorRequest(Request):
         self.site = self.channel.site
         self.prepath: list[bytes] = []
         self.postpath: list[bytes] = self.path[1:].split(b"/")
+        self.setHeader(b"Date", datetimeToString())
         if self.site.guard.admit(self):
             self.render(self.site.resource)
 
@@ -315,6 +342,8 @@ class EmulatorRequest(Request):
         """
         @return: the body of an error answer.
         """
+        # Whatever was preferred, nothing was waited for.
+        self.responseHeaders.removeHeader("Preference-Applied")
         for name, value in error.headers.items():
             self.setHeader(name, value)
         return self.answer(error.body(), "application/json", error.status)
