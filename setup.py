@@ -10,6 +10,9 @@ version = next(
     if line.startswith("__version__")
 )
 
+#: The broker on Redis; hiredis, since a parser in Python costs more than everything else together.
+REDIS = ["hiredis>=3", "txredisapi>=1.6"]
+
 setup(
     name="twisted-cm",
     version=version,
@@ -17,10 +20,10 @@ setup(
     long_description=Path(__file__).with_name("README.rst").read_text("utf-8"),
     long_description_content_type="text/x-rst",
     python_requires=">=3.10",
-    packages=["twisted_cm", "twisted_cm.http", "twisted.plugins"],
+    packages=["twisted_cm", "twisted_cm.http", "twisted_cm.redis", "twisted.plugins"],
     # The plugin is kept with the package and installed where twistd looks for it.
     package_dir={"twisted.plugins": "twisted_cm/plugins"},
-    package_data={"twisted_cm": ["py.typed", "starter.yaml", "schemas/*.json", "schemas/*.yaml"]},
+    package_data={"twisted_cm": ["py.typed", "starter.yaml", "lua/*.lua", "schemas/*.json", "schemas/*.yaml"]},
     entry_points={"console_scripts": ["twisted-cm = twisted_cm.cli:main"]},
     install_requires=[
         "attrs>=23.1",
@@ -38,7 +41,9 @@ setup(
         "zope.interface>=6",
     ],
     extras_require={
+        "redis": REDIS,
         "test": [
+            *REDIS,
             "hypothesis>=6.100",
             "mypy>=1.11",
             "mypy-zope>=1.0.9",

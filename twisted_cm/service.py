@@ -23,8 +23,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReact
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from .broker import IBroker, MemoryBroker
-from .credentials import Credentials
+from .broker import BrokerError, IBroker, MemoryBroker
+from .credentials import Credentials, ITokenStore, MemoryTokens
 from .faults import FaultBook, IFaultBook
 from .http.app import emulator_site, sidecar_site
 from .http.browsers import BrowserGuard
@@ -62,6 +62,7 @@ class Settings:
     @ivar certificate: for HTTPS; L{None} for no TLS listener at all.
     @ivar allowed_hosts: names that clients may call it by on loopback, beside localhost and addresses.
     @ivar cors_origins: the origins of web pages that may call it.
+    @ivar broker: the URL of the Redis to share with other emulators; L{None} to keep everything in this process.
     @ivar base_url: what session URIs are built on, in place of what a request came in with.
     """
 
@@ -76,6 +77,7 @@ class Settings:
     sidecars: tuple[Sidecar, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    broker: str | None = field(default=None, repr=False)
 
 
 def is_loopback(interface: str) -> bool:
@@ -148,6 +150,34 @@ class _SidecarSockets:
     tls: socket.socket | None
 
 
+def _parts(reactor: IReactorTime, settings: Settings) -> tuple[IBroker, IFaultBook, ITokenStore]:
+    """What the emulators that share a Redis have in common, or what one has for itself."""
+    seed = settings.seed
+    if settings.broker is None:
+        return (
+            MemoryBroker(reactor, seed.registry(), seed.job_limits),
+            FaultBook(seed.faults),
+            MemoryTokens(reactor.seconds),
+        )
+    try:
+        from .redis.broker import RedisBroker
+        from .redis.node import InvalidAddress, RedisNode, parse_address
+        from .redis.stores import RedisFaults, RedisTokens
+    except ModuleNotFoundError as error:
+        raise CannotStart(
+            f"a broker on Redis needs {error.name}; install it with: pip install 'twisted-cm[redis]'"
+        ) from None
+    try:
+        node = RedisNode(reactor, parse_address(settings.broker))
+    except InvalidAddress as error:
+        raise CannotStart(f"{error}; change it with --broker") from None
+    return (
+        RedisBroker(node, seed.registry(), seed.job_limits),
+        RedisFaults(node, seed.faults),
+        RedisTokens(node),
+    )
+
+
 class SeedReloader(Service):
     """Reads the seed file again on SIGHUP; a bad one changes nothing and is said in the log."""
 
@@ -211,12 +241,14 @@ class EmulatorService(Service):
                 " TWISTED_CM_ADMIN_TOKEN, or listen on 127.0.0.1"
             )
         self._seed = settings.seed
-        self._made_up_tokens: dict[str, str] = {}
-        registry = settings.seed.registry(self._made_up_tokens)
-        self.broker: IBroker = MemoryBroker(reactor, registry, settings.seed.job_limits)
-        self.faults: IFaultBook = FaultBook(settings.seed.faults)
+        self.broker, self.faults, tokens = _parts(reactor, settings)
         self.credentials = Credentials(
-            reactor.seconds, settings.seed.bearer_tokens, settings.admin_token, guarded, settings.seed.oauth_clients
+            reactor.seconds,
+            settings.seed.bearer_tokens,
+            settings.admin_token,
+            guarded,
+            settings.seed.oauth_clients,
+            tokens,
         )
         self._options = settings.certificate.options() if settings.certificate is not None else None
         self._sockets: list[socket.socket] = []
@@ -290,6 +322,7 @@ class EmulatorService(Service):
             addressed = evolve(context, addresses=self.sidecar_addresses[sidecar.runtime_id])
             self._serve(sidecar_site(addressed, sidecar.runtime_id), sidecar.plain, sidecar.tls)
         self._close_sockets()
+        self.broker.start().addErrback(lambda failure: failure.trap(BrokerError))
         for warning in self._seed.warnings:
             self._log.warn("seed: {warning}", warning=warning)
         for url in self.urls():
@@ -300,7 +333,7 @@ class EmulatorService(Service):
         Go back to the seed: its runtimes, bindings and faults, no jobs, no
         schemas.  Whoever is parked is answered.  Tokens stay valid.
         """
-        await self.broker.reset(self._seed.registry(self._made_up_tokens))
+        await self.broker.reset(self._seed.registry())
         await self.faults.replace(self._seed.faults)
 
     async def reseed(self, seed: Seed) -> None:
@@ -309,11 +342,9 @@ class EmulatorService(Service):
         apps, tokens, OAuth clients and faults.  Ports, time-outs, limits and
         sidecars are those of the start.
         """
-        former = self._seed.registry(self._made_up_tokens)
-        await self.broker.reseed(former, seed.registry(self._made_up_tokens))
+        await self.broker.reseed(seed.registry())
         self.credentials.replace(seed.bearer_tokens, seed.oauth_clients)
-        if seed.faults != self._seed.faults:
-            await self.faults.replace(seed.faults)
+        await self.faults.reseed(seed.faults)
         self._seed = seed
         for warning in seed.warnings:
             self._log.warn("seed: {warning}", warning=warning)
@@ -350,4 +381,4 @@ class EmulatorService(Service):
             lambda _: DeferredList([site.drain(SHUTDOWN_GRACE) for site in self._sites])
         )
         everything = DeferredList([drained, *(each for each in closing if each is not None)])
-        return everything.addCallback(lambda _: None)
+        return everything.addCallback(lambda _: self.broker.close())

@@ -10,7 +10,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from ..broker import BrokerError, BrokerStopped, JobAlreadyCompleted, NotBound, QueueFull, UnknownJob, UnknownRuntime
+from ..broker import (
+    BrokerError,
+    BrokerStopped,
+    BrokerUnavailable,
+    JobAlreadyCompleted,
+    NotBound,
+    QueueFull,
+    UnknownJob,
+    UnknownRuntime,
+)
 from . import errors
 from .context import Context, IdConverter
 from .contour import ContourRoutes
@@ -93,13 +102,15 @@ _REFUSALS: dict[type[BrokerError], Callable[..., errors.ApiError]] = {
     QueueFull: errors.queue_full,
     JobAlreadyCompleted: errors.job_already_completed,
     BrokerStopped: lambda: errors.unavailable("The emulator is shutting down; try again when it is back."),
+    BrokerUnavailable: lambda reason: errors.unavailable(f"{reason}; try again when it is back."),
 }
 
 
 def _refused(request: EmulatorRequest, failure: Failure) -> bytes:
     error = failure.value
     assert isinstance(error, BrokerError)
-    return request.error(_REFUSALS[type(error)](*error.args))
+    refusal = next(_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS)
+    return request.error(refusal(*error.args))
 
 
 def _method_not_allowed(request: EmulatorRequest, failure: Failure) -> bytes:
