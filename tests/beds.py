@@ -8,84 +8,19 @@ everything that follows from it has happened.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import socket
-import subprocess
-import tempfile
-import time
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import pytest_twisted
+from redis_server import RedisServer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 
 from twisted_cm.broker import JobLimits, MemoryBroker
 from twisted_cm.redis.broker import RedisBroker
-from twisted_cm.redis.node import RedisNode, parse_address
+from twisted_cm.redis.node import NODE_LEASE, RedisNode, parse_address
 from twisted_cm.registry import Registry
-
-
-class RedisServer:
-    """A real Redis on a Unix socket, with files of its own."""
-
-    def __init__(self, *options: str) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="twisted-cm-redis-")
-        self._options = options
-        self.socket = Path(self._directory.name) / "redis.sock"
-        self.url = f"unix://{self.socket}"
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        command = ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--dir", self._directory.name]
-        self._process = subprocess.Popen(
-            [*command, "--save", "", "--appendfsync", "everysec", *self._options], stdout=subprocess.DEVNULL
-        )
-        for _ in range(1000):
-            if self.command("PING") == b"+PONG\r\n":
-                return
-            assert self._process.poll() is None, "redis-server did not start"
-            time.sleep(0.01)
-        raise AssertionError("redis-server does not answer")
-
-    def command(self, *words: str) -> bytes:
-        """The first bytes of an answer, or none where there is no Redis."""
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(self.socket))
-            client.sendall(" ".join(words).encode() + b"\r\n")
-            return client.recv(65536)
-        return b""
-
-    def kill(self) -> None:
-        """End it as a crash would."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        self._end(signal.SIGTERM)
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait(20)
-            self._process = None
-
-    def pause(self) -> None:
-        """Let it hang."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGCONT)
-
-    def close(self) -> None:
-        self.stop()
-        self._directory.cleanup()
 
 
 class MemoryBed:
@@ -139,6 +74,7 @@ class RedisBed(MemoryBed):
     """Brokers on one Redis, on the real reactor, but for the time."""
 
     nodes = 1
+    lease = NODE_LEASE
 
     def __init__(self, server: RedisServer) -> None:
         super().__init__()
@@ -148,7 +84,7 @@ class RedisBed(MemoryBed):
 
     def node(self, registry: Registry | None = None, **limits: Any) -> RedisBroker:
         """One more node."""
-        node = _CountingNode(reactor, parse_address(self._server.url), self.clock)
+        node = _CountingNode(reactor, parse_address(self._server.url), self.clock, self.lease)
         broker = RedisBroker(node, registry, JobLimits(**limits))
         self._made.append(broker)
         pytest_twisted.blockon(broker.start())

@@ -19,7 +19,7 @@ import pytest
 import pytest_twisted
 import treq
 from attrs import evolve
-from beds import RedisServer
+from redis_server import RedisServer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from beds import MemoryBed, NodesBed, RedisBed, RedisServer
+from beds import MemoryBed, NodesBed, RedisBed
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from redis_server import RedisServer
 from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_cm.broker import (

@@ -204,8 +204,9 @@ class IBroker(Interface):
 
     def start() -> Deferred[None]:
         """
-        Begin.  The Deferred fires when there is a broker to ask; until then
-        everything fails with L{BrokerUnavailable}, as it may at any time.
+        Begin.  The Deferred fires when there is a broker to ask, or there is
+        none for now; then everything fails with L{BrokerUnavailable}, as it
+        may at any time.
         """
 
     def runtime(runtime_id: str) -> Deferred[Runtime]:

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReact
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from .broker import BrokerError, IBroker, MemoryBroker
+from .broker import IBroker, MemoryBroker
 from .credentials import Credentials, ITokenStore, MemoryTokens
 from .faults import FaultBook, IFaultBook
 from .http.app import emulator_site, sidecar_site
@@ -304,8 +304,15 @@ class EmulatorService(Service):
         return BrowserGuard(hosts, frozenset(self.settings.cors_origins))
 
     def startService(self) -> None:
-        """Take connections on the sockets that were bound."""
+        """Take connections on the sockets that were bound, once it is known whether there is a broker."""
         super().startService()  # type: ignore[no-untyped-call]
+        for warning in self._seed.warnings:
+            self._log.warn("seed: {warning}", warning=warning)
+        self.broker.start().addCallback(lambda _: self._take_connections())
+
+    def _take_connections(self) -> None:
+        if not self.running:
+            return
         context = Context(
             reactor=self._reactor,
             broker=self.broker,
@@ -322,9 +329,6 @@ class EmulatorService(Service):
             addressed = evolve(context, addresses=self.sidecar_addresses[sidecar.runtime_id])
             self._serve(sidecar_site(addressed, sidecar.runtime_id), sidecar.plain, sidecar.tls)
         self._close_sockets()
-        self.broker.start().addErrback(lambda failure: failure.trap(BrokerError))
-        for warning in self._seed.warnings:
-            self._log.warn("seed: {warning}", warning=warning)
         for url in self.urls():
             self._log.info("listening on {url}", url=url)
 
@@ -339,8 +343,8 @@ class EmulatorService(Service):
     async def reseed(self, seed: Seed) -> None:
         """
         Make what differs from the seed so far take effect: runtimes, deployed
-        apps, tokens, OAuth clients and faults.  Ports, time-outs, limits and
-        sidecars are those of the start.
+        apps, tokens, OAuth clients and faults.  Ports, time-outs, limits, the
+        broker and sidecars are those of the start.
         """
         await self.broker.reseed(seed.registry())
         self.credentials.replace(seed.bearer_tokens, seed.oauth_clients)

@@ -169,6 +169,7 @@ class RedisBroker:
         self._polls: dict[int, _Poll] = {}
         self._numbered = 0
         self._handing: set[str] = set()
+        self._delivered: set[str] = set()
         self._streams: dict[str, PostedResult] = {}
         self._waiters: dict[str, list[_Waiter]] = {}
         self._readers: dict[str, list[ResultReader]] = {}
@@ -178,7 +179,7 @@ class RedisBroker:
         self._forgetting: IDelayedCall | None = None
         self._stopped = False
         node.limits = {name: f"{value:g}" if name == "lease" else str(value) for name, value in self._limits()}
-        node.known = lambda: [*self._handing, *self._streams]
+        node.known = lambda: [*self._handing, *self._delivered, *self._streams]
         node.loaded.append(self._loaded)
         node.attached.append(self._attached)
         node.handlers.update(
@@ -198,8 +199,7 @@ class RedisBroker:
 
     def start(self) -> Deferred[None]:
         """See L{IBroker.start}."""
-        self.node.start()
-        return self.node.when_up(None)
+        return self.node.start()
 
     async def _attached(self) -> None:
         """The connection is there anew: whoever is parked here asks again."""
@@ -207,6 +207,8 @@ class RedisBroker:
         if self._seed is not None or self._stored is None:
             await self._reseed(self._seed or self._shared.seeded)
             self._seed = None
+        for handed in list(self._delivered):
+            await self._confirm(handed)
         if self._observers:
             await self.node.send("observe", "1")
         for poll in list(self._polls.values()):
@@ -609,9 +611,16 @@ class RedisBroker:
     @_deferred
     async def delivered(self, job_id: str, attempt: int) -> None:
         """See L{IBroker.delivered}."""
-        if f"{job_id}:{attempt}" in self._handing:
-            self._handing.remove(f"{job_id}:{attempt}")
-            await self.node.call("delivered", job_id, str(attempt))
+        handed = f"{job_id}:{attempt}"
+        if handed in self._handing:
+            self._handing.remove(handed)
+            # Until Redis knows: it may be away just now, and the job must not go to anybody else when it is back.
+            self._delivered.add(handed)
+            await self._confirm(handed)
+
+    async def _confirm(self, handed: str) -> None:
+        await self.node.send("delivered", *handed.rsplit(":", 1))
+        self._delivered.discard(handed)
 
     @_deferred
     async def deliver_again(self, job_id: str) -> None:

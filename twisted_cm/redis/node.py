@@ -140,8 +140,9 @@ class _Commands(txredisapi.RedisProtocol):  # type: ignore[misc]
         self._node = node
 
     def connectionLost(self, why: Failure) -> None:
-        super().connectionLost(why)
+        # First, since whoever waits for an answer is told by the other, and may ask again.
         self._node._lost(self)
+        super().connectionLost(why)
 
 
 class _News(txredisapi.SubscriberProtocol):  # type: ignore[misc]
@@ -158,7 +159,10 @@ class _News(txredisapi.SubscriberProtocol):  # type: ignore[misc]
     def messageReceived(self, pattern: None, channel: bytes, message: bytes) -> None:
         # Bytes that are no UTF-8, as results may be, come out as they were by the same way back.
         kind, *content = json.loads(message.decode("utf-8", "surrogateescape"))
-        self._node.handlers[kind](*content)
+        handler = self._node.handlers.get(kind)
+        # A node of a later version may have more to say.
+        if handler is not None:
+            handler(*content)
 
 
 def _factory(make: Callable[[], Any]) -> Factory:
@@ -227,12 +231,18 @@ class RedisNode:
 
     # The connection
 
-    def start(self) -> None:
-        """Connect, and stay connected."""
-        self._connecting = Deferred.fromCoroutine(self._stay_connected())
-        self._connecting.addErrback(lambda failure: failure.trap(CancelledError))
+    def start(self) -> Deferred[None]:
+        """
+        Connect, and stay connected.
 
-    async def _stay_connected(self) -> None:
+        @return: fires when the connection is there, or Redis is not.
+        """
+        tried: Deferred[None] = Deferred()
+        self._connecting = Deferred.fromCoroutine(self._stay_connected(tried))
+        self._connecting.addErrback(lambda failure: failure.trap(CancelledError))
+        return tried
+
+    async def _stay_connected(self, tried: Deferred[None]) -> None:
         # A ClientService does not bear that a connection is lost while it is being prepared.
         delay = backoffPolicy(0.05, 1.0)
         failures = 0
@@ -247,9 +257,13 @@ class RedisNode:
                         address=self.address,
                         error=error,
                     )
+                if not tried.called:
+                    tried.callback(None)
                 await deferLater(self._reactor, delay(failures))
             else:
                 failures = 0
+                if not tried.called:
+                    tried.callback(None)
                 await lost
 
     async def _connect(self) -> Deferred[None]:

@@ -76,7 +76,7 @@ class RedisFaults:
         return Deferred.fromCoroutine(self._change("replace_faults", seeded, *stored)).addCallback(self._say)
 
     def _say(self, changed: bool) -> None:
-        if changed:
+        if changed and self._faults:
             self._log.warn("faults: {count} are active", count=len(self._faults))
 
     async def _change(self, operation: str, *args: str) -> bool:
