@@ -10,7 +10,7 @@ version = next(
     if line.startswith("__version__")
 )
 
-#: The broker on Redis; hiredis, since a parser in Python costs more than everything else together.
+#: The broker on Redis; hiredis, since in Python the protocol costs more than everything else together.
 REDIS = ["hiredis>=3", "txredisapi>=1.6"]
 
 setup(
