@@ -332,6 +332,37 @@ def test_a_node_that_was_taken_for_dead_joins_anew_and_whoever_waits_there_is_se
     assert nodes.get(poll).job_id == job.job_id
 
 
+@pytest.mark.beside_the_reactor
+def test_a_node_keeps_what_it_holds_though_it_takes_several_attempts_to_join_anew(nodes: Nodes) -> None:
+    holding = nodes.node()
+    nodes.get(holding.open_session(SessionRequest("r")))
+    job = nodes.get(holding.enqueue("r", Submission("f", None, JobSource.CONTOUR_ASYNC)))
+    nodes.get(holding.poll("r", 0))
+    node, former = holding.node, holding.node.node_id
+    greet, load, done = node._greet, node.load, []
+
+    # A Redis that has just been started refuses for a while, and may be gone again after the node has joined.
+    async def first_refused(protocol: Any) -> None:
+        done.append("greet")
+        if done == ["greet"]:
+            raise BrokerUnavailable("LOADING")
+        await greet(protocol)
+
+    async def first_lost() -> None:
+        done.append("load")
+        if done.count("load") == 1:
+            raise BrokerUnavailable("lost")
+        await load()
+
+    node._greet, node.load = first_refused, first_lost
+    node._drop()
+    within(5, lambda: node.up and node.node_id != former)
+    nodes.settle()
+    held = nodes._server.command("SMEMBERS", f"twisted-cm:0:handing:{node.node_id}")
+    assert f"{job.job_id}:1".encode() in held
+    assert nodes.get(holding.job(job.job_id)).state is JobState.RUNNING
+
+
 @pytest_twisted.ensureDeferred
 async def test_whoever_is_parked_outlives_a_redis_that_is_killed(three: list[Harness], redis: RedisServer) -> None:
     first, second, third = three
@@ -398,6 +429,23 @@ async def test_a_redis_that_hangs_is_as_good_as_away(redis: RedisServer) -> None
     assert (await harness.app("GET", "/jobs/x/status"))[0] == 404
     await harness.pool.closeCachedConnections()
     await harness.service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_redis_that_is_full_takes_no_more_and_lets_go(three: list[Harness], redis: RedisServer) -> None:
+    first, second, _ = three
+    caller = first.execute("kept")
+    await until(lambda: first.broker._waiters)
+    assert await deferToThread(redis.command, "CONFIG", "SET", "maxmemory", "1") == b"+OK\r\n"
+    status, answer, _ = await second.execute("refused")
+    assert (status, answer["error"]) == (503, "unavailable")
+    _, envelope, _ = await second.module("GET", "/job")
+    job_id = envelope["computeModuleJobV1"]["jobId"]
+    assert (await second.module("POST", f"/results/{job_id}", b"late"))[0] == 503
+    assert (await second.app("GET", f"/jobs/{job_id}/status"))[1]["type"] == "running"
+    await deferToThread(redis.command, "CONFIG", "SET", "maxmemory", "0")
+    assert (await second.module("POST", f"/results/{job_id}", b"late"))[0] == 204
+    assert (await caller)[:2] == (200, b"late")
 
 
 @pytest_twisted.ensureDeferred

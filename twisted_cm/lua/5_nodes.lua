@@ -46,8 +46,8 @@ function ops.join(now, node, former, lease, limits, known)
   for name, value in pairs(cjson.decode(limits)) do
     call('HSET', P .. 'limits', name, value)
   end
-  if former ~= '' then
-    reclaim(former, node, now, is_known)
+  for _, each in ipairs(cjson.decode(former)) do
+    reclaim(each, node, now, is_known)
   end
   return 1
 end

@@ -43,6 +43,9 @@ PATIENCE = 10.0
 #: Seconds that a change waits for every node to have taken notice of it.
 NOTICE = 2.0
 
+#: The operations that Redis refuses when it is full; the others take little or make room.
+_GROWING = {"add_fault", "commit", "complete", "enqueue", "put_schemas", "put_token", "replace_faults", "write"}
+
 Handler: TypeAlias = Callable[..., None]
 
 
@@ -126,6 +129,10 @@ def library() -> tuple[bytes, bytes]:
     code = "\n".join(each.read_text("utf-8") for each in parts if each.name.endswith(".lua"))
     name = "twisted_cm_" + hashlib.sha256(code.encode("utf-8")).hexdigest()[:12]
     return name.encode("ascii"), f"#!lua name={name}\n{code.replace('LIBRARY', name)}".encode()
+
+
+#: What may go wrong while a node connects.
+_EXPECTED = (ConnectError, TimeoutError, txredisapi.RedisError, BrokerUnavailable, OSError)
 
 
 class LinkLost(BrokerUnavailable):
@@ -220,6 +227,7 @@ class RedisNode:
         self._news: _News | None = None
         self._beat: IDelayedCall | None = None
         self._attached_at = 0.0
+        self._former_ids: list[str] = []
         self._waiting: list[Deferred[None]] = []
         self._notices: list[_Notice] = []
         self._seen_by: Counter[int] = Counter()
@@ -249,9 +257,13 @@ class RedisNode:
         while not self._stopped:
             try:
                 lost = await self._connect()
-            except (ConnectError, TimeoutError, txredisapi.RedisError, BrokerUnavailable, OSError) as error:
+            except CancelledError:
+                raise
+            except Exception as error:
                 failures += 1
-                if failures == 1:
+                if not isinstance(error, _EXPECTED):
+                    self._log.failure("while joining the nodes at Redis {address}", address=self.address)
+                elif failures == 1:
                     self._log.error(
                         "cannot use Redis at {address}: {error}; trying again until it is there",
                         address=self.address,
@@ -277,7 +289,7 @@ class RedisNode:
         return self._lost_commands
 
     async def _attach(self, commands: Any) -> None:
-        former, self.node_id = self.node_id, secrets.token_hex(6)
+        self.node_id = secrets.token_hex(6)
         news: Any = None
         try:
             await self._greet(commands)
@@ -287,8 +299,11 @@ class RedisNode:
             await self._greet(news)
             await news.subscribe([self._key(f"node:{self.node_id}"), self._key("all")])
             lease = str(int(self._lease * 1000))
-            known = json.dumps(self.known())
+            former, known = json.dumps(self._former_ids), json.dumps(self.known())
+            # Whether it has joined is not known until there is an answer.
+            self._former_ids.append(self.node_id)
             await self.send("join", former, lease, json.dumps(self.limits), known)
+            self._former_ids = [self.node_id]
             await self.load()
             for ask_again in self.attached:
                 await ask_again()
@@ -404,7 +419,8 @@ class RedisNode:
         The same as L{call}, while this node is still joining, too.
         """
         now = str(int(self.clock.seconds() * 1000))
-        return self.command("FCALL", self._function, "0", self._prefix, operation, now, self.node_id, *args)
+        function = self._function if operation in _GROWING else self._function + b"_always"
+        return self.command("FCALL", function, "0", self._prefix, operation, now, self.node_id, *args)
 
     def command(self, *args: str | bytes) -> Deferred[Any]:
         """
@@ -442,7 +458,7 @@ class RedisNode:
         def answered(result: Any) -> None:
             if late.active():
                 late.cancel()
-            if isinstance(result, Failure):
+            if isinstance(result, Failure) and not self.up:
                 return
             if result == 0:
                 self._log.warn("the other nodes took this one for dead; joining anew")
