@@ -56,6 +56,7 @@ class Settings:
     """
     Everything that a service is made from.
 
+    @ivar listen: whether to listen at all; L{False} for an emulator that is used through its C{site} alone.
     @ivar interface: the address to listen on.
     @ivar port: for plain HTTP; 0 picks a free one.
     @ivar tls_port: for HTTPS; 0 picks a free one.
@@ -66,6 +67,7 @@ class Settings:
     """
 
     seed: Seed = Factory(Seed)
+    listen: bool = True
     interface: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     tls_port: int = DEFAULT_TLS_PORT
@@ -76,6 +78,20 @@ class Settings:
     sidecars: tuple[Sidecar, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+
+
+def limits_of(
+    seed: Seed, poll_timeout: float | None = None, sync_timeout: float | None = None, max_body: int | None = None
+) -> Limits:
+    """
+    @return: the limits that are given, or else the seed's, or else the default ones.
+    """
+    default = Limits()
+    return Limits(
+        next(each for each in (poll_timeout, seed.poll_timeout, default.poll_timeout) if each is not None),
+        next(each for each in (sync_timeout, seed.sync_timeout, default.sync_timeout) if each is not None),
+        default.max_body if max_body is None else max_body,
+    )
 
 
 def is_loopback(interface: str) -> bool:
@@ -136,7 +152,9 @@ def _port_of(listener: socket.socket) -> int:
     return port
 
 
-def _url(scheme: str, interface: str, listener: socket.socket) -> str:
+def _url(scheme: str, interface: str, listener: socket.socket | None) -> str | None:
+    if listener is None:
+        return None
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface)
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{_port_of(listener)}"
 
@@ -144,7 +162,7 @@ def _url(scheme: str, interface: str, listener: socket.socket) -> str:
 @frozen
 class _SidecarSockets:
     runtime_id: str
-    plain: socket.socket
+    plain: socket.socket | None
     tls: socket.socket | None
 
 
@@ -191,11 +209,15 @@ class EmulatorService(Service):
 
     @ivar settings: what it was made from.
     @ivar broker: who waits for whom.
+    @ivar site: the protocol factory of the main listeners; there once the service has started.
+    @ivar context: what the routes share; there once the service has started.
     @ivar addresses: where it is reached; valid as soon as the service is made.
     @ivar sidecar_addresses: the same for each sidecar listener, by runtime id.
     """
 
     _log = Logger()
+    site: EmulatorSite
+    context: Context
 
     def __init__(self, reactor: IReactorTime, settings: Settings) -> None:
         """
@@ -241,7 +263,9 @@ class EmulatorService(Service):
         self._ports: list[IListeningPort] = []
         self._sites: list[EmulatorSite] = []
 
-    def _open(self, interface: str, port: int, option: str) -> socket.socket:
+    def _open(self, interface: str, port: int, option: str) -> socket.socket | None:
+        if not self.settings.listen:
+            return None
         listener = _bind(interface, port, option)
         self._sockets.append(listener)
         return listener
@@ -254,11 +278,11 @@ class EmulatorService(Service):
             listener.close()
         self._sockets.clear()
 
-    def _addresses(self, interface: str, plain: socket.socket, tls: socket.socket | None) -> Addresses:
+    def _addresses(self, interface: str, plain: socket.socket | None, tls: socket.socket | None) -> Addresses:
         certificate = self.settings.certificate
         return Addresses(
             http=_url("http", interface, plain),
-            https=None if tls is None else _url("https", interface, tls),
+            https=_url("https", interface, tls),
             ca_certificate=None if certificate is None else certificate.ca_certificate,
             base_url=self.settings.base_url,
         )
@@ -274,7 +298,7 @@ class EmulatorService(Service):
     def startService(self) -> None:
         """Take connections on the sockets that were bound."""
         super().startService()  # type: ignore[no-untyped-call]
-        context = Context(
+        context = self.context = Context(
             reactor=self._reactor,
             broker=self.broker,
             credentials=self.credentials,
@@ -285,7 +309,8 @@ class EmulatorService(Service):
             guard=self._browser_guard(),
             validate_queries=self._seed.validate_queries,
         )
-        self._serve(emulator_site(context), self._plain, self._tls)
+        self.site = emulator_site(context)
+        self._serve(self.site, self._plain, self._tls)
         for sidecar in self._sidecars:
             addressed = evolve(context, addresses=self.sidecar_addresses[sidecar.runtime_id])
             self._serve(sidecar_site(addressed, sidecar.runtime_id), sidecar.plain, sidecar.tls)
@@ -325,12 +350,13 @@ class EmulatorService(Service):
         for addresses in (self.addresses, *self.sidecar_addresses.values()):
             yield from (url for url in (addresses.http, addresses.https) if url is not None)
 
-    def _serve(self, site: EmulatorSite, plain: socket.socket, tls: socket.socket | None) -> None:
+    def _serve(self, site: EmulatorSite, plain: socket.socket | None, tls: socket.socket | None) -> None:
         self._sites.append(site)
-        self._adopt(plain, site)
+        if plain is not None:
+            self._adopt(plain, site)
         if tls is not None:
             assert self._options is not None
-            self._adopt(tls, TLSMemoryBIOFactory(self._options, False, site))
+            self._adopt(tls, TLSMemoryBIOFactory(self._options, False, site, self._reactor))
 
     def _adopt(self, listener: socket.socket, factory: IProtocolFactory) -> None:
         reactor: Any = self._reactor

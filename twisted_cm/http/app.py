@@ -76,7 +76,7 @@ def _site(app: Klein, context: Context) -> EmulatorSite:
         # A HEAD that took a job from the queue would lose it.
         if rule.methods is not None:
             rule.methods.discard("HEAD")
-    return EmulatorSite(app.resource(), context.guard)
+    return EmulatorSite(app.resource(), context.guard, context.reactor)
 
 
 def _api_error(request: EmulatorRequest, failure: Failure) -> bytes:

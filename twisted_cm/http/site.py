@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, datetimeToString, parse_qs
@@ -552,11 +552,17 @@ class EmulatorSite(Site):
     protocol = EmulatorChannel  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, resource: IResource, guard: BrowserGuard) -> None:
-        super().__init__(resource, requestFactory=EmulatorRequest)  # type: ignore[no-untyped-call]
+    def __init__(self, resource: IResource, guard: BrowserGuard, reactor: IReactorTime) -> None:
+        super().__init__(resource, requestFactory=EmulatorRequest, reactor=reactor)  # type: ignore[no-untyped-call]
         self.guard = guard
         self.channels: set[EmulatorChannel] = set()
         self._drained: Deferred[None] | None = None
+
+    def startFactory(self) -> None:
+        """No request is logged, so there is no clock to keep for the log's lines."""
+
+    def stopFactory(self) -> None:
+        """There is nothing to undo."""
 
     def left(self, channel: EmulatorChannel) -> None:
         """A connection is gone."""
