@@ -360,8 +360,15 @@ class EmulatorRequest(Request):
         """
         @return: a request header as text, the last one if it was sent twice.
         """
-        value = self.getHeader(name)
-        return None if value is None else value.strip()
+        values = self.header_values(name)
+        return values[-1] if values else None
+
+    def header_values(self, name: str) -> list[str]:
+        """
+        @return: a request header as text, each time that it was sent; what is not UTF-8 is replaced.
+        """
+        values = self.requestHeaders.getRawHeaders(name.encode("ascii")) or []
+        return [value.decode("utf-8", "replace").strip() for value in values]
 
 
 def parse_json(body: bytes) -> JSONValue:
