@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
+import socket
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_twisted
 from attrs import frozen
-from conftest import CONTOUR, RUNTIMES, SEED, Harness, make_harness, raw, receive_until, serve_one
+from conftest import CONTOUR, RUNTIMES, SEED, Harness, Server, make_harness, raw, receive_until, serve_one
 from twisted.internet.threads import deferToThread
 
 from twisted_cm.faults import FaultKind, FaultPlan
@@ -70,10 +75,10 @@ class Guard:
     On loopback without an admin token, any bearer is an administrator and the admin token of these tests is unknown.
     """
 
-    loopback: set[str]
-    guarded: set[str]
-    forbidden_loopback: set[str] = set()
-    forbidden_guarded: set[str] = set()
+    loopback: AbstractSet[str]
+    guarded: AbstractSet[str]
+    forbidden_loopback: AbstractSet[str] = frozenset()
+    forbidden_guarded: AbstractSet[str] = frozenset()
 
     def status(self, presented: str, guarded: bool, right: int) -> int:
         if presented in (self.guarded if guarded else self.loopback):
@@ -177,7 +182,10 @@ def state(harness: Harness) -> Any:
     """All that a request could have changed."""
     runtimes = harness.broker.registry.runtimes.values()
     return (
-        [(each.runtime_id, each.module_auth_token, each.connected, each.last_poll_at, each.schemas) for each in runtimes],
+        [
+            (each.runtime_id, each.module_auth_token, each.connected, each.last_poll_at, each.schemas)
+            for each in runtimes
+        ],
         harness.broker.registry.bindings(),
         [(job_id, job.state, job.attempts) for job_id, job in harness.broker._jobs.items()],
         [each.fault_id for each in harness.service.faults.all()],
@@ -228,9 +236,7 @@ async def test_every_route_knows_who_may_use_it(monkeypatch: pytest.MonkeyPatch,
         credentials = harness.service.credentials
         now = [1000.0]
         credentials._now = lambda: now[0]
-        issued, expired = (
-            credentials.issue(credentials.client(name, "secret"), ()) for name in ("app", "brief")
-        )
+        issued, expired = (credentials.issue(credentials.client(name, "secret"), ()) for name in ("app", "brief"))
         assert credentials.principal(expired) is not None
         now[0] += 1
         presented = {
@@ -470,3 +476,190 @@ async def test_a_refused_request_whose_body_never_comes_is_cut_off(
         assert await receive_until(client, None) == b""
     client.close()
     await harness.until(lambda: not harness.service._sites[0].channels)
+
+
+# Logs
+
+#: Whatever must not come to light has the word in it.
+HUSH_SEED = """
+tokens:
+  hush-bearer: {login: jane, scopes: [hush-scope]}
+  hush-twice: {login: joe}
+  hush-twice: {login: jim}
+foundry:
+  users: {hush: hush}
+  oauth_clients: [{client_id: app, client_secret: hush-secret}]
+  compute_modules:
+    poll_timeout: 5
+    sync_timeout: 5
+    job_lease: 0.3
+    max_attempts: 2
+    runtimes:
+      - {runtime_id: one, module_auth_token: hush-module-token}
+      - {runtime_id: one, module_auth_token: hush-other-token}
+    deployed_apps: [{deployed_app_rid: ri.one, runtime_id: one}]
+"""
+
+
+class Talker:
+    """Says things to a server that it should keep to itself."""
+
+    def __init__(self, server: Server) -> None:
+        self.address = urlsplit(server.urls["http"])
+
+    def say(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """Status and body of the answer; a body that is an iterator is streamed."""
+        connection = HTTPConnection(self.address.hostname, self.address.port, timeout=10)
+        if not isinstance(body, bytes | Iterator | None):
+            body = json.dumps(body).encode()
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            connection.request(method, path, body, sent)
+            response = connection.getresponse()
+            content = response.read()
+            return response.status, json.loads(content) if content[:1] in (b"{", b"[") else content
+        finally:
+            connection.close()
+
+    def app(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        return self.say(method, CONTOUR + path, body, Authorization="Bearer hush-bearer")
+
+    def module(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        return self.say(method, f"{RUNTIMES}/one{path}", body, Module_Auth_Token="hush-module-token")
+
+    def submit(self, query_type: str = "f") -> str:
+        body = {"deployedAppRid": "ri.one", "queryType": query_type, "query": {"hush-key": "hush-query"}}
+        status, handle = self.app("POST", "/deployed-apps/jobs", body)
+        assert status == 200
+        job_id: str = handle["id"]
+        return job_id
+
+    def poll(self) -> str:
+        status, envelope = self.module("GET", "/job")
+        assert (status, envelope["computeModuleJobV1"]["query"]) == (200, {"hush-key": "hush-query"})
+        job_id: str = envelope["computeModuleJobV1"]["jobId"]
+        return job_id
+
+    def status(self, job_id: str) -> str:
+        kind: str = self.app("GET", f"/jobs/{job_id}/status")[1]["type"]
+        return kind
+
+
+def live(server: Server, talker: Talker, log: list[str]) -> list[str]:
+    """A whole life of jobs and of those who have them run; the secrets that the server made up meanwhile."""
+    execute = {"deployedAppRid": "ri.one", "queryType": "f", "query": {"hush-key": "hush-query"}}
+    # Schemas, good and bad.
+    assert talker.module("POST", "/schemas", [{"functionName": "f", "inputs": [], "note": "hush-schema"}])[0] == 200
+    assert talker.module("POST", "/schemas", [{"functionName": "f", "type": "hush-schema"}])[0] == 400
+    assert talker.module("POST", "/schemas", b"hush-schema")[0] == 400
+    # A synchronous job, an asynchronous one, a stream, and results that come late or are different.
+    with ThreadPoolExecutor(1) as pool:
+        for result in (b"hush-result", iter([b"hush-", b"result"])):
+            caller = pool.submit(talker.app, "POST", "/compute-modules/jobs/execute", execute)
+            job_id = talker.poll()
+            assert talker.module("POST", f"/results/{job_id}", result)[0] == 204
+            assert caller.result() == (200, b"hush-result")
+    assert talker.module("POST", f"/results/{job_id}", b"hush-other")[0] == 409
+    job_id = talker.submit()
+    assert talker.module("POST", f"/results/{talker.poll()}", b"hush-result")[0] == 204
+    assert talker.app("GET", f"/jobs/{job_id}/result") == (200, b"hush-result")
+    assert talker.say("GET", f"{RUNTIMES}/one/jobs/{job_id}")[1]["job"]["result_body_utf8"] == "hush-result"
+    # One that fails with its process, one that is canceled, one whose runtime goes silent.
+    job_id = talker.submit()
+    assert talker.poll() == job_id
+    assert talker.module("POST", "/restart") == (200, [job_id])
+    job_id = talker.submit()
+    assert talker.app("DELETE", f"/jobs/{job_id}")[0] == 204
+    assert talker.module("POST", f"/results/{job_id}", b"hush-late")[0] == 204
+    job_id = talker.submit()
+    assert [talker.poll(), talker.poll()] == [job_id, job_id]
+    assert talker.app("PUT", "/jobs/status/v3", {"id": job_id})[1]["type"] == "failed"
+    # A stream that breaks off, and a poller that goes away.
+    job_id = talker.submit()
+    talker.poll()
+    with pytest.raises(RuntimeError):
+        talker.module("POST", f"/results/{job_id}", breaks_off())
+    assert talker.app("PUT", "/jobs/status/v3", {"id": job_id})[1]["type"] == "failed"
+    for kind, more in (("delay_dispatch", {"seconds": 60}), ("fail_job", {}), ("cut_result", {}), ("drop_job", {})):
+        fault = {"kind": kind, "function": kind, "count": 1, **more}
+        assert talker.say("POST", f"{EMULATOR}/faults", fault)[0] == 201
+    job_id = talker.submit("delay_dispatch")
+    with socket.create_connection((talker.address.hostname, talker.address.port)) as poller:
+        head = f"GET {RUNTIMES}/one/job HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: hush-module-token\r\n\r\n"
+        poller.sendall(head.encode())
+        while talker.status(job_id) != "running":
+            pass
+    assert talker.poll() == job_id
+    assert talker.module("POST", f"/results/{job_id}", b"hush-result")[0] == 204
+    for kind, expected in (("fail_job", "failed"), ("drop_job", "queued")):
+        assert talker.status(talker.submit(kind)) == expected
+    # Tokens of clients.
+    made_up = []
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    for secret, expected in (("hush-secret", 200), ("hush-wrong", 401)):
+        grant = f"grant_type=client_credentials&client_id=app&client_secret={secret}".encode()
+        status, answer = talker.say("POST", f"{MULTIPASS}/oauth2/token", grant, **form)
+        assert status == expected
+        made_up += [answer["access_token"]] if expected == 200 else []
+    (token,) = made_up
+    assert talker.say("GET", f"{MULTIPASS}/me", Authorization=f"Bearer {token}")[1]["username"] == "app"
+    revocation = f"token={token}&client_id=app&client_secret=hush-secret".encode()
+    assert talker.say("POST", f"{MULTIPASS}/oauth2/revoke_token", revocation, **form)[0] == 200
+    # Sessions, and going back to the seed.
+    for _ in range(2):
+        made_up.append(talker.say("POST", RUNTIMES, {"runtimeId": "new", "displayName": "hush"})[1]["moduleAuthToken"])
+    assert talker.say("DELETE", f"{RUNTIMES}/new", Authorization="Bearer hush-admin")[0] == 204
+    assert talker.say("POST", f"{EMULATOR}/reset")[0] == 204
+    # What is refused.
+    for status, request, headers in (
+        (400, ("POST", f"{CONTOUR}/deployed-apps/jobs", b'{"hush'), {"Authorization": "Bearer hush-bearer"}),
+        (400, ("POST", RUNTIMES, {"runtimeId": {"hush": 1}}), {}),
+        (401, ("GET", RUNTIMES), {"Authorization": "Bearer hush-wrong"}),
+        (401, ("GET", f"{RUNTIMES}/one/job"), {"Module-Auth-Token": "hush-wrong"}),
+        (401, ("GET", RUNTIMES), {"Authorization": "Basic hush-basic"}),
+        (403, ("POST", f"{EMULATOR}/reset"), {"Origin": "https://hush.example"}),
+        (403, ("GET", INFO), {"Host": "hush.example"}),
+        (404, ("GET", "/nowhere?token=hush-token"), {}),
+        (405, ("POST", f"{INFO}?token=hush-token", b"hush-body"), {}),
+    ):
+        assert talker.say(*request, **headers)[0] == status, request
+    # Seeds that are refused.
+    for seed, says in (
+        ("tokens: {hush-bearer: {login: {hush: 1}}, hush bearer: {}, hush-list: [hush]}", "must be of type object"),
+        ("tokens: {hush-bearer", "not YAML"),
+        (HUSH_SEED.replace("module_auth_token: hush", "module_auth_token: hush hush"), "must not be blank"),
+        (HUSH_SEED.replace("client_secret: hush-secret", "client_secret: [hush]"), "must be of type string"),
+        (HUSH_SEED, "seed reloaded"),
+    ):
+        server.seed_file.write_text(seed)
+        server.process.send_signal(signal.SIGHUP)
+        log_until(server, says, log)
+    return made_up
+
+
+def breaks_off() -> Iterator[bytes]:
+    yield b"hush-part"
+    raise RuntimeError("the runtime went away")
+
+
+def log_until(server: Server, text: str, log: list[str]) -> None:
+    for line in server.process.stdout or ():
+        log.append(line)
+        if text in line:
+            return
+    raise AssertionError(f"never logged: {text}")
+
+
+def test_no_token_query_or_result_is_in_the_log(tmp_path: Path, state_dir: Path) -> None:
+    server = Server(tmp_path, state_dir, "--admin-token", "hush-admin", seed=HUSH_SEED)
+    log = [server.banner]
+    try:
+        made_up = live(server, Talker(server), log)
+    finally:
+        server.process.terminate()
+        log.append(server.process.communicate(timeout=10)[0])
+    for line in "".join(log).splitlines():
+        assert not any(secret in line for secret in ("hush", *made_up)), line
+    # It had something to say.
+    for text in ("jane", "session opened", "deleted", "queued again", "given back", "strikes", "not reloaded", "reset"):
+        assert text in "".join(log), text

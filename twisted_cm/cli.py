@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +22,7 @@ from twisted.web.client import RequestTransmissionFailed, ResponseFailed, Respon
 from . import __version__
 from .credentials import DEVELOPMENT_TOKEN
 from .options import STATE_DIR_OPTION, ServerOptions, make_service, server_options
-from .seed import InvalidSeed, read_seed
+from .seed import InvalidSeed, Seed, read_seed
 from .tls import default_state_dir
 
 if TYPE_CHECKING:
@@ -101,19 +101,27 @@ def _write_port_file(path: Path, service: EmulatorService) -> None:
 
 def _print_banner(service: EmulatorService) -> None:
     seed = service.settings.seed
-    token = next((bearer.token for bearer in seed.bearer_tokens), "TOKEN")
+    token = DEVELOPMENT_TOKEN if seed.development_token else "$TOKEN"
     rid = next((binding.deployed_app_rid for binding in seed.bindings), "ri.foundry.main.deployed-app.my-app")
     body = json.dumps({"deployedAppRid": rid, "queryType": "FUNCTION", "query": {}})
     lines = [
         f"twisted-cm {__version__}",
         *(f"  {url}" for url in service.urls()),
-        *(f"  bearer token: {bearer.token} ({bearer.principal.login})" for bearer in seed.bearer_tokens),
+        *_describe_tokens(seed),
         "Submit a job:",
-        f"  curl -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \\",
+        f"  curl -H \"Authorization: Bearer {token}\" -H 'Content-Type: application/json' \\",
         f"    -d {shlex.quote(body)} {service.addresses.http}{_CONTOUR}/compute-modules/jobs/execute",
         "Ctrl-C stops.",
     ]
     print("\n".join(lines), flush=True)
+
+
+def _describe_tokens(seed: Seed) -> Iterator[str]:
+    """The development token, which is no secret; of those in a seed only whose they are."""
+    if seed.development_token:
+        yield f"  bearer token: {DEVELOPMENT_TOKEN}"
+    elif seed.tokens:
+        yield f"  bearer tokens of the seed: {', '.join(bearer.principal.login for bearer in seed.tokens)}"
 
 
 # Talking to a server
