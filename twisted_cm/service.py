@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 import resource
+import select
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -147,6 +149,24 @@ def _bind(interface: str, port: int, option: str) -> socket.socket:
     return listener
 
 
+def _refuse_more(listener: socket.socket, port: Any) -> None:
+    """
+    Take in whoever has connected already, and refuse everybody else at once.
+
+    A port that is told to stop still has its socket for a turn of the reactor,
+    in which clients could connect and never be answered.
+    """
+    waiting = select.poll()
+    waiting.register(listener, select.POLLIN)
+    for _ in range(_BACKLOG):
+        if not waiting.poll(0):
+            break
+        port.doRead()
+    # Where this is not known, the socket is closed a turn later.
+    with suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+
+
 def _port_of(listener: socket.socket) -> int:
     port: int = listener.getsockname()[1]
     return port
@@ -260,7 +280,7 @@ class EmulatorService(Service):
         self.sidecar_addresses = {
             sidecar.runtime_id: self._addresses("127.0.0.1", sidecar.plain, sidecar.tls) for sidecar in self._sidecars
         }
-        self._ports: list[IListeningPort] = []
+        self._ports: list[tuple[socket.socket, IListeningPort]] = []
         self._sites: list[EmulatorSite] = []
 
     def _open(self, interface: str, port: int, option: str) -> socket.socket | None:
@@ -314,7 +334,6 @@ class EmulatorService(Service):
         for sidecar in self._sidecars:
             addressed = evolve(context, addresses=self.sidecar_addresses[sidecar.runtime_id])
             self._serve(sidecar_site(addressed, sidecar.runtime_id), sidecar.plain, sidecar.tls)
-        self._close_sockets()
         for warning in self._seed.warnings:
             self._log.warn("seed: {warning}", warning=warning)
         for url in self.urls():
@@ -360,7 +379,8 @@ class EmulatorService(Service):
 
     def _adopt(self, listener: socket.socket, factory: IProtocolFactory) -> None:
         reactor: Any = self._reactor
-        self._ports.append(reactor.adoptStreamPort(listener.fileno(), listener.family, factory))
+        port = reactor.adoptStreamPort(listener.fileno(), listener.family, factory)
+        self._ports.append((listener, port))
 
     def stopService(self) -> Deferred[None]:
         """
@@ -369,8 +389,10 @@ class EmulatorService(Service):
         @return: fires when every connection is closed, within L{SHUTDOWN_GRACE} and a little.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        for listener, port in self._ports:
+            _refuse_more(listener, port)
         self._close_sockets()
-        closing = [port.stopListening() for port in self._ports]
+        closing = [port.stopListening() for _, port in self._ports]
         self._ports = []
         drained = self.broker.stop().addCallback(
             lambda _: DeferredList([site.drain(SHUTDOWN_GRACE) for site in self._sites])

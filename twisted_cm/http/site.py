@@ -40,6 +40,9 @@ HEAD_TIMEOUT = 10.0
 #: Seconds in which a body must be there, unless its route takes its time: that of a result does.
 BODY_TIMEOUT = 60.0
 
+#: Seconds that an idle connection is kept at shutdown, for a request that is on its way.
+QUIET = 0.5
+
 #: Bytes of a body that are kept while no route has asked for them.
 UNCLAIMED_LIMIT = 64 * 1024
 
@@ -460,6 +463,7 @@ class EmulatorChannel(HTTPChannel):
         self._flush_waits: list[Callable[[bool], None]] = []
         self._head_there = False
         self._deadline: IDelayedCall | None = None
+        self._closing: IDelayedCall | None = None
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes are there; those of a head must not come one by one for ever."""
@@ -497,11 +501,41 @@ class EmulatorChannel(HTTPChannel):
         self._head_there = False
         self.end_deadline()
         self._savedTimeOut = self.site.timeOut
+        if self._closing is not None:
+            self._await_quiet()
         super().requestDone(request)  # type: ignore[no-untyped-call]
 
+    def checkPersistence(self, request: HTTPRequest, version: bytes) -> bool:
+        """
+        @return: whether the connection stays open after the answer to C{request}.
+        """
+        persistent: bool = super().checkPersistence(request, version)  # type: ignore[no-untyped-call]
+        if self._closing is not None:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return persistent and self._closing is None
+
     def close_when_answered(self) -> None:
-        """Take no further request: close now if none is being answered, after its answer otherwise."""
-        self.persistent = False
+        """
+        Answer what has been asked, and what is on its way, and close.
+
+        A client that has not been told, in the head of an answer, that its
+        connection ends may have sent a request that is not read yet, so
+        that connection is closed a little later.
+        """
+        self._await_quiet()
+        if self.requests and not self.requests[0].startedWriting:
+            self.requests[0].responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            self.persistent = False
+
+    def _await_quiet(self) -> None:
+        self._end_quiet()
+        self._closing = self.site.reactor.callLater(QUIET, self._close_if_idle)
+
+    def _end_quiet(self) -> None:
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+
+    def _close_if_idle(self) -> None:
         if not self.requests:
             self.loseConnection()
 
@@ -536,6 +570,7 @@ class EmulatorChannel(HTTPChannel):
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
         finally:
             self.end_deadline()
+            self._end_quiet()
             self._report_flush(False)
             self.site.left(self)
 
@@ -580,7 +615,7 @@ class EmulatorSite(Site):
 
     def drain(self, grace: float) -> Deferred[None]:
         """
-        Close every connection: an idle one now, one with a request when that is answered.
+        Close every connection: one with a request when that is answered, an idle one soon.
 
         @param grace: seconds after which those that are left are cut off.
         @return: fires when there is none.
