@@ -554,7 +554,8 @@ class EmulatorChannel(HTTPChannel):
         if not self._flush_waits:
             return
         descriptor: Any = getattr(self.transport, "transport", self.transport)
-        if hasattr(descriptor, "startWriting"):
+        # What a timer has written is gone by now; a client that has read it may have closed, which is read before dry.
+        if hasattr(descriptor, "startWriting") and (descriptor.dataBuffer or descriptor._tempDataLen):
             _FlushWatch(descriptor, lambda: self._report_flush(True))
         else:
             self._report_flush(True)
