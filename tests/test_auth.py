@@ -499,7 +499,7 @@ foundry:
   compute_modules:
     poll_timeout: 5
     sync_timeout: 5
-    job_lease: 0.3
+    job_lease: 1
     max_attempts: 2
     runtimes:
       - {runtime_id: one, module_auth_token: hush-module-token}
