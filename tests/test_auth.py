@@ -21,6 +21,7 @@ import pytest
 import pytest_twisted
 from attrs import frozen
 from conftest import CONTOUR, RUNTIMES, SEED, Harness, Server, make_harness, raw, receive_until, serve_one
+from twisted.internet.protocol import Protocol
 from twisted.internet.threads import deferToThread
 
 from twisted_cm.faults import FaultKind, FaultPlan
@@ -117,6 +118,8 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"POST {ONE}/schemas": (MODULE, [{"name": "g"}], 200),
     f"POST {ONE}/results/<job_id>": (MODULE, b"result", 204),
     f"POST {ONE}/restart": (MODULE, None, 200),
+    f"GET {EMULATOR}/jobs": (BEARER, None, 200),
+    f"GET {EMULATOR}/events": (BEARER, None, 200),
     f"POST {EMULATOR}/reset": (CONTROL, None, 204),
     f"GET {EMULATOR}/faults": (CONTROL, None, 200),
     f"POST {EMULATOR}/faults": (CONTROL, {"kind": "drop_job"}, 201),
@@ -174,7 +177,7 @@ async def prepare(harness: Harness, route: str) -> dict[str, str]:
     body.write(b"result")
     await harness.broker.complete(job.job_id, body)
     waiting = await harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
-    fault = harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, function="never"))
+    fault = await harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, function="never"))
     ends_it = route.startswith("DELETE") or "soft-cancel" in route or route.endswith("/results/<job_id>")
     return {
         "runtime_id": "one",
@@ -195,9 +198,16 @@ def state(harness: Harness) -> Any:
         ],
         harness.broker.registry.bindings(),
         [(job_id, job.state, job.attempts) for job_id, job in harness.broker._jobs.items()],
-        [each.fault_id for each in harness.service.faults.all()],
-        set(harness.service.credentials._issued),
+        list(harness.service.faults._faults),
+        set(harness.service.credentials._issued._issued),
     )
+
+
+class _Leaving(Protocol):
+    """Goes away from an answer when its head is there."""
+
+    def connectionMade(self) -> None:
+        self.transport.loseConnection()
 
 
 async def ask(harness: Harness, route: str, body: Any, ids: dict[str, str], **headers: str) -> tuple[int, Any]:
@@ -213,8 +223,12 @@ async def ask(harness: Harness, route: str, body: Any, ids: dict[str, str], **he
     addresses = service.addresses if route in ROUTES else service.sidecar_addresses["one"]
     sent = {name.encode(): value.encode("utf-8", "surrogateescape") for name, value in headers.items()}
     response = await harness.http.request(
-        method, addresses.http + path, data=data, headers={b"Content-Type": kind.encode(), **sent}
+        method, addresses.http + path, data=data, headers={b"Content-Type": kind.encode(), **sent}, unbuffered=True
     )
+    if response.headers.getRawHeaders("Content-Type") == ["text/event-stream"]:
+        # It never ends.
+        response.original.deliverBody(_Leaving())
+        return response.code, b""
     content = await response.content()
     if content and "json" in response.headers.getRawHeaders("Content-Type", [""])[0]:
         content = json.loads(content)
@@ -243,8 +257,8 @@ async def test_every_route_knows_who_may_use_it(monkeypatch: pytest.MonkeyPatch,
         credentials = harness.service.credentials
         now = [1000.0]
         credentials._now = lambda: now[0]
-        issued, expired = (credentials.issue(credentials.client(name, "secret"), ()) for name in ("app", "brief"))
-        assert credentials.principal(expired) is not None
+        issued, expired = [await credentials.issue(credentials.client(name, "secret"), ()) for name in ("app", "brief")]
+        assert await credentials.principal(expired) is not None
         now[0] += 1
         presented = {
             **PRESENTED,

@@ -201,7 +201,7 @@ class MemoryNetwork:
         self.reactor = reactor
         self._server = server
         self._transports: set[MemoryTransport] = set()
-        self._quiet: list[Deferred[None]] = []
+        self._closed: Deferred[None] | None = None
 
     def agent(self, pool: HTTPConnectionPool) -> Agent:
         """
@@ -233,17 +233,20 @@ class MemoryNetwork:
     def left(self, transport: MemoryTransport) -> None:
         """One side of a connection is gone."""
         self._transports.discard(transport)
-        if not self._transports:
-            waiting, self._quiet = self._quiet, []
-            for each in waiting:
-                each.callback(None)
+        if not self._transports and self._closed is not None:
+            closed, self._closed = self._closed, None
+            closed.callback(None)
 
-    def quiet(self) -> Deferred[None]:
+    def close(self) -> Deferred[None]:
         """
-        @return: fires when there is no connection.
+        Cut every connection.
+
+        @return: fires when both sides of each know.
         """
         if not self._transports:
             return succeed(None)
-        quiet: Deferred[None] = Deferred(self._quiet.remove)
-        self._quiet.append(quiet)
-        return quiet
+        self._closed = Deferred()
+        closed = self._closed
+        for transport in list(self._transports):
+            transport.abortConnection()
+        return closed

@@ -106,7 +106,7 @@ class Emulator:
         await self._pool.closeCachedConnections()
         await self.service.stopService()
         await self._pool.closeCachedConnections()
-        await self._network.quiet()
+        await self._network.close()
 
     async def reset(self) -> None:
         """Go back to the seed: no jobs, no schemas, no other runtimes and faults. Whoever is parked is answered."""

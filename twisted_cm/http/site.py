@@ -461,6 +461,7 @@ class EmulatorChannel(HTTPChannel):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._flush_waits: list[Callable[[bool], None]] = []
+        self._flush_watch: IDelayedCall | None = None
         self._head_there = False
         self._deadline: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
@@ -548,11 +549,9 @@ class EmulatorChannel(HTTPChannel):
         self._flush_waits.append(report)
         if len(self._flush_waits) == 1:
             # A TLS transport collects small writes until the next turn of the reactor.
-            self.site.reactor.callLater(0, self._watch_flush)
+            self._flush_watch = self.site.reactor.callLater(0, self._watch_flush)
 
     def _watch_flush(self) -> None:
-        if not self._flush_waits:
-            return
         descriptor: Any = getattr(self.transport, "transport", self.transport)
         # What a timer has written is gone by now; a client that has read it may have closed, which is read before dry.
         if hasattr(descriptor, "startWriting") and (descriptor.dataBuffer or descriptor._tempDataLen):
@@ -561,6 +560,8 @@ class EmulatorChannel(HTTPChannel):
             self._report_flush(True)
 
     def _report_flush(self, flushed: bool) -> None:
+        if self._flush_watch is not None and self._flush_watch.active():
+            self._flush_watch.cancel()
         waits, self._flush_waits = self._flush_waits, []
         for report in waits:
             report(flushed)
