@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError
 from twisted.python.failure import Failure
-from twisted.web._newclient import RequestNotSent
-from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 
 from . import __version__
 from .credentials import DEVELOPMENT_TOKEN
@@ -26,7 +23,6 @@ from .seed import InvalidSeed, Seed, read_seed
 from .tls import default_state_dir
 
 if TYPE_CHECKING:
-    from .client import EmulatorClient
     from .launch import Launch
     from .service import EmulatorService
 
@@ -137,32 +133,16 @@ def _connection_options(command: F) -> F:
     return command
 
 
-def _run(main: Callable[[Any], Awaitable[T]], url: str, timeout: float | None = None) -> T:
+def _run(main: Callable[[Any], Awaitable[T]]) -> T:
     """Run one coroutine in the reactor, turning what can go wrong with a server into one line."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
 
-    from .client import ServerError
+    from .client import AnswerLost, ApiError, CannotConnect, ResultBrokenOff, TimedOut, UntrustedServer
 
     outcome: list[T | Failure] = []
     running: Deferred[T] = Deferred.fromCoroutine(main(reactor))  # type: ignore[arg-type]
-    expired: list[bool] = []
-    if timeout is not None:
-        # What a canceled request fails with depends on how far it was, so this is noted apart.
-
-        def expire() -> None:
-            expired.append(True)
-            running.cancel()
-
-        timer = reactor.callLater(timeout, expire)
-
-        def answered(result: T | Failure) -> T | Failure:
-            if timer.active():
-                timer.cancel()
-            return result
-
-        running.addBoth(answered)
     running.addBoth(outcome.append)
     interrupted: list[int] = []
 
@@ -185,30 +165,24 @@ def _run(main: Callable[[Any], Awaitable[T]], url: str, timeout: float | None = 
     if not isinstance(result, Failure):
         return result
     error = result.value
-    if isinstance(error, ServerError):
+    if isinstance(error, ApiError):
         hint = f" (job {error.job_id})" if error.job_id and error.job_id not in str(error) else ""
         raise click.ClickException(f"{error}{hint}")
-    if expired:
-        raise click.ClickException(f"no answer within {timeout:g} seconds; allow more with --timeout")
-    if isinstance(error, ConnectError | RequestNotSent | RequestTransmissionFailed | ResponseNeverReceived):
-        raise click.ClickException(
-            f"cannot reach {url}: {_reason(error)}; start a server with 'twisted-cm serve' or name one with --url"
-        )
-    if isinstance(error, ResponseFailed):
-        raise click.ClickException("the answer broke off: the result is not whole")
+    if isinstance(error, TimedOut):
+        raise click.ClickException(f"{str(error).rstrip('.')}; allow more with --timeout")
+    if isinstance(error, ResultBrokenOff):
+        raise click.ClickException(str(error))
+    if isinstance(error, UntrustedServer):
+        raise click.ClickException(f"{error}; name the CA to verify it with: --ca")
+    if isinstance(error, CannotConnect | AnswerLost):
+        raise click.ClickException(f"{error}; start a server with 'twisted-cm serve' or name one with --url")
     if isinstance(error, click.ClickException):
         raise error
     raise click.ClickException(f"{type(error).__name__}: {error}")
 
 
-def _reason(error: Exception) -> str:
-    reasons = getattr(error, "reasons", None)
-    return str(reasons[0].value if reasons else error).rstrip(".")
-
-
-def _client(reactor: Any, url: str, ca: Path | None, state_dir: Path | None, token: str | None) -> EmulatorClient:
-    from .client import EmulatorClient
-
+def _connection(reactor: Any, url: str, ca: Path | None, state_dir: Path | None) -> dict[str, Any]:
+    """How a client is made, beside its URL and token.  Whoever is at a shell can try again, and would rather know."""
     if not url.startswith(("http://", "https://")):
         raise click.ClickException(f"{url} is no URL; it must start with http:// or https://")
     path = ca or (state_dir or default_state_dir()) / "ca.pem"
@@ -218,7 +192,7 @@ def _client(reactor: Any, url: str, ca: Path | None, state_dir: Path | None, tok
             pem = path.read_text("ascii")
         except (OSError, UnicodeDecodeError) as error:
             raise click.ClickException(f"{path}: {error}; name a readable PEM file with --ca") from None
-    return EmulatorClient(reactor, url, token, pem)
+    return {"reactor": reactor, "ca_certificate": pem, "retries": None}
 
 
 # Starting a runtime
@@ -262,10 +236,10 @@ def _launch_variables(
         raise click.UsageError("--branch goes with --deployed-app")
 
     async def prepare(reactor: Any) -> Launch:
-        client = _client(reactor, url, ca, state_dir, admin_token)
-        return await prepare_launch(client, runtime_id, module_auth_token, deployed_app, branch)
+        connection = _connection(reactor, url, ca, state_dir)
+        return await prepare_launch(url, runtime_id, module_auth_token, deployed_app, branch, admin_token, **connection)
 
-    launch = _run(prepare, url)
+    launch = _run(prepare)
     directory = launch_directory((state_dir or default_state_dir()).absolute(), runtime_id)
     try:
         return bypass_proxies(write_environment(launch, directory), os.environ)
@@ -332,28 +306,20 @@ def submit(
 
     QUERY is JSON, - for standard input, or @FILE.
     """
-    body = {
-        "deployedAppRid": rid,
-        "deployedAppBranch": branch,
-        "queryType": function,
-        "query": _read_query(query),
-    }
+    found = _read_query(query)
 
     async def run(reactor: Any) -> None:
-        client = _client(reactor, url, ca, state_dir, token)
-        if asynchronous:
-            handle = await client.request_json("POST", f"{_CONTOUR}/deployed-apps/jobs", body)
-            click.echo(handle["id"])
-        else:
-            path = f"{_CONTOUR}/compute-modules/jobs/execute"
-            await client.stream("POST", path, body, _write_out)
+        from .client import ComputeModules
 
-    _run(run, url, timeout)
+        async with ComputeModules(url, token, **_connection(reactor, url, ca, state_dir)) as modules:
+            if asynchronous:
+                click.echo((await modules.submit(rid, function, found, branch=branch, timeout=timeout)).id)
+                return
+            async for chunk in modules.stream(rid, function, found, branch=branch, timeout=timeout):
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
 
-
-def _write_out(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    _run(run)
 
 
 def _read_query(query: str) -> Any:
