@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from twisted.web.client import ResponseNeverReceived
 from twisted_cm.broker import UnknownJob
 from twisted_cm.in_memory import HIGH_WATER
 from twisted_cm.seed import InvalidSeed
-from twisted_cm.testing import Emulator
+from twisted_cm.testing import Emulator, FakeRuntime
 
 CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
 RUNTIME = "/_emulate/foundry/compute-modules/runtimes/one"
@@ -157,3 +159,117 @@ async def test_over_tls() -> None:
     assert emulator.ca_certificate is not None and "BEGIN CERTIFICATE" in emulator.ca_certificate
     assert emulator.service.settings.limits.poll_timeout == 0.5
     await emulator.stop()
+
+
+# Fake runtimes
+
+
+APP = "ri.foundry.main.deployed-app.mine"
+
+
+def arithmetic() -> FakeRuntime:
+    runtime = FakeRuntime("mine", APP)
+
+    @runtime.function
+    def add(query: Any) -> int:
+        return int(query["a"] + query["b"])
+
+    @runtime.function(name="later")
+    async def slowly(query: Any) -> Any:
+        await turn()
+        return {"later": query}
+
+    @runtime.function
+    def count(query: Any) -> Iterator[int]:
+        yield from range(query)
+
+    @runtime.function
+    async def letters(query: Any) -> AsyncIterator[Any]:
+        for letter in query:
+            await turn()
+            yield letter.encode()
+
+    return runtime
+
+
+@both_forms
+@pytest_twisted.ensureDeferred
+async def test_functions_of_every_kind(in_memory: bool) -> None:
+    emulator = await Emulator.start(in_memory=in_memory)
+    runtime = await emulator.run(arithmetic())
+    application = emulator.application()
+    assert (await application.execute(APP, "add", {"a": 2, "b": 40})).json() == 42
+    assert (await application.execute(APP, "later", "ü")).json() == {"later": "ü"}
+    assert (await application.execute(APP, "count", 5)).content == b"01234"
+    assert [chunk async for chunk in application.stream(APP, "letters", "abc")] == [b"a", b"b", b"c"]
+    assert "KeyError" in ((await application.execute(APP, "add")).exception or "")
+    unknown = (await application.execute(APP, "none")).exception
+    assert unknown is not None and "it has: add, count, later, letters" in unknown
+    assert [call.query_type for call in runtime.calls] == ["add", "later", "count", "letters", "add", "none"]
+
+    @runtime.function
+    def echo(query: Any) -> Any:
+        return query
+
+    assert (await application.execute(APP, "echo", [1])).json() == [1]
+    shown = await emulator.control().runtime("mine")
+    assert [each["function_name"] for each in shown["schemas"]] == ["add", "count", "echo", "later", "letters"]
+    await emulator.stop()
+
+
+@both_forms
+@pytest_twisted.ensureDeferred
+async def test_a_runtime_is_back_after_a_reset(in_memory: bool) -> None:
+    emulator = await Emulator.start(SEED, in_memory=in_memory)
+    seeded = FakeRuntime("one")
+    seeded.function(lambda query: query, name="f")
+    waiting = Deferred.fromCoroutine(emulator.application().execute("ri.one", "f", "waited"))
+    while not emulator.service.broker._work["one"].queued:  # type: ignore[attr-defined]
+        await turn()
+    await emulator.run(seeded)
+    await emulator.run(arithmetic())
+    assert (await waiting).json() == "waited"
+    await emulator.reset()
+    assert seeded.calls == []
+    assert (await emulator.application().execute("ri.one", "f", 1)).json() == 1
+    assert (await emulator.application().execute(APP, "count", 2)).content == b"01"
+    await emulator.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_function_that_never_returns_is_dropped_at_the_end() -> None:
+    emulator = await Emulator.start(SEED, in_memory=True)
+    runtime = FakeRuntime("one")
+    runtime.function(lambda query: Deferred(), name="f")
+    await emulator.run(runtime)
+    job = await emulator.enqueue("f", runtime_id="one")
+    while not runtime.calls:
+        await turn()
+    assert job.state.value == "running"
+    await emulator.stop()
+
+
+def test_trial_finds_a_clean_reactor(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(TRIAL)
+    ran = subprocess.run(
+        [sys.executable, "-m", "twisted.trial", "test_mine"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "PASSED (successes=2)" in ran.stdout
+
+
+TRIAL = """
+from twisted.trial.unittest import TestCase
+from twisted_cm.testing import EmulatorMixin, FakeRuntime
+
+class InMemory(EmulatorMixin, TestCase):
+    async def test_it(self):
+        runtime = FakeRuntime("mine", "ri.mine")
+        runtime.function(lambda query: query * 2, name="double")
+        await self.emulator.run(runtime)
+        result = await self.emulator.application().execute("ri.mine", "double", 21)
+        self.assertEqual(result.json(), 42)
+
+class OverSockets(InMemory):
+    emulator_options = {}
+"""

@@ -83,12 +83,11 @@ class MemoryTransport:
     def abortConnection(self) -> None:
         """End it now; what is on its way is lost."""
         if self._connected:
-            self.disconnecting = True
-            self._peer._arriving.clear()
-            self._peer._arriving_bytes = 0
-            self._arriving.clear()
-            self._peer._finish(ConnectionAborted())
-            self._finish(ConnectionAborted())
+            for each in (self._peer, self):
+                each._arriving.clear()
+                each._arriving_bytes = 0
+                each._ended = ConnectionAborted()
+                each._schedule()
 
     def getPeer(self) -> IAddress:
         """See L{ITransport.getPeer}."""

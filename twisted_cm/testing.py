@@ -3,7 +3,8 @@ The emulator inside people's own tests.
 
 L{Emulator} runs in the reactor that the tests run in, on ports of its own or
 with no socket at all, and leaves nothing behind in the reactor when it is
-stopped.
+stopped.  L{FakeRuntime} stands in for a module, L{ComputeModules} for an
+application, and L{EmulatorMixin} brings the emulator to trial.
 """
 
 from __future__ import annotations
@@ -15,15 +16,21 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
+from .broker import UnknownRuntime
+from .client import ComputeModules, EmulatorControl, RuntimeSession
+from .fake_runtime import FakeRuntime
 from .faults import FaultKind, FaultPlan
 from .in_memory import MemoryNetwork
 from .jobs import Job, JobSource, JSONValue, Submission
 from .seed import Seed, parse_seed, read_seed
 from .service import EmulatorService, Settings, limits_of
 from .tls import local_certificate
+
+__all__ = ["ComputeModules", "Emulator", "EmulatorMixin", "FakeRuntime", "make_seed"]
 
 #: A seed as text in YAML or JSON, as the value that such text stands for, as a file, or checked already.
 SeedLike: TypeAlias = Seed | str | Mapping[str, Any] | Path | None
@@ -66,6 +73,7 @@ class Emulator:
         self.https_url = service.addresses.https
         self.ca_certificate = service.addresses.ca_certificate
         self.token = next((each.token for each in service.settings.seed.bearer_tokens), "")
+        self._runtimes: list[FakeRuntime] = []
         self._network = MemoryNetwork(reactor, service.site)
         self.agent: IAgent = self._network.agent(self._pool)
         if service.settings.listen:
@@ -100,8 +108,55 @@ class Emulator:
         service.startService()
         return cls(reactor, service)
 
+    def application(self, token: str | None = None) -> ComputeModules:
+        """
+        @param token: a bearer token, by default C{self.token}.
+        @return: a client that submits jobs to this emulator.
+        """
+        return ComputeModules(self.url, token or self.token, reactor=self.reactor, agent=self.agent)
+
+    def control(self) -> EmulatorControl:
+        """
+        @return: a client that does what an administrator may.
+        """
+        token = self.service.settings.admin_token or self.token
+        return EmulatorControl(self.url, token, reactor=self.reactor, agent=self.agent)
+
+    async def run(self, runtime: FakeRuntime) -> FakeRuntime:
+        """
+        Have a runtime take jobs, until it or the emulator is stopped; it is back after a L{reset}.
+
+        A runtime that is there already, such as a seeded one, is joined with all that waits for it.
+
+        @return: C{runtime}.
+        """
+        await runtime.serve(await self._session(runtime))
+        self._runtimes.append(runtime)
+        return runtime
+
+    async def _session(self, runtime: FakeRuntime) -> RuntimeSession:
+        ways: dict[str, Any] = {"reactor": self.reactor, "agent": self.agent}
+        try:
+            if runtime.deployed_app_rid is None:
+                there = await self.service.broker.runtime(runtime.runtime_id)
+                return RuntimeSession.join(self.url, there.runtime_id, there.module_auth_token, **ways)
+        except UnknownRuntime:
+            pass
+        return await RuntimeSession.open(
+            self.url,
+            runtime.runtime_id,
+            runtime.deployed_app_rid,
+            branch=runtime.branch,
+            display_name=runtime.display_name,
+            keep_bindings=True,
+            admin_token=self.service.settings.admin_token,
+            **ways,
+        )
+
     async def stop(self) -> None:
         """Answer whoever is parked, close every connection, and leave nothing in the reactor."""
+        for runtime in self._runtimes:
+            await runtime.stop()
         # Once for those that are idle, and once for those that are not, but will be.
         await self._pool.closeCachedConnections()
         await self.service.stopService()
@@ -109,8 +164,16 @@ class Emulator:
         await self._network.close()
 
     async def reset(self) -> None:
-        """Go back to the seed: no jobs, no schemas, no other runtimes and faults. Whoever is parked is answered."""
+        """
+        Go back to the seed: no jobs, no schemas, no other faults, and of the
+        other runtimes those that L{run} here. Whoever is parked is answered.
+        """
+        for runtime in self._runtimes:
+            await runtime.stop()
         await self.service.reset()
+        for runtime in self._runtimes:
+            runtime.calls.clear()
+            await runtime.serve(await self._session(runtime))
 
     async def enqueue(
         self,
@@ -181,3 +244,27 @@ class Emulator:
         """
         plan = FaultPlan(FaultKind.FAIL_JOB, runtime_id, function, count, message=message)
         await self.service.faults.add(plan)
+
+
+class EmulatorMixin:
+    """
+    For trial's C{TestCase}: each test has an emulator of its own, C{self.emulator}::
+
+        class Tests(EmulatorMixin, TestCase):
+            seed = {...}
+
+            async def test_it(self):
+                await self.emulator.run(...)
+
+    @cvar seed: what it is started with.
+    @cvar emulator_options: what else L{Emulator.start} takes.
+    """
+
+    seed: SeedLike = None
+    emulator_options: Mapping[str, Any] = {"in_memory": True}
+    emulator: Emulator
+
+    async def setUp(self) -> None:
+        """See trial's C{TestCase.setUp}."""
+        self.emulator = await Emulator.start(self.seed, **self.emulator_options)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.emulator.stop()))  # type: ignore[attr-defined]
