@@ -99,6 +99,14 @@ def pause(seconds: float) -> Deferred[None]:
     return deferred
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def raw(harness: Harness, request: str, scheme: str = "http") -> socket.socket:
     """A client of bare sockets, which can vanish at will.  With https it must not run in the reactor's thread."""
     url = urlsplit(getattr(harness.service.addresses, scheme))

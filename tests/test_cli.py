@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from conftest import BIN, ROOT, Server, kill
+from conftest import BIN, ROOT, Server, free_port, kill
 
 INFO = "/_emulate/foundry/compute-modules/info"
 
@@ -38,13 +38,6 @@ def refused(ran: subprocess.CompletedProcess[str], says: str) -> None:
     assert "Traceback" not in ran.stderr
     assert says in ran.stderr
     assert len([line for line in ran.stderr.splitlines() if not line.startswith(("Usage", "Try"))]) <= 2
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_a_starter_seed_is_written_once_and_checks(tmp_path: Path) -> None:

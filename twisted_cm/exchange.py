@@ -9,7 +9,6 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 from attrs import field, frozen
 from cryptography import x509
@@ -26,6 +25,7 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, platformTrust, trustRootFromCertificates
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.web._newclient import RequestNotSent
 from twisted.web.client import (
     Agent,
@@ -77,7 +77,7 @@ class Retries:
     How often a request is sent again, where that is safe, and after how long.
 
     The time between doubles, and is shortened by up to a half at random, so that clients which
-    lost the same server do not come back as one.  A time that the server asks for counts instead.
+    lost the same server do not come back as one.  Where the server asks for a longer time, that counts.
 
     @ivar attempts: how many times a request is sent at most, the first one included.
     @ivar initial: seconds before the second.
@@ -122,23 +122,30 @@ class _Pool(HTTPConnectionPool):
 
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor)  # type: ignore[no-untyped-call]
-        self._made: WeakSet[Any] = WeakSet()
+        self._lost: dict[Any, Deferred[None]] = {}
 
     def getConnection(self, key: Any, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
         """See L{HTTPConnectionPool}."""
         return super().getConnection(key, endpoint).addCallback(self._note)
 
     def _note(self, connection: Any) -> Any:
-        self._made.add(connection)
+        if connection not in self._lost:
+            lost = self._lost[connection] = Deferred()
+            tell = connection.connectionLost
+
+            def connection_lost(reason: Failure) -> None:
+                tell(reason)
+                del self._lost[connection]
+                lost.callback(None)
+
+            connection.connectionLost = connection_lost
         return connection
 
     async def close(self) -> None:
         """Close every connection; returns when none is left."""
-        closing = [self.closeCachedConnections()]
-        for connection in list(self._made):
-            if connection.state != "CONNECTION_LOST":
-                closing.append(connection.abort())
-                connection.transport.abortConnection()
+        closing = [self.closeCachedConnections(), *self._lost.values()]
+        for connection in list(self._lost):
+            connection.transport.abortConnection()
         await DeferredList(closing)
 
 
@@ -318,7 +325,9 @@ class Connections:
             return None
         # A caller that was parked when the server shut down is refused too, but its job is there.
         refused = repeat is Repeat.ALWAYS or (repeat is Repeat.REFUSED and error.job_id is None)
-        return error.retry_after if refused and error.retry_after <= self._retries.maximum else None
+        if not refused or error.retry_after > self._retries.maximum:
+            return None
+        return max(error.retry_after, self._retries.delay(failures))
 
 
 def understand(answer: Answer, parse: Callable[[JSONValue], T]) -> T:

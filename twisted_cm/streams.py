@@ -224,7 +224,8 @@ class JSONValues:
         """
         while not self._found:
             if self._error is not None:
-                raise self._error
+                error, self._error = self._error, None
+                raise error
             if self._ended:
                 raise StopAsyncIteration
             await self._parse_more()
@@ -235,6 +236,9 @@ class JSONValues:
             chunk = await self._chunks.__anext__()
         except StopAsyncIteration:
             self._ended, chunk = True, b""
+        except BaseException:
+            self._ended = True
+            raise
         try:
             for value in self._parser.feed(chunk, self._ended):
                 self._found.append(value)
@@ -243,6 +247,7 @@ class JSONValues:
         except RecursionError:
             self._error = ValueError("a value is nested too deeply")
         if self._error is not None:
+            self._ended = True
             await self.aclose()
 
     async def aclose(self) -> None:
