@@ -64,7 +64,8 @@ def serve(port_file: Path | None, **options: Any) -> None:
             _write_port_file(port_file, service)
     except OSError as error:
         raise click.ClickException(f"{port_file}: {error.strerror}; choose another file with --port-file") from None
-    _print_banner(service)
+    # Not before the reactor handles signals: whoever reads that Ctrl-C stops it may try.
+    reactor.callWhenRunning(_print_banner, service)
     reactor.run()
 
 
