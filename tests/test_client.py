@@ -517,6 +517,23 @@ async def test_a_consumer_that_takes_nothing_holds_the_runtime_back(harness: Har
         assert size == sum(written) == total - 65536
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_a_stream_that_is_held_back_can_be_closed(harness: Harness, scheme: str) -> None:
+    async with application(harness, scheme) as modules, runtime(harness, scheme) as module:
+        stream, first, posted = await begin_stream(modules, module, never_ending(*[bytes(65536)] * 16))
+        await first
+        await until(lambda: stream._body is not None and stream._body._paused)
+        result = harness.broker._jobs[stream.job_id].result
+        await stream.aclose()
+        await until(lambda: not result._readers)
+        connections = modules._connections._pool
+        await until(lambda: connections is not None and not connections._lost)
+        posted.cancel()
+        with pytest.raises(CancelledError):
+            await posted
+
+
 @pytest_twisted.ensureDeferred
 async def test_only_one_may_wait_for_a_chunk(harness: Harness) -> None:
     async with application(harness) as modules, runtime(harness) as module:
@@ -620,9 +637,19 @@ async def test_an_iterator_that_raises_breaks_the_post_off(harness: Harness) -> 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
 async def test_a_stream_that_nobody_wants_is_not_read_to_its_end(harness: Harness, scheme: str) -> None:
+    stopped: list[str] = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            yield b"a"
+            await Deferred()
+        finally:
+            stopped.append("here")
+
     async with runtime(harness, scheme) as module:
         with pytest.raises(NotFound):
-            await module.post_result("none", never_ending(b"a"))
+            await module.post_result("none", chunks())
+        assert stopped
 
 
 # Control
@@ -769,13 +796,16 @@ class RawServer(Factory):
     """
     A server that takes requests and does with each what the next of its answers says.
 
-    An answer is sent, and the connection closed; with L{None} it is just closed.
+    An answer is sent, and the connection closed, unless it is one of the first C{kept}; with L{None} it is just
+    closed.
     """
 
     noisy = False
 
-    def __init__(self, *answers: bytes | None, port: int = 0) -> None:
+    def __init__(self, *answers: bytes | None, port: int = 0, kept: int = 0) -> None:
         self.answers = list(answers)
+        self.kept = kept
+        self.made = 0
         self.requests: list[bytes] = []
         self.protocols: list[Protocol] = []
         self.port = reactor.listenTCP(port, self, interface="127.0.0.1")
@@ -801,6 +831,7 @@ class RawConnection(Protocol):
 
     def connectionMade(self) -> None:
         self.server.protocols.append(self)
+        self.server.made += 1
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
@@ -814,7 +845,8 @@ class RawConnection(Protocol):
         answer = self.server.answers.pop(0)
         if answer is not None:
             self.transport.write(answer)
-        self.transport.loseConnection()
+        if len(self.server.requests) > self.server.kept:
+            self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.server.protocols.remove(self)
@@ -926,6 +958,18 @@ async def test_what_might_be_done_twice_is_not_sent_again(name: str) -> None:
                 await do_once(name, raw.url)
             assert isinstance(error.value, ResultBrokenOff) is (lost is HALF)
             assert len(raw.requests) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_poll_that_is_lost_on_a_kept_connection_is_not_sent_again() -> None:
+    async with (
+        RawServer(b"HTTP/1.1 204 X\r\n\r\n", None, http(204), kept=1) as raw,
+        RuntimeSession.join(raw.url, "one", "t", retries=QUICK) as module,
+    ):
+        assert await module.poll() is None
+        with pytest.raises(AnswerLost):
+            await module.poll()
+        assert (len(raw.requests), raw.made) == (2, 1)
 
 
 @pytest.mark.parametrize("name", UNSAFE)

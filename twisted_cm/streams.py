@@ -120,9 +120,10 @@ class Body(Protocol):
             waiting, self._waiting = self._waiting, None
             waiting.callback(b"")
         if self._ended is None:
-            # Over TLS, a connection that is not read from would not see its peer's goodbye.
-            self.transport.resumeProducing()
-            self.transport.loseConnection()
+            # What a response has for a transport can only part politely, which over TLS takes a peer that reads; what
+            # is behind it can abort.
+            behind = getattr(self.transport, "_producer", None)
+            getattr(behind, "abortConnection", self.transport.loseConnection)()
 
 
 class ResultStream:
