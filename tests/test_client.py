@@ -112,8 +112,8 @@ async def test_a_function_is_run_and_its_result_is_returned(harness: Harness, sc
 @pytest_twisted.ensureDeferred
 async def test_a_query_that_is_left_out_is_an_empty_object(harness: Harness) -> None:
     async with application(harness) as modules, runtime(harness) as module:
-        for query, arrives in ((None, {}), ([], []), (0, 0)):
-            await modules.submit("ri.one", "f", query)
+        for query, arrives in (((), {}), (([],), []), ((0,), 0), ((None,), None)):
+            await modules.submit("ri.one", "f", *query)
             job = await module.poll()
             assert job is not None and job.query == arrives
 

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from attrs import field, frozen
+from attrs import NOTHING, field, frozen
 from twisted.web.iweb import IAgent
 
 from .client_errors import (
@@ -292,7 +292,7 @@ class ComputeModules(_Client):
         self,
         deployed_app_rid: str,
         query_type: str,
-        query: JSONValue = None,
+        query: JSONValue = NOTHING,
         *,
         branch: str | None = None,
         timeout: float | None = None,
@@ -300,7 +300,7 @@ class ComputeModules(_Client):
         """
         Run a function, and wait for its result.
 
-        @param query: the function's input, any JSON value; L{None} for C{{}}.
+        @param query: the function's input, any JSON value; C{{}} by default.
         @param branch: of the deployed app; L{None} for any that is active.
         @param timeout: seconds to wait.  After that a job that is still queued is canceled, one that runs runs on.
         @raise JobFailed: the job failed or was canceled.  That the function raised is no such failure, see
@@ -316,7 +316,7 @@ class ComputeModules(_Client):
         self,
         deployed_app_rid: str,
         query_type: str,
-        query: JSONValue = None,
+        query: JSONValue = NOTHING,
         *,
         branch: str | None = None,
         timeout: float | None = None,
@@ -347,7 +347,7 @@ class ComputeModules(_Client):
         self,
         deployed_app_rid: str,
         query_type: str,
-        query: JSONValue = None,
+        query: JSONValue = NOTHING,
         *,
         branch: str | None = None,
         timeout: float | None = None,
@@ -641,7 +641,7 @@ def _submission(deployed_app_rid: str, query_type: str, query: JSONValue, branch
         "deployedAppRid": deployed_app_rid,
         "deployedAppBranch": branch,
         "queryType": query_type,
-        "query": {} if query is None else query,
+        "query": {} if query is NOTHING else query,
     }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
-from attrs import evolve
+from attrs import NOTHING, evolve
 from twisted.internet.defer import Deferred
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgent
@@ -178,7 +178,7 @@ class Emulator:
     async def enqueue(
         self,
         query_type: str,
-        query: JSONValue = None,
+        query: JSONValue = NOTHING,
         *,
         runtime_id: str | None = None,
         deployed_app_rid: str | None = None,
@@ -187,7 +187,7 @@ class Emulator:
         """
         Queue a job, without a request.
 
-        @param query: any JSON value; L{None} for an empty object.
+        @param query: any JSON value; an empty object by default.
         @param runtime_id: the runtime to run it, or else
         @param deployed_app_rid: the deployed app whose runtime runs it.
         @raise twisted_cm.broker.BrokerError: there is no such runtime or deployed app, or its queue is full.
@@ -198,7 +198,7 @@ class Emulator:
                 raise TypeError("name a runtime_id or a deployed_app_rid")
             binding = await self.service.broker.resolve(deployed_app_rid, branch)
             runtime_id, branch, source = binding.runtime_id, binding.branch, JobSource.CONTOUR_ASYNC
-        query = {} if query is None else query
+        query = {} if query is NOTHING else query
         await self.service.context.check_query(runtime_id, query_type, query)
         submission = Submission(query_type, query, source, deployed_app_rid, branch, size=len(json.dumps(query)))
         return await self.service.context.submit(runtime_id, submission)
