@@ -237,7 +237,7 @@ async def ask(harness: Harness, route: str, body: Any, ids: dict[str, str], **he
 
 def served(harness: Harness, site: int) -> set[str]:
     """The routes of a listener that runs."""
-    rules = harness.service._sites[site].resource._app.url_map.iter_rules()
+    rules = harness.service._sites[site].resource.app.url_map.iter_rules()
     return {f"{method} {re.sub('<id:', '<', rule.rule)}" for rule in rules for method in rule.methods}
 
 

@@ -102,6 +102,7 @@ class Client:
 
     def __init__(self) -> None:
         self.written = b""
+        self.gone = False
 
     def setHeader(self, name: str, value: str) -> None:
         pass

@@ -131,7 +131,8 @@ class EventFeed:
     def close(self) -> None:
         """Send nothing more."""
         self._timer.cancel()
-        self._request.unregisterProducer()
+        if not self._request.gone:
+            self._request.unregisterProducer()
 
     def pauseProducing(self) -> None:
         """See L{IPushProducer}."""

@@ -210,11 +210,13 @@ class EmulatorRequest(Request):
     A request of the emulator.
 
     @ivar body: its body; C{content} of the base class stays empty.
+    @ivar answering: the route at work; canceled when the client goes away.
     """
 
     channel: EmulatorChannel
     site: EmulatorSite
     body: RequestBody
+    answering: Deferred[None] | None = None
     _begun = False
     _answered = False
     _linger: IDelayedCall | None = None
@@ -244,7 +246,7 @@ class EmulatorRequest(Request):
         self.postpath: list[bytes] = self.path[1:].split(b"/")
         self.setHeader(b"Date", datetimeToString())
         if self.site.guard.admit(self):
-            self.render(self.site.resource)
+            self.site.resource.render(self)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """All of the request is there; called by the channel."""
@@ -259,10 +261,17 @@ class EmulatorRequest(Request):
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        if self.answering is not None:
+            self.answering.cancel()
         if self.content is not None:
             # Its headers were there.
             self.body.lost()
         self._report_delivery(False)
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there to be answered."""
+        return bool(self._disconnected)
 
     def delivered(self) -> Deferred[bool]:
         """
