@@ -193,8 +193,10 @@ def no_failure_in_the_log() -> Iterator[None]:
     failures: list[str] = []
 
     def observe(event: dict[str, Any]) -> None:
-        if "log_failure" in event:
-            failures.append(event["log_failure"].getTraceback())
+        # What Twisted itself logs has another key.
+        failure = event.get("log_failure") or event.get("failure")
+        if failure is not None:
+            failures.append(failure.getTraceback())
 
     globalLogPublisher.addObserver(observe)
     yield

@@ -43,6 +43,12 @@ BODY_TIMEOUT = 60.0
 #: Seconds that an idle connection is kept at shutdown, for a request that is on its way.
 QUIET = 0.5
 
+#: The most levels of arrays and objects in a JSON body.
+MOST_LEVELS = 200
+
+#: Seconds that a client may take to receive what was written before its connection was closed.
+CLOSE_TIMEOUT = 60.0
+
 #: Bytes of a body that are kept while no route has asked for them.
 UNCLAIMED_LIMIT = 64 * 1024
 
@@ -82,7 +88,8 @@ class RequestBody:
             self._write(self._consumer, data)
             return
         self._unclaimed += data
-        if len(self._unclaimed) > UNCLAIMED_LIMIT and not self._paused:
+        if len(self._unclaimed) > UNCLAIMED_LIMIT:
+            # Again if need be: the channel resumes what it paused itself.
             self._paused = True
             self._transport.pauseProducing()
         self._report_begun()
@@ -245,7 +252,10 @@ class EmulatorRequest(Request):
         self.prepath: list[bytes] = []
         self.postpath: list[bytes] = self.path[1:].split(b"/")
         self.setHeader(b"Date", datetimeToString())
-        if self.site.guard.admit(self):
+        if not self.path.startswith(b"/") or not self.path.isascii():
+            self.write(self.error(invalid_request("The request target is not the path of a URI.")))
+            self.finish()
+        elif self.site.guard.admit(self):
             self.site.resource.render(self)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -389,7 +399,7 @@ def parse_json(body: bytes) -> JSONValue:
     @raise ApiError: 400, with what is wrong and where.
     """
     try:
-        return json.loads(
+        value = json.loads(
             body.decode("utf-8"),
             parse_constant=_refuse_constant,
             parse_float=_finite,
@@ -403,6 +413,24 @@ def parse_json(body: bytes) -> JSONValue:
         ) from None
     except (RecursionError, ValueError) as error:
         raise invalid_request(f"The request body is not JSON that can be read: {error}.") from None
+    if _deeper_than(MOST_LEVELS, value):
+        raise invalid_request(f"The request body is nested more than {MOST_LEVELS} levels deep.")
+    return value
+
+
+def _deeper_than(levels: int, value: JSONValue) -> bool:
+    """What can just be read may be too deep to be written or checked."""
+    level = [value]
+    for _ in range(levels):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _finite(text: str) -> float:
@@ -439,6 +467,7 @@ class _FlushWatch:
         self._flushed = flushed
         self._asked = 0
         self._former, self._former_streams = descriptor.producer, descriptor.streamingProducer
+        self._former_paused = descriptor.producerPaused
         descriptor.unregisterProducer()
         descriptor.registerProducer(self, False)
         descriptor.startWriting()
@@ -450,6 +479,8 @@ class _FlushWatch:
             self._descriptor.unregisterProducer()
             if self._former is not None:
                 self._descriptor.registerProducer(self._former, self._former_streams)
+                if self._former_paused:
+                    self._former.resumeProducing()
             self._flushed()
 
     def pauseProducing(self) -> None:
@@ -472,15 +503,54 @@ class EmulatorChannel(HTTPChannel):
         self._flush_waits: list[Callable[[bool], None]] = []
         self._flush_watch: IDelayedCall | None = None
         self._head_there = False
+        self._parting = False
         self._deadline: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes are there; those of a head must not come one by one for ever."""
+        if self._parting:
+            # TLS goes on to deliver until the client has agreed to close.
+            return
+        again = self._busyReceiving
         super().dataReceived(data)  # type: ignore[no-untyped-call]
         begun = bool(self.requests and not self._head_there) or bool(self._buffer)
-        if begun and self._deadline is None and self.connected:
+        if begun and not again and self._deadline is None:
             self._set_deadline(self.site.head_timeout)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """A line of a head is longer than any may be."""
+        self._respondToBadRequestAndDisconnect()
+
+    def headerReceived(self, line: bytes) -> bool:
+        """A header is there; its length may have more digits than any number has here."""
+        try:
+            return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
+        except ValueError:
+            self._respondToBadRequestAndDisconnect()
+            return False
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Refuse what is no HTTP, unless the request has an answer already."""
+        if self.requests and self.requests[-1].startedWriting:
+            self.loseConnection()
+        else:
+            super()._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """
+        Bytes of a body are there, or of requests behind the one that is being answered.
+
+        Of those only so many are kept.  While the answer is written, the
+        client has to wait.  While the request is parked it is cut off instead:
+        a connection that is not read from does not tell that its client is gone.
+        """
+        super().rawDataReceived(data)
+        if self._handlingRequest and sum(map(len, self._dataBuffer)) > self._optimisticEagerReadSize:
+            if self.requests[0].startedWriting:
+                self._networkProducer.pauseProducing()
+            else:
+                self.transport.abortConnection()
 
     def _set_deadline(self, seconds: float) -> None:
         self.end_deadline()
@@ -523,6 +593,13 @@ class EmulatorChannel(HTTPChannel):
         if self._closing is not None:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return persistent and self._closing is None
+
+    def loseConnection(self) -> None:
+        """Close once all is written; a client that does not let it is cut off like an idle one."""
+        super().loseConnection()  # type: ignore[no-untyped-call]
+        if self in self.site.channels and not self._parting:
+            self._parting = True
+            self._set_deadline(self.site.close_timeout)
 
     def close_when_answered(self) -> None:
         """
@@ -577,6 +654,7 @@ class EmulatorChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
+        self._parting = True
         try:
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
         finally:
@@ -601,6 +679,7 @@ class EmulatorSite(Site):
 
     head_timeout = HEAD_TIMEOUT
     body_timeout = BODY_TIMEOUT
+    close_timeout = CLOSE_TIMEOUT
 
     protocol = EmulatorChannel  # type: ignore[assignment]
     noisy = False
