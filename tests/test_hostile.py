@@ -1,4 +1,4 @@
-"""That no input makes it fail, hang or grow: every route, bare bytes on both listeners, and clients that take for ever."""
+"""That no input makes it fail, hang or grow: on every route, in bare bytes, and from clients that take for ever."""
 
 from __future__ import annotations
 
@@ -9,25 +9,35 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import CONTOUR, RUNTIMES, Harness
+from conftest import CONTOUR, RUNTIMES, Harness, pause, serve_one
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
+from twisted.web.client import ResponseNeverReceived
+from zope.interface import implementer
 
 INFO = "/_emulate/foundry/compute-modules/info"
 EXECUTE = f"{CONTOUR}/compute-modules/jobs/execute"
 
 
+@implementer(IHandshakeListener)
 class Wire(Protocol):
     """A client of bare bytes."""
 
     def __init__(self) -> None:
         self.received = b""
         self.closed = False
+        self.secure = False
         self._waiting: list[tuple[Callable[[], Any], Deferred[None]]] = []
+
+    def handshakeCompleted(self) -> None:
+        self.secure = True
+        self._look()
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
@@ -57,17 +67,19 @@ class Wire(Protocol):
 
     @property
     def statuses(self) -> list[int]:
-        return [int(status) for status in re.findall(rb"^HTTP/1\.[01] (\d{3}) ", self.received, re.MULTILINE)]
+        return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", self.received)]
 
 
-async def connect(harness: Harness, scheme: str = "http") -> Wire:
+async def connect(harness: Harness, scheme: str = "http", port: int | None = None) -> Wire:
+    """Connect, and shake hands for https; C{port} is the listener's index where it is not the scheme's."""
     service = harness.service
-    port = service._ports[0 if scheme == "http" else 1].getHost().port
-    endpoint: Any = HostnameEndpoint(reactor, "127.0.0.1", port)
+    listener = service._ports[port if port is not None else ["http", "https"].index(scheme)]
+    endpoint: Any = HostnameEndpoint(reactor, "127.0.0.1", listener.getHost().port)
     if scheme == "https":
         authority = Certificate.loadPEM(service.addresses.ca_certificate)
         endpoint = wrapClientTLS(optionsForClientTLS("localhost", authority), endpoint)
     wire: Wire = await connectProtocol(endpoint, Wire())
+    await wire.until(lambda: wire.secure or scheme == "http")
     return wire
 
 
@@ -210,6 +222,265 @@ async def test_bytes_that_are_no_request_are_refused(hasty: Harness, scheme: str
         return wire.statuses
 
     answered = await gatherResults([Deferred.fromCoroutine(statuses(sent)) for sent, _ in CASES.values()])
-    expected = {case: [status] if status else [] for case, (_, status) in CASES.items()}
-    assert dict(zip(CASES, answered, strict=True)) == expected
+    unexpected = {
+        case: found
+        for (case, (sent, status)), found in zip(CASES.items(), answered, strict=True)
+        # An answer that comes while much is still being sent can be lost when the connection is closed.
+        if found != ([status] if status else []) and (found or len(sent) < 65536)
+    }
+    assert not unexpected
     await is_well(hasty, scheme)
+
+
+def execution(query: bytes) -> bytes:
+    return b'{"deployedAppRid": "ri.one", "queryType": "f", "query": %b}' % query
+
+
+#: What is sent as JSON, and what is wrong with it.
+BODIES: dict[str, bytes] = {
+    "arrays in arrays": b"[" * 100_000 + b"]" * 100_000,
+    "objects in objects": b'{"a":' * 100_000,
+    "just too deep": execution(b"[" * 200 + b"]" * 200),
+    "a depth that can be read": execution(b"[" * 900 + b"]" * 900),
+    "a key twice": b'{"queryType": "f", "queryType": "g"}',
+    "NaN": execution(b"NaN"),
+    "infinity": execution(b"-Infinity"),
+    "a number out of range": execution(b"1e999"),
+    "a whole number out of range": execution(b"9" * 5000),
+    "half a character": execution(b'"\xe2\x82"'),
+    "half a pair, not escaped": execution(b'"\xed\xa0\x80"'),
+    "NUL": b"\0",
+    "a byte order mark": b"\xef\xbb\xbf{}",
+    "nothing": b"",
+    "two values": b"{} {}",
+    "an array": b"[]",
+    "a string": b'"x"',
+    "null": b"null",
+    "fields of other types": b'{"runtimeId": [], "deployedAppRid": {}, "queryType": 1, "id": true, "kind": null}',
+    "half a pair in every field": json.dumps(
+        dict.fromkeys(("runtimeId", "deployedAppRid", "queryType", "id", "jobHandle", "kind"), "\ud800")
+    ).encode(),
+}
+
+
+@pytest_twisted.ensureDeferred
+async def test_json_that_is_none_is_refused_by_every_route_that_reads_it(harness: Harness) -> None:
+    bearer, token = {"Authorization": "Bearer app-token"}, {"Module_Auth_Token": "token-one"}
+    routes: list[tuple[str, str, dict[str, str]]] = [
+        ("POST", RUNTIMES, {}),
+        ("POST", f"{RUNTIMES}/one/jobs", token),
+        ("POST", "/_emulate/foundry/compute-modules/faults", {}),
+        ("POST", EXECUTE, bearer),
+        ("POST", f"{CONTOUR}/deployed-apps/jobs", bearer),
+        ("PUT", f"{CONTOUR}/jobs/status/v2", bearer),
+        ("PUT", f"{CONTOUR}/jobs/result/v3", bearer),
+        ("DELETE", f"{CONTOUR}/jobs", bearer),
+        ("POST", f"{RUNTIMES}/one/schemas", token),
+    ]
+    for method, path, headers in routes:
+        for case, body in BODIES.items():
+            status, answer, _ = await harness.call(method, path, body, **headers)
+            if path.endswith("/schemas") and case == "an array":
+                assert (status, answer) == (200, {})
+            else:
+                assert (status, answer["error"]) == (400, "invalid_request"), (method, path, case, answer)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_deepest_query_and_half_a_pair_go_all_the_way(harness: Harness) -> None:
+    # The first is handed to a parked poll from within its own submission, the deepest stack there is.
+    poll = Deferred.fromCoroutine(harness.module("GET", "/job"))
+    await harness.until(lambda: harness.broker._work["one"].polls)
+    for query in (b"[" * 198 + b"]" * 198, b'"\\ud800"', b"9" * 4000):
+        body = execution(query)
+        assert (await harness.call("POST", f"{CONTOUR}/deployed-apps/jobs", body, Authorization="Bearer app-token"))[
+            0
+        ] == 200
+        status, envelope, _ = await poll
+        assert (status, envelope["computeModuleJobV1"]["query"]) == (200, json.loads(query))
+        assert (await harness.module("GET", f"/jobs/{envelope['computeModuleJobV1']['jobId']}"))[0] == 200
+        poll = Deferred.fromCoroutine(harness.module("GET", "/job"))
+    poll.cancel()
+    await poll.addErrback(lambda failure: failure.trap(CancelledError, ResponseNeverReceived))
+
+
+# Those who take for ever
+
+
+SLOW: dict[str, tuple[bytes, bytes]] = {
+    "nothing": (b"", b""),
+    "half a request line": (b"GET ", b""),
+    "half a head": (GET, b""),
+    "a request line byte by byte": (b"GET /", b"x"),
+    "a head byte by byte": (GET + b"X: ", b"x"),
+    "one header after the other": (GET, b"A: b\r\n"),
+    "half a body": (head("POST", EXECUTE, BEARER, "Content-Length: 1000") + b"\r\n{", b""),
+    "a body byte by byte": (head("POST", EXECUTE, BEARER, "Content-Length: 1000") + b"\r\n", b" "),
+    "chunks one after the other": (chunked(b""), b"1\r\n \r\n"),
+    "a result without a token": (head("POST", f"{RUNTIMES}/one/results/x", CHUNKED) + b"\r\n", b"1\r\n \r\n"),
+    "a result of no job": (
+        head("POST", f"{RUNTIMES}/one/results/x", CHUNKED, "Module-Auth-Token: token-one") + b"\r\n",
+        b"1\r\n \r\n",
+    ),
+    "a body that no route reads": (
+        head("GET", f"{RUNTIMES}/one/job", "Content-Length: 1000", "Module-Auth-Token: token-one") + b"\r\n",
+        b" ",
+    ),
+    "silence after an answer": (GET + b"\r\n", b""),
+    "line ends after an answer": (GET + b"\r\n\r\n", b""),
+}
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_who_takes_for_ever_is_cut_off(hasty: Harness, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twisted_cm.http.site.LINGER", 0.3)
+
+    async def dropped(begun: bytes, more: bytes) -> None:
+        wire = await connect(hasty, scheme)
+        wire.transport.write(begun)
+        dripping = LoopingCall(lambda: wire.transport.write(more))
+        dripping.start(0.05)
+        try:
+            await wire.until_closed()
+        finally:
+            dripping.stop()
+
+    await gatherResults([Deferred.fromCoroutine(dropped(*slow)) for slow in SLOW.values()])
+    await hasty.until(lambda: not hasty.service._sites[0].channels)
+    await is_well(hasty, scheme)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_handshake_that_never_ends_is_cut_off(hasty: Harness) -> None:
+    hello = bytes.fromhex("16030100c8010000c40303")
+    for begun in (b"", hello):
+        wire = await connect(hasty, port=1)
+        wire.transport.write(begun)
+        assert await wire.until_closed() == b""
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_who_does_not_let_it_close_is_cut_off(hasty: Harness, scheme: str) -> None:
+    (site,) = hasty.service._sites
+    wire = await connect(hasty, scheme)
+    wire.transport.pauseProducing()
+    wire.transport.write(head("GET", INFO, "Connection: close") + b"\r\n")
+    await hasty.until(lambda: site.channels)
+    await hasty.until(lambda: not site.channels)
+    wire.transport.abortConnection()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_whoever_is_parked_is_not_cut_off(hasty: Harness, scheme: str) -> None:
+    """A poll, a synchronous caller, and a result in the middle of streaming outlast every limit."""
+    caller, other = await connect(hasty, scheme), await connect(hasty, scheme)
+    body = execution(b"1")
+    other.transport.write(head("GET", f"{RUNTIMES}/two/job", "Module-Auth-Token: token-two") + b"\r\n")
+    caller.transport.write(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    await hasty.until(lambda: hasty.broker._work["one"].queued)
+    await pause(0.8)
+    poll = await connect(hasty, scheme)
+    poll.transport.write(head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n")
+    await poll.until(lambda: b"}}" in poll.received)
+    (job_id,) = hasty.broker._work["one"].running
+    post = await connect(hasty, scheme)
+    post.transport.write(
+        head("POST", f"{RUNTIMES}/one/results/{job_id}", "Module-Auth-Token: token-one", CHUNKED) + b"\r\n1\r\na\r\n"
+    )
+    await caller.until(lambda: b"1\r\na\r\n" in caller.received)
+    await pause(0.8)
+    assert not caller.closed and not other.closed and not post.closed
+    post.transport.write(b"1\r\nb\r\n0\r\n\r\n")
+    await caller.until(lambda: caller.received.endswith(b"1\r\nb\r\n0\r\n\r\n"))
+    await post.until(lambda: post.statuses == [204])
+    assert hasty.broker._work["two"].polls
+
+
+# Requests in front of their answers
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_pipelined_requests_are_answered_in_order(harness: Harness, scheme: str) -> None:
+    wire = await connect(harness, scheme)
+    body = execution(b"1")
+    poll = head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n"
+    submit = head("POST", f"{CONTOUR}/deployed-apps/jobs", BEARER, f"Content-Length: {len(body)}") + b"\r\n" + body
+    nowhere = head("GET", "/nowhere") + b"\r\n"
+    wire.transport.write(submit + poll + nowhere + poll + submit + GET + b"\r\n" + nowhere)
+    await wire.until(lambda: len(wire.statuses) == 3)
+    assert wire.statuses == [200, 200, 404]
+    await harness.until(lambda: harness.broker._work["one"].polls)
+    assert (await harness.app("POST", "/deployed-apps/jobs", json.loads(body)))[0] == 200
+    await wire.until(lambda: len(wire.statuses) == 7)
+    assert wire.statuses == [200, 200, 404, 200, 200, 200, 404]
+    wire.transport.write((GET + b"\r\n") * 3000)
+    await wire.until(lambda: wire.received.count(b"HTTP/1.1 200 ") == 3005)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_a_flood_behind_a_parked_poll_ends_both(harness: Harness, scheme: str) -> None:
+    """Kept whole it would fill the memory; left unread it would hide that the poller has gone."""
+    wire = await connect(harness, scheme)
+    wire.transport.write(head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n")
+    await harness.until(lambda: harness.broker._work["one"].polls)
+    wire.transport.write((GET + b"\r\n") * 10_000)
+    await wire.until_closed()
+    await harness.until(lambda: not harness.broker._work["one"].polls)
+    await is_well(harness, scheme)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_a_flood_behind_an_unread_answer_waits(harness: Harness, scheme: str) -> None:
+    _, handle, _ = await harness.app("POST", "/deployed-apps/jobs", json.loads(execution(b"1")))
+    await serve_one(harness, b"x" * 30_000_000)
+    (site,) = harness.service._sites
+    former = set(site.channels)
+    wire = await connect(harness, scheme)
+    wire.transport.pauseProducing()
+    wire.transport.write(head("GET", f"{CONTOUR}/jobs/{handle['id']}/result", BEARER) + b"\r\n")
+    (channel,) = await harness.until(lambda: site.channels - former)
+    await harness.until(lambda: channel._waitingForTransport)
+    wire.transport.write((GET + b"\r\n") * 100_000)
+    await harness.until(lambda: channel._dataBuffer)
+    await pause(0.5)
+    assert sum(map(len, channel._dataBuffer)) < 200_000
+    wire.transport.abortConnection()
+    await harness.until(lambda: channel not in site.channels)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_a_connection_is_free_again_after_a_large_envelope(harness: Harness, scheme: str) -> None:
+    await harness.app("POST", "/deployed-apps/jobs", json.loads(execution(b'"' + b"x" * 5_000_000 + b'"')))
+    (site,) = harness.service._sites
+    former = set(site.channels)
+    wire = await connect(harness, scheme)
+    wire.transport.write(head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n")
+    await wire.until(lambda: wire.received.endswith(b"}}"))
+    (channel,) = site.channels - former
+    await harness.until(lambda: not channel._flush_waits)
+    assert not channel._waitingForTransport
+    wire.transport.write(GET + b"\r\n")
+    await wire.until(lambda: wire.received.count(b"HTTP/1.1 200 ") == 2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_is_being_closed_is_not_listened_to(harness: Harness) -> None:
+    """Over TLS a client can go on to send after it was refused."""
+    wire = await connect(harness, "https")
+    wire.transport.pauseProducing()
+    wire.transport.write(head("POST", RUNTIMES, "nonsense", "X: y"))
+    (channel,) = await harness.until(lambda: harness.service._sites[0].channels)
+    await harness.until(lambda: channel.transport.disconnecting)
+    body = b'{"runtimeId": "smuggled"}'
+    wire.transport.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    await is_well(harness, "https")
+    wire.transport.resumeProducing()
+    await wire.until_closed()
+    assert "smuggled" not in harness.broker._work

@@ -420,8 +420,8 @@ def parse_json(body: bytes) -> JSONValue:
 
 def _deeper_than(levels: int, value: JSONValue) -> bool:
     """What can just be read may be too deep to be written or checked."""
-    level = [value]
-    for _ in range(levels):
+    level: list[JSONValue] = [[value]]
+    for _ in range(levels + 1):
         level = [
             inner
             for outer in level
