@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 import pytest_twisted
-from conftest import CONTOUR, RUNTIMES, Harness, pause, serve_one
+from attrs import frozen
+from conftest import CONTOUR, RUNTIMES, SEED, Harness, make_harness, pause, serve_one
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
@@ -17,9 +22,17 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 from zope.interface import implementer
+
+from twisted_cm.faults import FaultKind
+from twisted_cm.http.app import emulator_app, sidecar_app
+from twisted_cm.http.context import Limits
+from twisted_cm.jobs import JobSource, Submission
+from twisted_cm.seed import Sidecar
+from twisted_cm.tls import local_certificate
 
 INFO = "/_emulate/foundry/compute-modules/info"
 EXECUTE = f"{CONTOUR}/compute-modules/jobs/execute"
@@ -479,8 +492,178 @@ async def test_who_is_being_closed_is_not_listened_to(harness: Harness) -> None:
     (channel,) = await harness.until(lambda: harness.service._sites[0].channels)
     await harness.until(lambda: channel.transport.disconnecting)
     body = b'{"runtimeId": "smuggled"}'
-    wire.transport.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    for sent in (b"Content-Length: %d\r\n" % len(body), b"\r\n", body):
+        wire.transport.write(sent)
+        # What is written in another turn is another record, and delivered by itself.
+        await pause(0)
     await is_well(harness, "https")
     wire.transport.resumeProducing()
     await wire.until_closed()
     assert "smuggled" not in harness.broker._work
+
+
+# Every route
+
+
+def routes() -> list[tuple[str, str, bool]]:
+    """Method, rule, and whether it is a sidecar's, of all that is served."""
+    context: Any = None
+    return [
+        (method, rule.rule, sidecar)
+        for app, sidecar in ((emulator_app(context), False), (sidecar_app(context, "one"), True))
+        for rule in app.url_map.iter_rules()
+        for method in sorted((rule.methods or set()) - {"HEAD"})
+    ]
+
+
+TEXTS = st.text(max_size=20) | st.sampled_from(["", " ", "\0", "\ud800", "../..", "a/b", "%00", "\u202e", "x" * 5000])
+SCALARS = st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | TEXTS
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=15
+)
+#: What routes look for in a body, with what is right, what is nearly right, and anything.
+FIELDS: dict[str, Any] = {
+    "runtimeId": st.sampled_from(["one", "two", "new"]) | TEXTS | VALUES,
+    "deployedAppRid": st.sampled_from(["ri.one", "ri.two"]) | VALUES,
+    "deployedAppBranch": st.sampled_from(["master", "dev"]) | VALUES,
+    "branch": VALUES,
+    "displayName": VALUES,
+    "keepBindings": VALUES,
+    "queryType": st.sampled_from(["f", "g"]) | VALUES,
+    "query": VALUES,
+    "id": st.just("JOB") | VALUES,
+    "jobHandle": st.just('{"jobId": "JOB"}') | VALUES,
+    "functionName": st.just("f") | VALUES,
+    "functions": VALUES,
+    "schema": VALUES
+    | st.fixed_dictionaries({}, optional=dict.fromkeys(("type", "$ref", "properties", "items"), VALUES)),
+    "inputs": VALUES | st.lists(st.fixed_dictionaries({"name": VALUES, "dataType": VALUES}), max_size=3),
+    "output": VALUES | st.fixed_dictionaries({"type": st.just("single"), "single": VALUES}),
+    "kind": st.sampled_from([kind.value for kind in FaultKind]) | VALUES,
+    "count": VALUES,
+    "probability": VALUES,
+    "random_seed": VALUES,
+    "status": VALUES,
+    "message": VALUES,
+}
+OBJECTS = st.fixed_dictionaries({}, optional=FIELDS)
+FORMS = st.dictionaries(st.sampled_from(["grant_type", "client_id", "client_secret", "scope", "token"]) | TEXTS, TEXTS)
+BYTES = st.one_of(
+    st.one_of(OBJECTS, OBJECTS, st.lists(OBJECTS, max_size=3), VALUES).map(json.dumps).map(str.encode),
+    FORMS.map(lambda form: urlencode(form, errors="surrogatepass").encode()),
+    st.binary(max_size=200),
+    st.just(b""),
+)
+IDS = st.one_of(
+    st.sampled_from(["one", "two", "JOB", "ri.one", "master", "%00", "%2f..%2f", "%ff", "%ed%a0%80", "%", "."]),
+    TEXTS.map(lambda text: quote(text.encode("utf-8", "surrogatepass"), safe="") or "x"),
+)
+HEADER_BYTES = st.binary(max_size=40).map(lambda value: value.translate(None, b"\r\n\0"))
+TOKENS = st.sampled_from(
+    [
+        [],
+        [(b"Authorization", b"Bearer app-token")],
+        [(b"Module-Auth-Token", b"token-one")],
+        [(b"Authorization", b"Bearer app-token"), (b"Module-Auth-Token", b"token-two")],
+        [(b"Authorization", b"Basic YXBwOnNlY3JldA=="), (b"Content-Type", b"application/x-www-form-urlencoded")],
+        [(b"Authorization", b"bearer \xff"), (b"Module-Auth-Token", b"\xf0\x9f")],
+    ]
+)
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                b"Authorization",
+                b"Module-Auth-Token",
+                b"Content-Type",
+                b"Prefer",
+                b"Origin",
+                b"Sec-Fetch-Site",
+                b"Cookie",
+                b"Accept",
+                b"If-None-Match",
+                b"Range",
+                b"X-Forwarded-Host",
+                b"Upgrade",
+            ]
+        ),
+        HEADER_BYTES,
+    ),
+    max_size=2,
+)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(state_dir: Path) -> Iterator[Harness]:
+    """An emulator that parks nobody and checks every query."""
+    seed = SEED.replace("foundry:\n", "foundry:\n  oauth_clients: [{client_id: app, client_secret: secret}]\n")
+    made = make_harness(
+        seed.replace("compute_modules:\n", "compute_modules:\n    validate_queries: true\n"),
+        certificate=local_certificate(state_dir, "127.0.0.1"),
+        limits=Limits(poll_timeout=0.005, sync_timeout=0.005),
+        sidecars=(Sidecar("one", 0, 0),),
+    )
+    for site in made.service._sites:
+        site.head_timeout = site.body_timeout = 2
+    yield made
+    pytest_twisted.blockon(made.pool.closeCachedConnections())
+    pytest_twisted.blockon(made.service.stopService())
+
+
+@frozen
+class Sent:
+    """One request to a route."""
+
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    framing: str
+    body: bytes
+
+
+@st.composite
+def requests(draw: st.DrawFn, rule: str) -> Sent:
+    query = draw(st.sampled_from([b"", b"?rid=ri.one", b"?rid=%ff", b"?&&=&a&a", b"?" + b"%00" * 500]))
+    path = re.sub("<id:[a-z_]+>", lambda _: draw(IDS), rule)
+    framing = draw(st.sampled_from(["length", "chunks", "none"]))
+    return Sent(path.encode() + query, draw(TOKENS) + draw(HEADERS), framing, draw(BYTES))
+
+
+async def exchange(harness: Harness, method: str, sent: Sent, listener: int) -> tuple[list[int], bytes]:
+    """Send one request to an emulator as it was seeded, with one job."""
+    await harness.service.reset()
+    job = await harness.broker.enqueue("one", Submission("f", {}, JobSource.CONTOUR_ASYNC))
+    job_id = job.job_id.encode()
+    wire = await connect(harness, port=listener)
+    head = [method.encode() + b" " + sent.target.replace(b"JOB", job_id) + b" HTTP/1.1", b"Host: localhost"]
+    head += [name + b": " + value for name, value in sent.headers]
+    body = sent.body.replace(b"JOB", job_id)
+    if sent.framing == "length":
+        head.append(b"Content-Length: %d" % len(body))
+    elif sent.framing == "chunks":
+        head.append(b"Transfer-Encoding: chunked")
+        body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
+    else:
+        body = b""
+    wire.transport.write(b"\r\n".join([*head, b"Connection: close", b"", b""]) + body)
+    received = await wire.until_closed(5)
+    await is_well(harness)
+    return wire.statuses, received
+
+
+@pytest.mark.parametrize(("method", "rule", "sidecar"), routes())
+@pytest_twisted.ensureDeferred
+async def test_nothing_that_is_sent_to_a_route_makes_it_fail(
+    fuzzed: Harness, method: str, rule: str, sidecar: bool
+) -> None:
+    @settings(max_examples=30, deadline=None, derandomize=True, database=None)
+    @given(requests(rule))
+    def run(sent: Sent) -> None:
+        statuses, received = blockingCallFromThread(
+            reactor, lambda: Deferred.fromCoroutine(exchange(fuzzed, method, sent, 2 if sidecar else 0))
+        )
+        assert len(statuses) == 1, received
+        # Nobody serves the one job that may be waited for.
+        late = rule.endswith("/execute") and b'"error": "job_timeout"' in received
+        assert statuses[0] < 500 or late, received
+
+    await deferToThread(run)

@@ -49,9 +49,16 @@ def sidecar_site(context: Context, runtime_id: str) -> EmulatorSite:
     """
     @return: the site of a sidecar listener, bound to one runtime (contract section 2).
     """
+    return _site(sidecar_app(context, runtime_id), context)
+
+
+def sidecar_app(context: Context, runtime_id: str) -> Klein:
+    """
+    @return: the routes of a sidecar listener.
+    """
     app = _bare_app()
     RuntimeRoutes(context).register_sidecar(app, runtime_id)
-    return _site(app, context)
+    return app
 
 
 def _bare_app() -> Klein:
