@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import psutil
 import pytest
 import pytest_twisted
 from attrs import frozen
@@ -17,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IHandshakeListener
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import blockingCallFromThread, deferToThread
@@ -27,10 +30,12 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 from zope.interface import implementer
 
-from twisted_cm.faults import FaultKind
+from twisted_cm.faults import FaultKind, FaultPlan
+from twisted_cm.function_schemas import parse_function_schemas
 from twisted_cm.http.app import emulator_app, sidecar_app
 from twisted_cm.http.context import Limits
 from twisted_cm.jobs import JobSource, Submission
+from twisted_cm.results import ResultBody
 from twisted_cm.seed import Sidecar
 from twisted_cm.tls import local_certificate
 
@@ -83,15 +88,20 @@ class Wire(Protocol):
         return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", self.received)]
 
 
+@lru_cache
+def client_tls(ca_certificate: str) -> Any:
+    """Made once for an emulator: it costs more than the rest of a connection."""
+    return optionsForClientTLS("localhost", Certificate.loadPEM(ca_certificate))
+
+
 async def connect(harness: Harness, scheme: str = "http", port: int | None = None) -> Wire:
     """Connect, and shake hands for https; C{port} is the listener's index where it is not the scheme's."""
     service = harness.service
     listener = service._ports[port if port is not None else ["http", "https"].index(scheme)]
     endpoint: Any = HostnameEndpoint(reactor, "127.0.0.1", listener.getHost().port)
     if scheme == "https":
-        authority = Certificate.loadPEM(service.addresses.ca_certificate)
-        endpoint = wrapClientTLS(optionsForClientTLS("localhost", authority), endpoint)
-    wire: Wire = await connectProtocol(endpoint, Wire())
+        endpoint = wrapClientTLS(client_tls(service.addresses.ca_certificate), endpoint)
+    wire: Wire = await endpoint.connect(Factory.forProtocol(Wire))
     await wire.until(lambda: wire.secure or scheme == "http")
     return wire
 
@@ -517,57 +527,119 @@ def routes() -> list[tuple[str, str, bool]]:
 
 
 TEXTS = st.text(max_size=20) | st.sampled_from(["", " ", "\0", "\ud800", "../..", "a/b", "%00", "\u202e", "x" * 5000])
-SCALARS = st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | TEXTS
+NUMBERS = st.integers() | st.just(10**400) | st.floats()
+SCALARS = st.none() | st.booleans() | NUMBERS | TEXTS
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=15
 )
-#: What routes look for in a body, with what is right, what is nearly right, and anything.
-FIELDS: dict[str, Any] = {
-    "runtimeId": st.sampled_from(["one", "two", "new"]) | TEXTS | VALUES,
-    "deployedAppRid": st.sampled_from(["ri.one", "ri.two"]) | VALUES,
-    "deployedAppBranch": st.sampled_from(["master", "dev"]) | VALUES,
-    "branch": VALUES,
-    "displayName": VALUES,
-    "keepBindings": VALUES,
-    "queryType": st.sampled_from(["f", "g"]) | VALUES,
-    "query": VALUES,
-    "id": st.just("JOB") | VALUES,
-    "jobHandle": st.just('{"jobId": "JOB"}') | VALUES,
-    "functionName": st.just("f") | VALUES,
-    "functions": VALUES,
-    "schema": VALUES
-    | st.fixed_dictionaries({}, optional=dict.fromkeys(("type", "$ref", "properties", "items"), VALUES)),
-    "inputs": VALUES | st.lists(st.fixed_dictionaries({"name": VALUES, "dataType": VALUES}), max_size=3),
-    "output": VALUES | st.fixed_dictionaries({"type": st.just("single"), "single": VALUES}),
-    "kind": st.sampled_from([kind.value for kind in FaultKind]) | VALUES,
-    "count": VALUES,
-    "probability": VALUES,
-    "random_seed": VALUES,
-    "status": VALUES,
-    "message": VALUES,
+
+
+def mostly(right: Any, other: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """What a route can do something with, three times out of four: behind a refusal nothing else is tried."""
+    return st.integers(0, 3).flatmap(lambda chance: other if chance == 0 else st.just(right))
+
+
+def json_object(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.integers(0, 3).flatmap(
+        lambda chance: st.fixed_dictionaries({}, optional=fields) if chance == 0 else st.fixed_dictionaries(fields)
+    )
+
+
+JOB = mostly("QUEUED", st.sampled_from(["RUNNING", "ENDED", "x"]) | VALUES)
+SUBMISSION = json_object(
+    deployedAppRid=mostly("ri.one", VALUES),
+    deployedAppBranch=mostly("master", VALUES),
+    queryType=mostly("f", st.just("g") | VALUES),
+    query=st.fixed_dictionaries({"number": NUMBERS, "day": mostly("2024-02-30", TEXTS)}) | VALUES,
+)
+REFERENCE = json_object(id=JOB, jobHandle=mostly(None, JOB.map(lambda job: json.dumps({"jobId": job})) | VALUES))
+DATA_TYPE = st.recursive(
+    st.sampled_from([{"type": "string"}, {"type": "date"}, {"type": "double"}, {"type": "none"}]) | VALUES,
+    lambda inner: inner.map(lambda each: {"type": "list", "list": {"elementsType": each}}),
+    max_leaves=4,
+)
+JSON_SCHEMA = json_object(
+    **{
+        "type": VALUES,
+        "$ref": mostly("#", TEXTS),
+        "$id": VALUES,
+        "$schema": mostly("http://json-schema.org/draft-07/schema#", VALUES),
+        "properties": VALUES,
+        "pattern": TEXTS,
+    }
+)
+SCHEMA = json_object(
+    functionName=mostly("f", VALUES),
+    inputs=mostly([], VALUES | st.lists(json_object(name=TEXTS, dataType=DATA_TYPE, required=VALUES), max_size=3)),
+    output=mostly({"type": "single", "single": {"dataType": {"type": "string"}}}, DATA_TYPE),
+)
+#: The bodies that routes look for something in, by the end of their rules.
+BODIES_OF: dict[str, st.SearchStrategy[Any]] = {
+    "/runtimes": json_object(
+        runtimeId=mostly("one", VALUES),
+        deployedAppRid=mostly("ri.new", VALUES),
+        branch=mostly("dev", VALUES),
+        displayName=mostly("x", VALUES),
+        keepBindings=mostly(True, VALUES),
+    ),
+    "/schemas": SCHEMA
+    | st.lists(SCHEMA | json_object(name=mostly("g", TEXTS), schema=JSON_SCHEMA), max_size=3)
+    | st.dictionaries(TEXTS, JSON_SCHEMA, max_size=3),
+    "/faults": st.sampled_from([kind.value for kind in FaultKind]).flatmap(
+        lambda kind: json_object(kind=mostly(kind, VALUES), probability=SCALARS, count=SCALARS, random_seed=SCALARS)
+    ),
+    "/execute": SUBMISSION,
+    "/deployed-apps/jobs": SUBMISSION,
+    "/<id:runtime_id>/jobs": SUBMISSION,
+    "": REFERENCE,
 }
-OBJECTS = st.fixed_dictionaries({}, optional=FIELDS)
-FORMS = st.dictionaries(st.sampled_from(["grant_type", "client_id", "client_secret", "scope", "token"]) | TEXTS, TEXTS)
-BYTES = st.one_of(
-    st.one_of(OBJECTS, OBJECTS, st.lists(OBJECTS, max_size=3), VALUES).map(json.dumps).map(str.encode),
-    FORMS.map(lambda form: urlencode(form, errors="surrogatepass").encode()),
-    st.binary(max_size=200),
-    st.just(b""),
+FORM = st.fixed_dictionaries(
+    {
+        "grant_type": mostly("client_credentials", TEXTS),
+        "client_id": mostly("app", TEXTS),
+        "client_secret": mostly("secret", TEXTS),
+        "token": TEXTS,
+        "scope": TEXTS,
+    }
 )
-IDS = st.one_of(
-    st.sampled_from(["one", "two", "JOB", "ri.one", "master", "%00", "%2f..%2f", "%ff", "%ed%a0%80", "%", "."]),
-    TEXTS.map(lambda text: quote(text.encode("utf-8", "surrogatepass"), safe="") or "x"),
+
+
+def bodies(rule: str) -> st.SearchStrategy[bytes]:
+    if "/oauth2/" in rule:
+        right = FORM.map(lambda form: urlencode(form, errors="surrogatepass").encode())
+    else:
+        values = next(values for end, values in BODIES_OF.items() if rule.endswith(end))
+        right = values.map(lambda value: json.dumps(value).encode())
+    other = st.binary(max_size=200) | VALUES.map(lambda value: json.dumps(value).encode())
+    return st.integers(0, 5).flatmap(lambda chance: other if chance == 0 else right)
+
+
+IDS = st.sampled_from(["one", "x", "%00", "%2f..%2f", "%ff", "%ed%a0%80", "%", "."]) | TEXTS.map(
+    lambda text: quote(text.encode("utf-8", "surrogatepass"), safe="") or "x"
 )
+RIGHT_IDS = {
+    "runtime_id": mostly("one", st.just("two") | IDS),
+    "job_id": JOB.map(lambda job: quote(str(job).encode("utf-8", "surrogatepass"), safe="") or "x"),
+    "rid": mostly("ri.one", IDS),
+    "branch": mostly("master", IDS),
+    "fault_id": mostly("FAULT", IDS),
+}
 HEADER_BYTES = st.binary(max_size=40).map(lambda value: value.translate(None, b"\r\n\0"))
-TOKENS = st.sampled_from(
-    [
-        [],
-        [(b"Authorization", b"Bearer app-token")],
-        [(b"Module-Auth-Token", b"token-one")],
-        [(b"Authorization", b"Bearer app-token"), (b"Module-Auth-Token", b"token-two")],
-        [(b"Authorization", b"Basic YXBwOnNlY3JldA=="), (b"Content-Type", b"application/x-www-form-urlencoded")],
-        [(b"Authorization", b"bearer \xff"), (b"Module-Auth-Token", b"\xf0\x9f")],
-    ]
+FORM_TYPE = (b"Content-Type", b"application/x-www-form-urlencoded")
+TOKENS = mostly(
+    [(b"Authorization", b"Bearer app-token"), (b"Module-Auth-Token", b"token-one")],
+    st.sampled_from(
+        [
+            [],
+            [(b"Module-Auth-Token", b"token-one")],
+            [(b"Authorization", b"Bearer app-token")],
+            [(b"Authorization", b"bearer \xff"), (b"Module-Auth-Token", b"\xf0\x9f")],
+            [(b"Authorization", b"Bearer \xc3\xa9"), (b"Module-Auth-Token", b"token-two")],
+        ]
+    ),
+)
+BASIC = mostly(
+    [], st.sampled_from([[(b"Authorization", b"Basic " + each)] for each in (b"YXBwOnM=", b"\xff", b"/w==")])
 )
 HEADERS = st.lists(
     st.tuples(
@@ -622,21 +694,39 @@ class Sent:
 
 @st.composite
 def requests(draw: st.DrawFn, rule: str) -> Sent:
-    query = draw(st.sampled_from([b"", b"?rid=ri.one", b"?rid=%ff", b"?&&=&a&a", b"?" + b"%00" * 500]))
-    path = re.sub("<id:[a-z_]+>", lambda _: draw(IDS), rule)
-    framing = draw(st.sampled_from(["length", "chunks", "none"]))
-    return Sent(path.encode() + query, draw(TOKENS) + draw(HEADERS), framing, draw(BYTES))
+    query = draw(mostly(b"?rid=ri.one", st.sampled_from([b"", b"?rid=%ff", b"?&&=&a&a", b"?" + b"%00" * 500])))
+    path = re.sub("<id:([a-z_]+)>", lambda match: draw(RIGHT_IDS[match[1]]), rule)
+    tokens = [FORM_TYPE, *draw(BASIC)] if "/oauth2/" in rule else draw(TOKENS)
+    framing = draw(mostly("length", st.sampled_from(["chunks", "none"])))
+    return Sent(path.encode() + query, tokens + draw(mostly([], HEADERS)), framing, draw(bodies(rule)))
+
+
+SCHEMA_OF_F = {"f": {"properties": {"number": {"multipleOf": 0.1, "maximum": 1e300}, "day": {"format": "date"}}}}
 
 
 async def exchange(harness: Harness, method: str, sent: Sent, listener: int) -> tuple[list[int], bytes]:
-    """Send one request to an emulator as it was seeded, with one job."""
+    """Send one request to an emulator that has one of everything."""
+    broker = harness.broker
     await harness.service.reset()
-    job = await harness.broker.enqueue("one", Submission("f", {}, JobSource.CONTOUR_ASYNC))
-    job_id = job.job_id.encode()
+    await broker.put_schemas("one", parse_function_schemas(SCHEMA_OF_F))
+    names = {b"FAULT": harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, "two")).fault_id.encode()}
+    for state in (b"ENDED", b"RUNNING", b"QUEUED"):
+        job = await broker.enqueue("one", Submission("f", {}, JobSource.CONTOUR_ASYNC))
+        names[state] = job.job_id.encode()
+        if state != b"QUEUED":
+            await broker.poll("one", 0)
+        if state == b"ENDED":
+            await broker.complete(job.job_id, ResultBody())
+
+    def named(content: bytes) -> bytes:
+        for name, value in names.items():
+            content = content.replace(name, value)
+        return content
+
     wire = await connect(harness, port=listener)
-    head = [method.encode() + b" " + sent.target.replace(b"JOB", job_id) + b" HTTP/1.1", b"Host: localhost"]
+    head = [method.encode() + b" " + named(sent.target) + b" HTTP/1.1", b"Host: localhost"]
     head += [name + b": " + value for name, value in sent.headers]
-    body = sent.body.replace(b"JOB", job_id)
+    body = named(sent.body)
     if sent.framing == "length":
         head.append(b"Content-Length: %d" % len(body))
     elif sent.framing == "chunks":
@@ -667,3 +757,45 @@ async def test_nothing_that_is_sent_to_a_route_makes_it_fail(
         assert statuses[0] < 500 or late, received
 
     await deferToThread(run)
+
+
+# What is left of it all
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_left_of_thousands_of_hostile_requests(harness: Harness) -> None:
+    """Connections, parked parties and jobs are all gone, and the memory is as before."""
+    process = psutil.Process()
+    (site,), broker = harness.service._sites, harness.broker
+    poll = head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n"
+    body = execution(b'"' + b"x" * 10_000 + b'"')
+    body = body.replace(b"ri.one", b"ri.two")
+    call = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    huge = POST + b"Content-Length: 1000000\r\n\r\n" + b"[" * 100_000
+    kinds = [poll, call, huge, poll + GET * 50, poll + (GET + b"\r\n") * 200, *(sent for sent, _ in CASES.values())]
+
+    async def round_of_them() -> None:
+        for _ in range(3):
+            for scheme in ("http", "https"):
+                wires = await gatherResults(Deferred.fromCoroutine(connect(harness, scheme)) for _ in kinds)
+                for wire, sent in zip(wires, kinds, strict=True):
+                    wire.transport.write(sent)
+                await harness.until(lambda: broker._work["one"].polls or not site.channels)
+                for wire in wires:
+                    if not wire.closed:
+                        wire.transport.abortConnection()
+                await harness.until(lambda: not site.channels)
+        assert not broker._work["one"].polls
+        assert not broker._work["one"].queued
+        assert not broker._result_waits
+        await harness.service.reset()
+        assert not broker._jobs
+        gc.collect()
+
+    await round_of_them()
+    await round_of_them()
+    before = process.memory_info().rss
+    for _ in range(4):
+        await round_of_them()
+    assert process.memory_info().rss - before < 16 * 1024 * 1024
+    await is_well(harness)
