@@ -714,7 +714,7 @@ class MemoryBroker:
             return succeed(job)
         if wait <= 0:
             return succeed(None)
-        return _Parked[Job | None](self._clock, work.polls, wait, lambda: None).deferred
+        return _Parked(self._clock, work.polls, wait, lambda: None).deferred
 
     @_deferred
     def give_back(self, job_id: str, attempt: int) -> None:
@@ -897,7 +897,7 @@ class MemoryBroker:
                 shelves.pop(job_id, None)
             return result
 
-        return _Parked[Job](self._clock, shelf, timeout, lambda: job).deferred.addBoth(leave)
+        return _Parked(self._clock, shelf, timeout, lambda: job).deferred.addBoth(leave)
 
     @_deferred
     def restart(self, runtime_id: str) -> list[str]:

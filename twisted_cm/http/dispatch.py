@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from klein import Klein
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -56,32 +56,30 @@ class Dispatcher(Resource):
             request.write(request.error(self._refusal(error)))
             request.finish()
         else:
-            request.answering = Deferred.fromCoroutine(self._answer(request, endpoint, arguments))
+            request.answering = maybeDeferred(self.app.execute_endpoint, endpoint, request, **arguments)
+            request.answering.addCallbacks(
+                self._answered, self._refused, callbackArgs=(request,), errbackArgs=(request,)
+            ).addErrback(self._failed, request)
             if request.gone:
                 request.answering.cancel()
         return NOT_DONE_YET
 
-    async def _answer(self, request: EmulatorRequest, endpoint: str, arguments: Mapping[str, Any]) -> None:
-        try:
-            answer: Any = self.app.execute_endpoint(endpoint, request, **arguments)
-            if not isinstance(answer, bytes):
-                answer = await answer
-        except (CancelledError, BodyLost) as error:
-            if not request.gone:
-                self._fail(request, error)
-            return
-        except Exception as error:
-            if request.startedWriting or request.gone:
-                self._fail(request, error)
-                return
-            answer = request.error(self._refusal(error))
+    def _answered(self, answer: bytes | None, request: EmulatorRequest) -> None:
         if not request.gone:
             if answer:
                 request.write(answer)
             request.finish()
 
-    def _fail(self, request: EmulatorRequest, error: Exception) -> None:
+    def _refused(self, failure: Failure, request: EmulatorRequest) -> None:
+        if request.gone and failure.check(CancelledError, BodyLost):
+            return
+        if request.gone or request.startedWriting or failure.check(CancelledError, BodyLost):
+            failure.raiseException()
+        assert isinstance(failure.value, Exception)
+        self._answered(request.error(self._refusal(failure.value)), request)
+
+    def _failed(self, failure: Failure, request: EmulatorRequest) -> None:
         """There is no way to say what went wrong, but to end an answer that has begun so that it is seen."""
-        self._log.failure("while answering {method} {path}", Failure(error), method=request.method, path=request.path)
+        self._log.failure("while answering {method} {path}", failure, method=request.method, path=request.path)
         if not request.gone:
             request.break_off()

@@ -223,7 +223,7 @@ class EmulatorRequest(Request):
     channel: EmulatorChannel
     site: EmulatorSite
     body: RequestBody
-    answering: Deferred[None] | None = None
+    answering: Deferred[Any] | None = None
     _begun = False
     _answered = False
     _linger: IDelayedCall | None = None
