@@ -20,7 +20,7 @@ setup(
     packages=["twisted_cm", "twisted_cm.http", "twisted.plugins"],
     # The plugin is kept with the package and installed where twistd looks for it.
     package_dir={"twisted.plugins": "twisted_cm/plugins"},
-    package_data={"twisted_cm": ["py.typed", "starter.yaml", "schemas/*.json", "schemas/*.yaml"]},
+    package_data={"twisted_cm": ["py.typed", "starter.yaml", "schemas/*.json", "schemas/*.yaml", "dashboard/*"]},
     entry_points={"console_scripts": ["twisted-cm = twisted_cm.cli:main"]},
     install_requires=[
         "attrs>=23.1",
@@ -49,6 +49,7 @@ setup(
             "pytest-twisted>=1.14.2",
             "ruff>=0.9",
             "schemathesis>=4",
+            "selenium>=4.20",
             "sphinx>=7.4",
             "types-jsonschema",
             "types-PyYAML",

@@ -136,7 +136,7 @@ class Change:
 
     @ivar runtime_id: the runtime that it is about, or, with C{job}, the job's.
     @ivar job: the job whose state has changed; L{None} where the runtime itself
-        was opened, deleted, connected or has posted schemas.
+        was opened or deleted, has polled or has posted schemas.
     """
 
     runtime_id: str
@@ -706,8 +706,8 @@ class MemoryBroker:
         if not runtime.connected:
             self._log.info("runtime {runtime_id}: connected", runtime_id=runtime_id)
             runtime.connected = True
-            self._tell(runtime_id)
         runtime.last_poll_at = self._now()
+        self._tell(runtime_id)
         work = self._work[runtime_id]
         job = self._next(work)
         if job is not None:

@@ -31,6 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _DEFAULT_URL = "http://127.0.0.1:4000"
 _CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
+_DASHBOARD = "/_emulate/foundry/compute-modules/"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,6 +105,7 @@ def _print_banner(service: EmulatorService) -> None:
     lines = [
         f"twisted-cm {__version__}",
         *(f"  {url}" for url in service.urls()),
+        f"  dashboard: {service.addresses.http}{_DASHBOARD}",
         *_describe_tokens(seed),
         "Submit a job:",
         f"  curl -H \"Authorization: Bearer {token}\" -H 'Content-Type: application/json' \\",

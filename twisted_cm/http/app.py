@@ -14,6 +14,7 @@ from . import errors
 from .context import Context, IdConverter
 from .contour import ContourRoutes
 from .control import ControlRoutes
+from .dashboard import DashboardRoutes
 from .dispatch import Dispatcher
 from .inspection import InspectionRoutes
 from .multipass import MultipassRoutes
@@ -41,6 +42,7 @@ def emulator_app(context: Context) -> Klein:
     MultipassRoutes(context).register(app)
     ControlRoutes(context).register(app)
     InspectionRoutes(context).register(app)
+    DashboardRoutes().register(app)
     OpenAPIRoute().register(app)
     return app
 
