@@ -1,6 +1,6 @@
 // What the last minute was like: how many jobs ended in each second, and how long they took.
 
-import { el, formatDuration, setText, svg } from "./dom.js";
+import { count, el, formatDuration, setText, svg } from "./dom.js";
 
 // Seconds that are shown.
 const WINDOW = 60;
@@ -49,7 +49,7 @@ export class Charts {
       return svg("rect", { class: "bar", x: place(second), y: HEIGHT - height, width: 0.9, height });
     }));
     const total = shown.reduce((sum, second) => sum + second.ended, 0);
-    this.throughput.say(`${total} jobs ended, at most ${total && most} in a second`);
+    this.throughput.say(total === 0 ? "No job ended" : `${count(total, "job")} ended, at most ${most} in a second`);
 
     const spread = shown.map((second) => {
       const sorted = [...second.took].sort((one, other) => one - other);

@@ -98,14 +98,18 @@ export function formatDuration(milliseconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
-export function formatBytes(count) {
-  if (count === null) {
+export function count(number, what) {
+  return `${number} ${what}${number === 1 ? "" : "s"}`;
+}
+
+export function formatBytes(size) {
+  if (size === null) {
     return "–";
   }
-  if (count < 1024) {
-    return `${count} B`;
+  if (size < 1024) {
+    return `${size} B`;
   }
-  return count < 1024 ** 2 ? `${(count / 1024).toFixed(1)} KiB` : `${(count / 1024 ** 2).toFixed(1)} MiB`;
+  return size < 1024 ** 2 ? `${(size / 1024).toFixed(1)} KiB` : `${(size / 1024 ** 2).toFixed(1)} MiB`;
 }
 
 // Hand bytes or text to the user as a file, never as a page.

@@ -1,6 +1,6 @@
 // What goes wrong on purpose: the faults there are, setting one, and clearing them.
 
-import { announce, arrange, byId, el, setText } from "./dom.js";
+import { announce, arrange, byId, count, el, setText } from "./dom.js";
 import { makeForm } from "./forms.js";
 
 const SECONDS = { title: "Seconds", type: "number", minimum: 0.001, maximum: 86400, default: 1, description: "How late" };
@@ -43,8 +43,8 @@ export class Faults {
     arrange(byId("faults"), [...byFault.keys()], this.items, (id) => this.#make(byFault.get(id)));
     for (const [id, { struck }] of this.items) {
       const fault = byFault.get(id);
-      const times = fault.count === undefined ? fault.struck : `${fault.struck} of ${fault.count}`;
-      setText(struck, `Has struck ${times} times${fault.spent ? ", and will no more" : ""}`);
+      const most = fault.count === undefined ? "" : ` of ${fault.count}`;
+      setText(struck, `Has struck ${count(fault.struck, "time")}${most}${fault.spent ? ", and will no more" : ""}`);
     }
     setText(byId("faults-note"), faults.length === 0 ? "Nothing goes wrong on purpose." : "");
     byId("clear-faults").disabled = faults.length === 0;

@@ -1,6 +1,6 @@
 // The list of jobs: a page of it, kept up to date.
 
-import { announce, arrange, badge, byId, el, formatBytes, formatDuration, formatTime, setText } from "./dom.js";
+import { announce, arrange, badge, byId, count, el, formatBytes, formatDuration, formatTime, setText } from "./dom.js";
 
 const PAGE = 50;
 
@@ -79,7 +79,7 @@ export class JobList {
     this.before = before;
     this.newerPages = newerPages;
     await this.load();
-    announce(`${this.jobs.length} jobs shown`);
+    announce(`${count(this.jobs.length, "job")} shown`);
   }
 
   // Whether new jobs are put on this page.
@@ -162,7 +162,7 @@ export class JobList {
     byId("newest").disabled = this.before === null && !this.held;
     byId("newer").disabled = this.before === null;
     byId("older").disabled = this.next === null;
-    const place = this.jobs.length === 0 ? "No jobs" : `Page ${this.newerPages.length + 1}, ${this.jobs.length} jobs`;
+    const place = this.jobs.length === 0 ? "No jobs" : `Page ${this.newerPages.length + 1}, ${count(this.jobs.length, "job")}`;
     setText(byId("page-note"), this.missed.size > 0 ? `${place}; ${this.missed.size} newer` : place);
   }
 
