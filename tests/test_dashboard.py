@@ -319,7 +319,7 @@ def test_a_job_is_submitted_with_the_form_of_its_function(board: Board) -> None:
     board.until(lambda: board.texts(".functions > li > code"))
     assert board.texts(".functions > li > code") == [
         "add(a: integer, b: integer, more?: list<integer>, exact: boolean, c?: integer) → integer",
-        'search(text: string, limit?: integer, where: any, tags?: object, order?: "up" | "down")',
+        'search(text: string, limit?: integer, where: where, tags?: object, order?: "up" | "down")',
     ]
 
     def sum_up(job: Any) -> bytes:
@@ -495,6 +495,21 @@ def test_faults_are_set_and_cleared(board: Board) -> None:
     board.button("Clear all").click()
     board.until(lambda: board.texts("#faults-note") == ["Nothing goes wrong on purpose."])
     assert json.loads(board.call("GET", "/faults")) == []
+
+
+def test_jobs_that_a_reset_forgets_are_no_longer_shown(board: Board) -> None:
+    board.open()
+    job_id = board.submit("ended")
+    board.take()
+    board.module("POST", f"/results/{job_id}", b"")
+    board.submit("queued", runtime="two")
+    board.until(lambda: [row[1] for row in board.rows()] == ["queued", "succeeded"])
+    board.call("DELETE", "/runtimes/two")
+    board.until(lambda: [row[0] for row in board.rows()] == ["ended"])
+    board.until(lambda: board.texts("#runtimes h3") == ["one\nconnected"])
+    board.call("POST", "/reset")
+    board.until(lambda: board.rows() == [])
+    board.until(lambda: board.texts("#runtimes h3") == ["one\nnot connected", "two\nnot connected"])
 
 
 def flood(board: Board, functions: list[str], runtime: str) -> None:

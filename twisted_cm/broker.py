@@ -137,10 +137,12 @@ class Change:
     @ivar runtime_id: the runtime that it is about, or, with C{job}, the job's.
     @ivar job: the job whose state has changed; L{None} where the runtime itself
         was opened or deleted, has polled or has posted schemas.
+    @ivar forgotten: the runtime was deleted or reset, and its jobs are no longer kept.
     """
 
     runtime_id: str
     job: Job | None = None
+    forgotten: bool = False
 
 
 Observer: TypeAlias = Callable[[Change], None]
@@ -429,9 +431,9 @@ class MemoryBroker:
         self._observers[observing] = observer
         return observing
 
-    def _tell(self, runtime_id: str, job: Job | None = None) -> None:
+    def _tell(self, runtime_id: str, job: Job | None = None, forgotten: bool = False) -> None:
         if self._observers:
-            change = Change(runtime_id, job)
+            change = Change(runtime_id, job, forgotten)
             for observer in list(self._observers.values()):
                 observer(change)
 
@@ -465,7 +467,7 @@ class MemoryBroker:
             for job in (*work.queued.values(), *work.held.values(), *work.running.values()):
                 self._end(job, JobState.FAILED, reason)
             _fire_all(work.polls, None)
-            self._tell(runtime_id)
+            self._tell(runtime_id, forgotten=True)
 
         return answer
 

@@ -69,11 +69,14 @@ let asking = 0;
 
 function look() {
   asking ||= setTimeout(async () => {
+    asking = 0;
+    if (byId("board").hidden) {
+      return;
+    }
     asked = performance.now();
     // Faults that strike say so in no event of their own; a job or a poll was struck.
     await Promise.all([runtimes.load(), faults.load()]).catch(() => {});
     jobs.setRuntimes(runtimes.ids());
-    asking = 0;
   }, Math.max(0, asked + BREATH - performance.now()));
 }
 

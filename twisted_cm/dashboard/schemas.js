@@ -9,7 +9,7 @@ export function isFoundryForm(payload) {
 // A function as one line: its name, what it takes and what it gives.
 export function signature(name, payload) {
   if (!isFoundryForm(payload)) {
-    return `${name}(${describe(payload)})`;
+    return `${name}(${payload.properties ? describeFields(payload) : describe(payload)})`;
   }
   const inputs = Array.isArray(payload.inputs)
     ? payload.inputs.map((input) => isRequired(input)
@@ -42,11 +42,18 @@ function describeType(dataType) {
   }
 }
 
+function describeFields(schema) {
+  const required = new Set(schema.required ?? []);
+  return Object.entries(schema.properties)
+    .map(([key, value]) => `${key}${required.has(key) ? "" : "?"}: ${describe(value)}`).join(", ");
+}
+
 function describe(schema) {
+  if (typeof schema?.$ref === "string") {
+    return schema.$ref.split("/").at(-1);
+  }
   if (schema?.type === "object" && schema.properties) {
-    const required = new Set(schema.required ?? []);
-    return Object.entries(schema.properties)
-      .map(([key, value]) => `${key}${required.has(key) ? "" : "?"}: ${describe(value)}`).join(", ");
+    return `{${describeFields(schema)}}`;
   }
   if (Array.isArray(schema?.enum)) {
     return schema.enum.map((each) => JSON.stringify(each)).join(" | ");

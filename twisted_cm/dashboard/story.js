@@ -50,10 +50,10 @@ export class Story {
   }
 
   // job: anything with its id and its runtime's.
-  async open({ job_id, runtime_id }) {
+  async open({ job_id, runtime_id, attempts }) {
     this.job = { job_id, runtime_id };
     this.content = null;
-    this.attempts = 0;
+    this.attempts = attempts;
     for (const node of [this.title, this.names, this.error, this.timeline, this.query, this.result, this.resultNote]) {
       node.replaceChildren();
     }
@@ -70,6 +70,7 @@ export class Story {
   changed(jobs) {
     const job = this.job && jobs.find((each) => each.job_id === this.job.job_id);
     if (job) {
+      this.attempts = job.attempts;
       this.load();
     }
   }
@@ -121,7 +122,7 @@ export class Story {
       this.dialog.querySelector("button").focus();
     }
     this.cancelButton.hidden = finished;
-    this.timeline.replaceChildren(...tell(job).map(([kind, moment, what, ...details]) => el("li", { class: kind },
+    this.timeline.replaceChildren(...tell(job, this.attempts).map(([kind, moment, what, ...details]) => el("li", { class: kind },
       el("time", { datetime: new Date(moment).toISOString() }, formatTime(moment)),
       el("strong", {}, what),
       el("span", {}, details.filter((each) => each).join(", ")),
@@ -151,13 +152,15 @@ export class Story {
 }
 
 // A job's steps: their kind, their time, what happened, and details of it.
-function tell(job) {
+// attempts: how many there were, where that is known; only the last of them are kept.
+function tell(job, attempts) {
   const steps = [];
+  const gone = Math.max(0, (Number(attempts) || 0) - job.attempts.length);
   const to = job.deployed_app_rid === null ? null : `for ${job.deployed_app_rid} on ${job.deployed_app_branch}`;
   steps.push(["queued", job.queued_at, "Queued", job.source, to]);
   let since = job.queued_at;
   job.attempts.forEach((attempt, index) => {
-    const which = job.attempts.length > 1 ? `attempt ${index + 1}` : null;
+    const which = gone + job.attempts.length > 1 ? `attempt ${gone + index + 1}` : null;
     steps.push(["running", attempt.started_at, "Dispatched", which, `after ${formatDuration(attempt.started_at - since)}`]);
     since = attempt.ended_at ?? since;
     const last = index === job.attempts.length - 1 && job.completed_at !== null;
