@@ -27,7 +27,6 @@ from selenium.webdriver.support.wait import WebDriverWait
 from twisted_cm.packaged import read_packaged
 
 BASE = "/_emulate/foundry/compute-modules"
-FILES = ["main.js", "style.css", "icon.svg", "index.html"]
 
 
 # How it is served
@@ -201,13 +200,22 @@ DASHBOARD_SEED = SEED.replace("app-token: {login: jane}", "test_token_admin: {lo
 )
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, state_dir: Path) -> Iterator[Server]:
+    started = Server(tmp_path_factory.mktemp("shared"), state_dir, seed=DASHBOARD_SEED)
+    yield started
+    started.stop()
+
+
 @pytest.fixture
 def board(
-    request: pytest.FixtureRequest, browser: webdriver.Chrome, tmp_path: Path, state_dir: Path
+    request: pytest.FixtureRequest, browser: webdriver.Chrome, shared: Server, tmp_path: Path, state_dir: Path
 ) -> Iterator[Board]:
-    """A dashboard that is signed in; its parameter, if it has one, is another seed."""
-    server = Server(tmp_path, state_dir, seed=getattr(request, "param", DASHBOARD_SEED))
+    """A dashboard that signs in by itself; its parameter, if it has one, is the seed of a server of its own."""
+    seed = getattr(request, "param", None)
+    server = shared if seed is None else Server(tmp_path, state_dir, seed=seed)
     made = Board(browser, server)
+    made.call("POST", "/reset")
     made.errors()
     try:
         yield made
@@ -215,7 +223,8 @@ def board(
         assert made.errors() == []
     finally:
         browser.get("about:blank")
-        server.stop()
+        if server is not shared:
+            server.stop()
 
 
 class Runtime(threading.Thread):
@@ -639,6 +648,7 @@ def test_it_asks_for_a_token_where_it_has_none(browser: webdriver.Chrome, tmp_pa
         server.stop()
 
 
+@pytest.mark.parametrize("board", [DASHBOARD_SEED], indirect=True)
 def test_it_connects_anew_when_the_emulator_is_back(
     board: Board, tmp_path_factory: pytest.TempPathFactory, state_dir: Path
 ) -> None:
@@ -657,6 +667,7 @@ def test_it_connects_anew_when_the_emulator_is_back(
         # Each was one that could not connect.
         assert all("ERR_" in each for each in board.errors())
     finally:
+        board.browser.get("about:blank")
         again.stop()
 
 

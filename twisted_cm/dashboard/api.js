@@ -46,7 +46,8 @@ export class Api {
     this.skew = Math.abs(skew) < 2000 || Number.isNaN(skew) ? 0 : skew;
     if (!response.ok) {
       const answer = await response.json().catch(() => ({}));
-      const error = new ApiError(response.status, answer.error_description ?? `The emulator answered ${response.status}.`);
+      const message = answer.error_description ?? `The emulator answered ${response.status}.`;
+      const error = new ApiError(response.status, message);
       if (response.status === 401) {
         this.unauthorized(error);
       }

@@ -56,13 +56,14 @@ export class Charts {
       return { x: place(second) + 0.45, median: quantile(sorted, 0.5), high: quantile(sorted, 0.95) };
     });
     const longest = Math.max(1, ...spread.map((each) => each.high));
-    const line = (key) => [
-      svg("polyline", { class: key, points: spread.map((each) => `${each.x},${HEIGHT - (each[key] / longest) * HEIGHT}`).join(" ") }),
-      // One second alone makes no line.
-      ...spread.map((each) => svg("line", {
-        class: key, x1: each.x - 0.3, x2: each.x + 0.3, y1: HEIGHT - (each[key] / longest) * HEIGHT, y2: HEIGHT - (each[key] / longest) * HEIGHT,
-      })),
-    ];
+    const line = (key) => {
+      const points = spread.map((each) => [each.x, HEIGHT - (each[key] / longest) * HEIGHT]);
+      return [
+        svg("polyline", { class: key, points: points.join(" ") }),
+        // One second alone makes no line.
+        ...points.map(([x, y]) => svg("line", { class: key, x1: x - 0.3, x2: x + 0.3, y1: y, y2: y })),
+      ];
+    };
     this.latency.fill(formatDuration(longest), [...line("high"), ...line("median")]);
     const all = shown.flatMap((second) => second.took).sort((one, other) => one - other);
     this.latency.say(all.length === 0 ? "No job ended" :

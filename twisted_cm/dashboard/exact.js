@@ -2,10 +2,9 @@
 
 export function parseExact(text) {
   return JSON.parse(text, (key, value, context) => {
-    if (typeof value === "number" && context?.source !== undefined && String(value) !== context.source && JSON.rawJSON) {
-      return JSON.rawJSON(context.source);
-    }
-    return value;
+    const source = context?.source;
+    const lossy = typeof value === "number" && source !== undefined && String(value) !== source;
+    return lossy && JSON.rawJSON ? JSON.rawJSON(source) : value;
   });
 }
 

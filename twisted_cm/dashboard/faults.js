@@ -3,7 +3,12 @@
 import { announce, arrange, byId, count, el, setText } from "./dom.js";
 import { makeForm } from "./forms.js";
 
-const SECONDS = { title: "Seconds", type: "number", minimum: 0.001, maximum: 86400, default: 1, description: "How late" };
+const SECONDS = {
+  title: "Seconds", type: "number", minimum: 0.001, maximum: 86400, default: 1,
+  description: "How late",
+};
+
+const FUNCTION = { title: "Function", type: "string", description: "Any, if left out" };
 
 // Each kind of fault: what goes wrong, and what it needs beside what all have.
 const KINDS = {
@@ -26,16 +31,24 @@ export class Faults {
     this.api = api;
     this.runtimes = runtimes;
     this.items = new Map();
+    this.refusedTo = null;
     this.dialog = byId("fault");
     byId("add-fault").addEventListener("click", () => this.#open());
     byId("clear-faults").addEventListener("click", () => this.#clear("faults", "The faults are cleared"));
   }
 
   async load() {
+    const token = this.api.token;
+    if (token === this.refusedTo) {
+      return;
+    }
     let faults;
     try {
       faults = await this.api.get("faults");
     } catch (error) {
+      this.refusedTo = error.status === 403 ? token : null;
+      byId("faults").replaceChildren();
+      this.items.clear();
       setText(byId("faults-note"), error.message);
       return;
     }
@@ -131,7 +144,7 @@ export class Faults {
       properties: {
         ...own,
         runtime_id: { title: "Runtime", enum: this.runtimes(), description: "Any, if left out" },
-        ...(WITHOUT_FUNCTION.has(kind) ? {} : { function: { title: "Function", type: "string", description: "Any, if left out" } }),
+        ...(WITHOUT_FUNCTION.has(kind) ? {} : { function: FUNCTION }),
         count: { title: "Times", type: "integer", minimum: 1, description: "For as long as it is set, if left out" },
         probability: { title: "Probability", type: "number", minimum: 0.0001, maximum: 1 },
         random_seed: { title: "Random seed", type: "integer", description: "The same draws in each run" },

@@ -104,7 +104,9 @@ class Maker {
     if (note) {
       control.setAttribute("aria-describedby", note.id);
     }
-    return el("div", { class: before ? "field check" : "field" }, ...(before ? [control, text] : [text, control]), note);
+    return before
+      ? el("div", { class: "field check" }, control, text, note)
+      : el("div", { class: "field" }, text, control, note);
   }
 
   // What it means that nothing is filled in.
@@ -115,13 +117,17 @@ class Maker {
   #input(about, attributes, parse) {
     const { required, nullable, value } = about;
     const text = attributes.type === "text";
-    const control = el("input", { ...attributes, required: required && !nullable && !text, autocomplete: "off", spellcheck: "false" });
+    const control = el("input", {
+      ...attributes, required: required && !nullable && !text, autocomplete: "off", spellcheck: "false",
+    });
     if (value !== ABSENT && value !== null) {
       control.value = typeof value === "string" ? value : pretty(value);
     }
+    // A text that must be there may be empty.
+    const left = () => control.value === "" && !(text && required && !nullable);
     return {
       element: this.#labeled(about, control),
-      read: () => (control.value === "" && !(text && required && !nullable) ? this.#empty(about) : parse(control.value)),
+      read: () => (left() ? this.#empty(about) : parse(control.value)),
     };
   }
 
@@ -136,7 +142,10 @@ class Maker {
     const optional = !about.required || about.nullable;
     const control = el("select", {},
       optional ? el("option", { value: "" }, about.required ? "null" : "left out") : null,
-      ...texts.map((text, index) => el("option", { value: text }, typeof values[index] === "string" ? values[index] : text)),
+      ...texts.map((text, index) => {
+        const each = values[index];
+        return el("option", { value: text }, typeof each === "string" ? each : text);
+      }),
     );
     const wanted = about.value === ABSENT || about.value === null ? "" : JSON.stringify(about.value);
     control.value = texts.includes(wanted) || optional ? wanted : texts[0];
@@ -183,11 +192,15 @@ class Maker {
     const given = isObject(value) ? value : {};
     const required = new Set(schema.required ?? []);
     const fields = Object.entries(schema.properties).map(([name, each]) => [name, this.field(each, {
-      label: name, required: required.has(name), value: Object.hasOwn(given, name) ? given[name] : ABSENT, depth: depth + 1,
+      label: name,
+      required: required.has(name),
+      value: Object.hasOwn(given, name) ? given[name] : ABSENT,
+      depth: depth + 1,
     })]);
     const others = Object.entries(given).filter(([name]) => !Object.hasOwn(schema.properties, name));
+    const elements = fields.map(([, field]) => field.element);
     return {
-      elements: fields.length ? fields.map(([, field]) => field.element) : [el("p", { class: "quiet" }, "It takes nothing.")],
+      elements: elements.length > 0 ? elements : [el("p", { class: "quiet" }, "It takes nothing.")],
       read: () => Object.fromEntries([
         ...fields.map(([name, field]) => [name, field.read()]).filter(([, each]) => each !== ABSENT), ...others,
       ]),
@@ -210,7 +223,8 @@ class Maker {
       list.append(row);
       return row;
     };
-    const button = el("button", { type: "button", click: () => append(ABSENT).querySelector("input, select, textarea")?.focus() }, add);
+    const addOne = () => append(ABSENT).querySelector("input, select, textarea")?.focus();
+    const button = el("button", { type: "button", click: addOne }, add);
     given.forEach(append);
     return { elements: [list, button], read: () => [...ones].map((one) => one.read()) };
   }
@@ -227,8 +241,9 @@ class Maker {
     const given = isObject(value) ? Object.entries(value) : [];
     const several = this.#several(given, `Add to ${label}`, (each) => {
       const [name, content] = each === ABSENT ? [ABSENT, ABSENT] : each;
-      const key = this.#input({ schema: {}, label: "Key", required: true, value: name }, { type: "text" }, (text) => text);
-      const field = this.field(schema.additionalProperties ?? {}, { label: "Value", required: true, value: content, depth: depth + 1 });
+      const about = { label: "Key", required: true, value: name, depth: depth + 1 };
+      const key = this.field({ type: "string" }, about);
+      const field = this.field(schema.additionalProperties ?? {}, { ...about, label: "Value", value: content });
       return { elements: [key.element, field.element], read: () => [key.read(), field.read()] };
     });
     return { elements: several.elements, read: () => Object.fromEntries(several.read()) };

@@ -162,8 +162,9 @@ export class JobList {
     byId("newest").disabled = this.before === null && !this.held;
     byId("newer").disabled = this.before === null;
     byId("older").disabled = this.next === null;
-    const place = this.jobs.length === 0 ? "No jobs" : `Page ${this.newerPages.length + 1}, ${count(this.jobs.length, "job")}`;
-    setText(byId("page-note"), this.missed.size > 0 ? `${place}; ${this.missed.size} newer` : place);
+    const page = `Page ${this.newerPages.length + 1}, ${count(this.jobs.length, "job")}`;
+    const newer = this.missed.size > 0 ? `; ${this.missed.size} newer` : "";
+    setText(byId("page-note"), (this.jobs.length === 0 ? "No jobs" : page) + newer);
   }
 
   #suggest(name) {
@@ -188,7 +189,8 @@ export class JobList {
 }
 
 function makeRow() {
-  const row = el("tr", {}, el("td", {}, el("button", { type: "button", class: "link" })), el("td", {}, badge("queued")));
+  const name = el("button", { type: "button", class: "link" });
+  const row = el("tr", {}, el("td", {}, name), el("td", {}, badge("queued")));
   for (const kind of ["", "", "", "number", "number", "number", "number"]) {
     row.append(el("td", { class: kind || null }));
   }

@@ -24,6 +24,10 @@ function isRequired(input) {
   return input?.required !== false && input?.dataType?.type !== "optionalType";
 }
 
+function entries(fields) {
+  return Object.entries(fields ?? {});
+}
+
 function describeType(dataType) {
   const type = dataType?.type;
   const content = dataType?.[type];
@@ -36,7 +40,7 @@ function describeType(dataType) {
     case "optionalType":
       return `${describeType(content?.wrappedType)}?`;
     case "anonymousCustomType":
-      return `{${Object.entries(content?.fields ?? {}).map(([key, value]) => `${key}: ${describeType(value)}`).join(", ")}}`;
+      return `{${entries(content?.fields).map(([key, value]) => `${key}: ${describeType(value)}`).join(", ")}}`;
     default:
       return type ?? "?";
   }
@@ -115,7 +119,7 @@ function translate(dataType) {
     case "optionalType":
       return translate(content?.wrappedType);
     case "anonymousCustomType":
-      return object(Object.entries(content?.fields ?? {}).map(([key, each]) => [key, each, each?.type !== "optionalType"]));
+      return object(entries(content?.fields).map(([key, each]) => [key, each, each?.type !== "optionalType"]));
     default:
       return {};
   }

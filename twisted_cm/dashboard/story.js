@@ -85,20 +85,22 @@ export class Story {
       return;
     }
     this.loading = true;
-    try {
-      do {
-        this.outdated = false;
-        const { runtime_id, job_id } = this.job;
+    do {
+      this.outdated = false;
+      const { runtime_id, job_id } = this.job;
+      let show;
+      try {
         const { job } = parseExact(await this.api.job(runtime_id, job_id));
-        if (this.job?.job_id === job_id) {
-          this.#show(job);
-        }
-      } while (this.outdated && this.job !== null);
-    } catch (error) {
-      setText(this.error, error.message);
-    } finally {
-      this.loading = false;
-    }
+        show = () => this.#show(job);
+      } catch (error) {
+        show = () => setText(this.error, error.message);
+      }
+      // The user may have gone on to another.
+      if (this.job?.job_id === job_id) {
+        show();
+      }
+    } while (this.outdated && this.job !== null);
+    this.loading = false;
   }
 
   async #cancel() {
@@ -113,6 +115,7 @@ export class Story {
 
   #show(job) {
     this.job = job;
+    setText(this.error, "");
     const finished = job.completed_at !== null;
     if (this.title.textContent !== job.query_type + job.status) {
       this.title.replaceChildren(el("span", { class: "name" }, job.query_type), badge(job.status));
@@ -122,7 +125,8 @@ export class Story {
       this.dialog.querySelector("button").focus();
     }
     this.cancelButton.hidden = finished;
-    this.timeline.replaceChildren(...tell(job, this.attempts).map(([kind, moment, what, ...details]) => el("li", { class: kind },
+    const steps = tell(job, this.attempts);
+    this.timeline.replaceChildren(...steps.map(([kind, moment, what, ...details]) => el("li", { class: kind },
       el("time", { datetime: new Date(moment).toISOString() }, formatTime(moment)),
       el("strong", {}, what),
       el("span", {}, details.filter((each) => each).join(", ")),
@@ -161,22 +165,26 @@ function tell(job, attempts) {
   let since = job.queued_at;
   job.attempts.forEach((attempt, index) => {
     const which = gone + job.attempts.length > 1 ? `attempt ${gone + index + 1}` : null;
-    steps.push(["running", attempt.started_at, "Dispatched", which, `after ${formatDuration(attempt.started_at - since)}`]);
+    steps.push(["running", attempt.started_at, "Dispatched", which, after(since, attempt.started_at)]);
     since = attempt.ended_at ?? since;
     const last = index === job.attempts.length - 1 && job.completed_at !== null;
     if (attempt.ended_at !== null && !last) {
-      const lasted = `after ${formatDuration(attempt.ended_at - attempt.started_at)}`;
+      const lasted = after(attempt.started_at, attempt.ended_at);
       steps.push(["queued", attempt.ended_at, "Attempt ended", attempt.outcome, lasted]);
     }
   });
   if (job.completed_at !== null) {
     const what = job.status[0].toUpperCase() + job.status.slice(1);
     const attempt = job.attempts.at(-1);
-    const ran = attempt === undefined ? null : `after running for ${formatDuration(job.completed_at - attempt.started_at)}`;
+    const ran = attempt === undefined ? null : `${after(attempt.started_at, job.completed_at)} of running`;
     steps.push([job.status, job.completed_at, what, job.error_message, ran,
       `${formatDuration(job.completed_at - job.queued_at)} in all`]);
   }
   return steps;
+}
+
+function after(from, to) {
+  return `after ${formatDuration(to - from)}`;
 }
 
 function indent(text) {
@@ -191,7 +199,8 @@ function indent(text) {
 }
 
 function shorten(text) {
-  return text.length <= MOST_SHOWN ? text : `${text.slice(0, MOST_SHOWN)}\n… and ${text.length - MOST_SHOWN} characters more`;
+  const more = text.length - MOST_SHOWN;
+  return more <= 0 ? text : `${text.slice(0, MOST_SHOWN)}\n… and ${more} characters more`;
 }
 
 function dump(bytes) {

@@ -55,7 +55,8 @@ export class SubmitDialog {
       this.fields.replaceChildren(this.form.element);
     } else {
       this.json.value = pretty(value ?? {});
-      this.fields.replaceChildren(el("div", { class: "field" }, el("label", { for: this.json.id }, "Query as JSON"), this.json));
+      const label = el("label", { for: this.json.id }, "Query as JSON");
+      this.fields.replaceChildren(el("div", { class: "field" }, label, this.json));
     }
     setText(this.mode, this.form ? "Edit as JSON" : "Edit as a form");
   }
