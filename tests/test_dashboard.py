@@ -671,6 +671,27 @@ def test_it_connects_anew_when_the_emulator_is_back(
         again.stop()
 
 
+def test_many_tabs_do_not_lock_each_other_out(board: Board) -> None:
+    first = board.browser.current_window_handle
+    board.open()
+    try:
+        # A browser has six connections to one server, and the events would hold one each.
+        for _ in range(7):
+            board.browser.switch_to.new_window("tab")
+            board.open()
+        job_id = board.submit("meanwhile")
+        board.take()
+        board.module("POST", f"/results/{job_id}", b"")
+        board.until(lambda: [row[:2] for row in board.rows()] == [["meanwhile", "succeeded"]])
+    finally:
+        for handle in set(board.browser.window_handles) - {first}:
+            board.browser.switch_to.window(handle)
+            board.browser.close()
+        board.browser.switch_to.window(first)
+    board.until(lambda: [row[:2] for row in board.rows()] == [["meanwhile", "succeeded"]])
+    board.until(lambda: board.texts("figure p")[0] == "1 job ended, at most 1 in a second")
+
+
 #: What would run if it were put on the page as more than text.
 HOSTILE = [
     "<script>window.pwned = 1</script>",

@@ -6,41 +6,48 @@ import { count, el, formatDuration, setText, svg } from "./dom.js";
 const WINDOW = 60;
 const HEIGHT = 40;
 
-// The most durations of one second that are kept; past it, later ones take the place of earlier ones.
-const MOST_KEPT = 1000;
+// The most jobs of one second whose durations are kept.
+const MOST_KEPT = 5000;
 
 export class Charts {
-  constructor(parent) {
-    // The last second that is kept is at the end.
-    this.seconds = [];
+  // now: gives the emulator's time in milliseconds since the epoch.
+  constructor(parent, now) {
+    this.now = now;
+    // What jobs took, by the second in which they ended and by their ids.
+    this.seconds = new Map();
     this.throughput = makeChart("Jobs ended in a second");
     this.latency = makeChart("From queued to ended", [["median", "Median"], ["high", "95 of 100 within"]]);
     parent.append(this.throughput.node, this.latency.node);
     this.draw();
   }
 
-  // A job as an event tells it.
+  // A job as a list or an event tells it, perhaps both.
   add(job) {
-    if (job.completed_at === null) {
+    const at = Math.floor(job.completed_at / 1000);
+    if (job.completed_at === null || at <= this.now() / 1000 - WINDOW) {
       return;
     }
-    const second = this.#second(Math.floor(Date.now() / 1000));
-    second.took[second.ended++ % MOST_KEPT] = job.completed_at - job.queued_at;
-  }
-
-  #second(at) {
-    if (this.seconds.at(-1)?.at !== at) {
-      this.seconds.push({ at, ended: 0, took: [] });
-      while (this.seconds[0].at <= at - WINDOW) {
-        this.seconds.shift();
+    if (!this.seconds.has(at)) {
+      this.seconds.set(at, { at, ended: 0, took: new Map() });
+    }
+    const second = this.seconds.get(at);
+    if (!second.took.has(job.job_id)) {
+      second.ended++;
+      if (second.took.size < MOST_KEPT) {
+        second.took.set(job.job_id, job.completed_at - job.queued_at);
       }
     }
-    return this.seconds.at(-1);
   }
 
   draw() {
-    const now = Math.floor(Date.now() / 1000);
-    const shown = this.seconds.filter((second) => second.at > now - WINDOW && second.ended > 0);
+    const now = Math.floor(this.now() / 1000);
+    for (const at of this.seconds.keys()) {
+      if (at <= now - WINDOW) {
+        this.seconds.delete(at);
+      }
+    }
+    const shown = [...this.seconds.values()].filter((second) => second.at <= now);
+    shown.sort((one, other) => one.at - other.at);
     const place = (second) => WINDOW - 1 - (now - second.at);
 
     const most = Math.max(1, ...shown.map((second) => second.ended));
@@ -52,7 +59,7 @@ export class Charts {
     this.throughput.say(total === 0 ? "No job ended" : `${count(total, "job")} ended, at most ${most} in a second`);
 
     const spread = shown.map((second) => {
-      const sorted = [...second.took].sort((one, other) => one - other);
+      const sorted = [...second.took.values()].sort((one, other) => one - other);
       return { x: place(second) + 0.45, median: quantile(sorted, 0.5), high: quantile(sorted, 0.95) };
     });
     const longest = Math.max(1, ...spread.map((each) => each.high));
@@ -65,7 +72,7 @@ export class Charts {
       ];
     };
     this.latency.fill(formatDuration(longest), [...line("high"), ...line("median")]);
-    const all = shown.flatMap((second) => second.took).sort((one, other) => one - other);
+    const all = shown.flatMap((second) => [...second.took.values()]).sort((one, other) => one - other);
     this.latency.say(all.length === 0 ? "No job ended" :
       `Median ${formatDuration(quantile(all, 0.5))}, 95 of 100 within ${formatDuration(quantile(all, 0.95))}`);
   }

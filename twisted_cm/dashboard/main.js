@@ -15,12 +15,12 @@ const DEVELOPMENT_TOKEN = "test_token_admin";
 // Milliseconds between two questions about runtimes and faults, however much happens.
 const BREATH = 1000;
 
-// The most jobs that wait to be drawn; a tab in the background draws nothing.
-const MOST_PENDING = 10_000;
+// The most jobs that the charts look back at.
+const MOST_RECALLED = 1000;
 
 const api = new Api((error) => signIn(error.message));
 const story = new Story(api);
-const charts = new Charts(byId("charts"));
+const charts = new Charts(byId("charts"), () => api.now());
 const jobs = new JobList(api, (job) => story.open(job));
 const faults = new Faults(api, () => runtimes.ids());
 const submit = new SubmitDialog(api, (job) => story.open(job));
@@ -37,10 +37,6 @@ function event(kind, data) {
   if (kind === "job") {
     charts.add(data);
     pending.set(data.job_id, data);
-    if (pending.size > MOST_PENDING) {
-      pending.clear();
-      reload = true;
-    }
   } else if (kind === "reload") {
     reload = true;
   }
@@ -87,7 +83,30 @@ function connected() {
   jobs.load();
   story.load();
   look();
+  recall();
 }
+
+// What the charts have missed.
+async function recall() {
+  const recent = await api.jobs({}, null, MOST_RECALLED).catch(() => ({ jobs: [] }));
+  recent.jobs.forEach((job) => charts.add(job));
+  charts.draw();
+}
+
+// A browser lets few connections be open to one server, so only a page that somebody sees holds one.
+function follow() {
+  if (byId("board").hidden) {
+    return;
+  }
+  if (document.hidden) {
+    stream.stop();
+    setConnection("quiet", "Paused");
+  } else {
+    stream.start();
+  }
+}
+
+document.addEventListener("visibilitychange", follow);
 
 function waiting(milliseconds) {
   setConnection("broken", `Not connected; trying again in ${Math.ceil(milliseconds / 1000)} s`);
@@ -123,7 +142,7 @@ async function enter(token) {
   await runtimes.load();
   sessionStorage.setItem(STORED, token);
   show(true);
-  stream.start();
+  follow();
 }
 
 byId("sign-in").addEventListener("submit", async (submitted) => {
