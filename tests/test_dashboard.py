@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import threading
@@ -643,6 +644,29 @@ def test_it_asks_for_a_token_where_it_has_none(browser: webdriver.Chrome, tmp_pa
         assert board.find("#sign-in").is_displayed()
         assert board.js("return sessionStorage.length") == 0
         assert board.errors() == []
+    finally:
+        browser.get("about:blank")
+        server.stop()
+
+
+def test_beyond_loopback_the_admin_token_sees_faults(
+    browser: webdriver.Chrome, tmp_path: Path, state_dir: Path
+) -> None:
+    server = Server(tmp_path, state_dir, "--interface", "0.0.0.0", "--admin-token", "boss")
+    board = Board(browser, server)
+    board.url = f"http://127.0.0.1:{board.url.rpartition(':')[2]}"
+    try:
+        browser.get(board.url + BASE)
+        for token, says in (
+            ("app-token", "Only the admin token may do this."),
+            ("boss", "Nothing goes wrong on purpose."),
+        ):
+            board.until(lambda: board.find("#sign-in").is_displayed())
+            board.find("#token").send_keys(token, Keys.ENTER)
+            board.until(lambda: board.texts("#faults-note") == [says])  # noqa: B023
+            board.button("Sign out").click()
+        # The token that is tried first, and one question about faults.
+        assert [re.findall(r"status of (\d+)", each) for each in board.errors()] == [["401"], ["403"]]
     finally:
         browser.get("about:blank")
         server.stop()
