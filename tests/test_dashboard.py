@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 import pytest_twisted
-from conftest import RUNTIMES, SEED, Harness, Server
+from conftest import RUNTIMES, SEED, Harness, Server, make_harness
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -24,6 +24,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
+from twisted.internet.threads import deferToThread
 
 from twisted_cm.packaged import read_packaged
 
@@ -110,10 +111,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 class Board:
     """A dashboard in a browser, and the emulator that it is about."""
 
-    def __init__(self, browser: webdriver.Chrome, server: Server) -> None:
+    server: Server
+
+    def __init__(self, browser: webdriver.Chrome, url: str) -> None:
         self.browser = browser
-        self.server = server
-        self.url = server.urls["http"]
+        self.url = url
 
     # The emulator
 
@@ -215,7 +217,8 @@ def board(
     """A dashboard that signs in by itself; its parameter, if it has one, is the seed of a server of its own."""
     seed = getattr(request, "param", None)
     server = shared if seed is None else Server(tmp_path, state_dir, seed=seed)
-    made = Board(browser, server)
+    made = Board(browser, server.urls["http"])
+    made.server = server
     made.call("POST", "/reset")
     made.errors()
     try:
@@ -621,7 +624,7 @@ def test_a_page_that_its_filter_empties_is_filled_again(board: Board) -> None:
 
 def test_it_asks_for_a_token_where_it_has_none(browser: webdriver.Chrome, tmp_path: Path, state_dir: Path) -> None:
     server = Server(tmp_path, state_dir)
-    board = Board(browser, server)
+    board = Board(browser, server.urls["http"])
     try:
         browser.get(board.url + BASE)
         board.until(lambda: board.find("#sign-in").is_displayed())
@@ -649,13 +652,15 @@ def test_it_asks_for_a_token_where_it_has_none(browser: webdriver.Chrome, tmp_pa
         server.stop()
 
 
-def test_beyond_loopback_the_admin_token_sees_faults(
-    browser: webdriver.Chrome, tmp_path: Path, state_dir: Path
+@pytest_twisted.ensureDeferred
+async def test_beyond_loopback_the_admin_token_sees_faults(
+    browser: webdriver.Chrome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = Server(tmp_path, state_dir, "--interface", "0.0.0.0", "--admin-token", "boss")
-    board = Board(browser, server)
-    board.url = f"http://127.0.0.1:{board.url.rpartition(':')[2]}"
-    try:
+    monkeypatch.setattr("twisted_cm.service.is_loopback", lambda interface: False)
+    guarded = make_harness(admin_token="boss")
+    board = Board(browser, guarded.service.addresses.http)
+
+    def look() -> None:
         browser.get(board.url + BASE)
         for token, says in (
             ("app-token", "Only the admin token may do this."),
@@ -667,9 +672,12 @@ def test_beyond_loopback_the_admin_token_sees_faults(
             board.button("Sign out").click()
         # The token that is tried first, and one question about faults.
         assert [re.findall(r"status of (\d+)", each) for each in board.errors()] == [["401"], ["403"]]
+
+    try:
+        await deferToThread(look)
     finally:
-        browser.get("about:blank")
-        server.stop()
+        await deferToThread(browser.get, "about:blank")
+        await guarded.service.stopService()
 
 
 @pytest.mark.parametrize("board", [DASHBOARD_SEED], indirect=True)
