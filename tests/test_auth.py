@@ -107,6 +107,9 @@ GRANT = b"grant_type=client_credentials"
 #: A synchronous caller times out at once here, and every job that is asked about is done.
 ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"GET {EMULATOR}/info": (OPEN, None, 200),
+    f"GET {EMULATOR}": (OPEN, None, 308),
+    f"GET {EMULATOR}/": (OPEN, None, 200),
+    f"GET {EMULATOR}/dashboard/<name>": (OPEN, None, 200),
     "GET /openapi.json": (OPEN, None, 200),
     f"POST {RUNTIMES}": (CONTROL, {"runtimeId": "new"}, 200),
     f"GET {RUNTIMES}": (BEARER, None, 200),
@@ -185,6 +188,7 @@ async def prepare(harness: Harness, route: str) -> dict[str, str]:
         "fault_id": fault.fault_id,
         "rid": "ri.one",
         "branch": "master",
+        "name": "index.html",
     }
 
 
@@ -223,7 +227,12 @@ async def ask(harness: Harness, route: str, body: Any, ids: dict[str, str], **he
     addresses = service.addresses if route in ROUTES else service.sidecar_addresses["one"]
     sent = {name.encode(): value.encode("utf-8", "surrogateescape") for name, value in headers.items()}
     response = await harness.http.request(
-        method, addresses.http + path, data=data, headers={b"Content-Type": kind.encode(), **sent}, unbuffered=True
+        method,
+        addresses.http + path,
+        data=data,
+        headers={b"Content-Type": kind.encode(), **sent},
+        unbuffered=True,
+        allow_redirects=False,
     )
     if response.headers.getRawHeaders("Content-Type") == ["text/event-stream"]:
         # It never ends.

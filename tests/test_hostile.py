@@ -623,6 +623,7 @@ RIGHT_IDS = {
     "rid": mostly("ri.one", IDS),
     "branch": mostly("master", IDS),
     "fault_id": mostly("FAULT", IDS),
+    "name": mostly("style.css", IDS),
 }
 HEADER_BYTES = st.binary(max_size=40).map(lambda value: value.translate(None, b"\r\n\0"))
 FORM_TYPE = (b"Content-Type", b"application/x-www-form-urlencoded")
