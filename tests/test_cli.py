@@ -12,6 +12,7 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import psutil
@@ -183,6 +184,28 @@ def test_ctrl_c_stops_cleanly(server: Server) -> None:
     output = server.process.communicate(timeout=10)[0]
     assert server.process.returncode == 0
     assert "Traceback" not in output
+
+
+def test_ctrl_c_twice_does_not_wait(server: Server) -> None:
+    url = urlsplit(server.urls["http"])
+    with socket.create_connection((url.hostname, url.port)) as client:
+        # Of this request the server waits for the rest, as long as it may.
+        client.sendall(b"POST /multipass/api/oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n")
+        client.sendall(b"Content-Type: application/x-www-form-urlencoded\r\n\r\n")
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.stdout is not None
+        while refuses(url.hostname, url.port) is False:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGINT)
+        output = server.process.communicate(timeout=3)[0]
+    assert server.process.returncode == -signal.SIGINT
+    assert "Traceback" not in output
+
+
+def refuses(host: str | None, port: int | None) -> bool:
+    """Whether nobody listens."""
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) != 0
 
 
 def test_twistd_runs_the_plugin_of_a_wheel(tmp_path: Path, state_dir: Path) -> None:

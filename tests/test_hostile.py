@@ -231,7 +231,7 @@ CASES: dict[str, tuple[bytes, int]] = {
 def hasty(harness: Harness) -> Harness:
     """An emulator that waits for nobody."""
     for site in harness.service._sites:
-        site.timeOut = site.head_timeout = site.body_timeout = site.close_timeout = 0.3
+        site.timeOut = site.head_timeout = site.body_timeout = site.close_timeout = site.stall_timeout = 0.3
     return harness
 
 
@@ -392,6 +392,28 @@ async def test_who_does_not_let_it_close_is_cut_off(hasty: Harness, scheme: str)
     wire.transport.write(head("GET", INFO, "Connection: close") + b"\r\n")
     await hasty.until(lambda: site.channels)
     await hasty.until(lambda: not site.channels)
+    wire.transport.abortConnection()
+
+
+@pytest.mark.parametrize(("scheme", "parting"), [("http", False), ("https", False), ("https", True)])
+@pytest_twisted.ensureDeferred
+async def test_who_does_not_take_its_answer_is_cut_off(hasty: Harness, scheme: str, parting: bool) -> None:
+    job = await hasty.broker.enqueue("one", Submission("f", {}, JobSource.CONTOUR_ASYNC))
+    result = ResultBody()
+    result.write(b"x" * 30_000_000)
+    await hasty.broker.complete(job.job_id, result)
+    (site,) = hasty.service._sites
+    wire = await connect(hasty, scheme)
+    wire.transport.write(
+        head("GET", f"{CONTOUR}/jobs/{job.job_id}/result", "Authorization: Bearer app-token") + b"\r\n"
+    )
+    await wire.until(lambda: wire.received)
+    wire.transport.pauseProducing()
+    if parting:
+        # The goodbye of TLS is sent, and what is on its way is not read any more.
+        wire.transport.loseConnection()
+    await hasty.until(lambda: not site.channels)
+    assert not result._readers
     wire.transport.abortConnection()
 
 

@@ -59,6 +59,7 @@ def serve(port_file: Path | None, **options: Any) -> None:
     _log_to_stderr()
     service.startService()
     SeedReloader(reactor, service, server.seed).startService()
+    reactor.addSystemEventTrigger("before", "shutdown", _let_signals_end_it)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     try:
         if port_file is not None:
@@ -68,6 +69,12 @@ def serve(port_file: Path | None, **options: Any) -> None:
     # Not before the reactor handles signals: whoever reads that Ctrl-C stops it may try.
     reactor.callWhenRunning(_print_banner, service)
     reactor.run()
+
+
+def _let_signals_end_it() -> None:
+    """Whoever presses Ctrl-C once more does not want to wait."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _log_to_stderr() -> None:

@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from .broker import IBroker, MemoryBroker
-from .credentials import Credentials
+from .credentials import DEVELOPMENT_TOKEN, Credentials
 from .faults import FaultBook, IFaultBook
 from .http.app import emulator_site, sidecar_site
 from .http.browsers import BrowserGuard
@@ -356,6 +356,8 @@ class EmulatorService(Service):
         former = self._seed.registry(self._made_up_tokens)
         await self.broker.reseed(former, seed.registry(self._made_up_tokens))
         self.credentials.replace(seed.bearer_tokens, seed.oauth_clients)
+        if seed.development_token and not self._seed.development_token:
+            self._log.warn("the seed has no tokens any more, so {token} is valid", token=DEVELOPMENT_TOKEN)
         if seed.faults != self._seed.faults:
             await self.faults.replace(seed.faults)
         self._seed = seed

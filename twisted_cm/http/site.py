@@ -49,6 +49,9 @@ MOST_LEVELS = 200
 #: Seconds that a client may take to receive what was written before its connection was closed.
 CLOSE_TIMEOUT = 60.0
 
+#: Seconds in which a client must take something of the answer that waits for it.
+STALL_TIMEOUT = 120.0
+
 #: Bytes of a body that are kept while no route has asked for them.
 UNCLAIMED_LIMIT = 64 * 1024
 
@@ -505,6 +508,7 @@ class EmulatorChannel(HTTPChannel):
         self._head_there = False
         self._parting = False
         self._deadline: IDelayedCall | None = None
+        self._stall: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
 
     def dataReceived(self, data: bytes) -> None:
@@ -594,6 +598,21 @@ class EmulatorChannel(HTTPChannel):
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return persistent and self._closing is None
 
+    def pauseProducing(self) -> None:
+        """The client does not take what is written as fast as it is; it may be slow, but not for ever."""
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+        self._end_stall()
+        self._stall = self.site.reactor.callLater(self.site.stall_timeout, self.transport.abortConnection)
+
+    def resumeProducing(self) -> None:
+        """The client has taken what was written."""
+        self._end_stall()
+        super().resumeProducing()  # type: ignore[no-untyped-call]
+
+    def _end_stall(self) -> None:
+        if self._stall is not None and self._stall.active():
+            self._stall.cancel()
+
     def loseConnection(self) -> None:
         """Close once all is written; a client that does not let it is cut off like an idle one."""
         super().loseConnection()  # type: ignore[no-untyped-call]
@@ -659,6 +678,7 @@ class EmulatorChannel(HTTPChannel):
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
         finally:
             self.end_deadline()
+            self._end_stall()
             self._end_quiet()
             self._report_flush(False)
             self.site.left(self)
@@ -680,6 +700,7 @@ class EmulatorSite(Site):
     head_timeout = HEAD_TIMEOUT
     body_timeout = BODY_TIMEOUT
     close_timeout = CLOSE_TIMEOUT
+    stall_timeout = STALL_TIMEOUT
 
     protocol = EmulatorChannel  # type: ignore[assignment]
     noisy = False
