@@ -254,7 +254,7 @@ class EmulatorRequest(Request):
         self.site = self.channel.site
         self.prepath: list[bytes] = []
         self.postpath: list[bytes] = self.path[1:].split(b"/")
-        self.setHeader(b"Date", datetimeToString())
+        self.setHeader(b"Date", self.site.date())
         if not self.path.startswith(b"/") or not self.path.isascii():
             self.write(self.error(invalid_request("The request target is not the path of a URI.")))
             self.finish()
@@ -341,7 +341,7 @@ class EmulatorRequest(Request):
         @return: C{value} as the body of an answer, for a route to return.
         """
         try:
-            body = json.dumps(value, ensure_ascii=False).encode("utf-8")
+            body = _ENCODER.encode(value).encode("utf-8")
         except UnicodeEncodeError:
             # Half a surrogate pair, which JSON can only say escaped.
             body = json.dumps(value).encode("ascii")
@@ -402,12 +402,7 @@ def parse_json(body: bytes) -> JSONValue:
     @raise ApiError: 400, with what is wrong and where.
     """
     try:
-        value = json.loads(
-            body.decode("utf-8"),
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            object_pairs_hook=_each_key_once,
-        )
+        value = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise invalid_request("The request body is not UTF-8.", position=error.start) from None
     except json.JSONDecodeError as error:
@@ -453,6 +448,10 @@ def _each_key_once(pairs: list[tuple[str, JSONValue]]) -> dict[str, JSONValue]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_each_key_once)
 
 
 @implementer(IPushProducer)
@@ -506,6 +505,7 @@ class EmulatorChannel(HTTPChannel):
         self._flush_waits: list[Callable[[bool], None]] = []
         self._flush_watch: IDelayedCall | None = None
         self._head_there = False
+        self._body_due = False
         self._parting = False
         self._deadline: IDelayedCall | None = None
         self._stall: IDelayedCall | None = None
@@ -518,8 +518,11 @@ class EmulatorChannel(HTTPChannel):
             return
         again = self._busyReceiving
         super().dataReceived(data)  # type: ignore[no-untyped-call]
-        begun = bool(self.requests and not self._head_there) or bool(self._buffer)
-        if begun and not again and self._deadline is None:
+        if again or self._deadline is not None:
+            return
+        if self._body_due:
+            self._set_deadline(self.site.body_timeout)
+        elif (self.requests and not self._head_there) or self._buffer:
             self._set_deadline(self.site.head_timeout)
 
     def lineLengthExceeded(self, line: bytes) -> None:
@@ -557,11 +560,13 @@ class EmulatorChannel(HTTPChannel):
                 self.transport.abortConnection()
 
     def _set_deadline(self, seconds: float) -> None:
-        self.end_deadline()
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
         self._deadline = self.site.reactor.callLater(seconds, self.transport.abortConnection)
 
     def end_deadline(self) -> None:
         """Whatever had to be there in time is there, or may take longer."""
+        self._body_due = False
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
@@ -572,7 +577,8 @@ class EmulatorChannel(HTTPChannel):
         self.end_deadline()
         super().allHeadersReceived()  # type: ignore[no-untyped-call]
         if self.length != 0:
-            self._set_deadline(self.site.body_timeout)
+            # It counts only if the body does not come with its head.
+            self._body_due = True
             self.requests[-1].begin(self._command, self._path, self._version)
 
     def allContentReceived(self) -> None:
@@ -710,6 +716,17 @@ class EmulatorSite(Site):
         self.guard = guard
         self.channels: set[EmulatorChannel] = set()
         self._drained: Deferred[None] | None = None
+        self._second = 0
+        self._date = b""
+
+    def date(self) -> bytes:
+        """
+        @return: the time as the Date header has it, made once a second.
+        """
+        now = int(self.reactor.seconds())
+        if now != self._second:
+            self._second, self._date = now, datetimeToString(now)
+        return self._date
 
     def startFactory(self) -> None:
         """No request is logged, so there is no clock to keep for the log's lines."""
