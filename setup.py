@@ -23,7 +23,9 @@ setup(
     packages=["twisted_cm", "twisted_cm.http", "twisted_cm.redis", "twisted.plugins"],
     # The plugin is kept with the package and installed where twistd looks for it.
     package_dir={"twisted.plugins": "twisted_cm/plugins"},
-    package_data={"twisted_cm": ["py.typed", "starter.yaml", "lua/*.lua", "schemas/*.json", "schemas/*.yaml"]},
+    package_data={
+        "twisted_cm": ["py.typed", "starter.yaml", "lua/*.lua", "schemas/*.json", "schemas/*.yaml", "dashboard/*"]
+    },
     entry_points={"console_scripts": ["twisted-cm = twisted_cm.cli:main"]},
     install_requires=[
         "attrs>=23.1",
@@ -54,6 +56,7 @@ setup(
             "pytest-twisted>=1.14.2",
             "ruff>=0.9",
             "schemathesis>=4",
+            "selenium>=4.20",
             "sphinx>=7.4",
             "types-jsonschema",
             "types-PyYAML",

@@ -109,6 +109,14 @@ def pause(seconds: float) -> Deferred[None]:
     return deferred
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def raw(harness: Harness, request: str, scheme: str = "http") -> socket.socket:
     """A client of bare sockets, which can vanish at will.  With https it must not run in the reactor's thread."""
     url = urlsplit(getattr(harness.service.addresses, scheme))
@@ -195,8 +203,10 @@ def no_failure_in_the_log() -> Iterator[None]:
     failures: list[str] = []
 
     def observe(event: dict[str, Any]) -> None:
-        if "log_failure" in event:
-            failures.append(event["log_failure"].getTraceback())
+        # What Twisted itself logs has another key.
+        failure = event.get("log_failure") or event.get("failure")
+        if failure is not None:
+            failures.append(failure.getTraceback())
 
     globalLogPublisher.addObserver(observe)
     yield

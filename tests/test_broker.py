@@ -322,6 +322,8 @@ def test_whoever_looks_on_is_told_of_every_change(bench: Bench) -> None:
     assert last is not None and (last.job_id, last.state) == (job.job_id, JobState.SUCCEEDED)
     assert last.result is not None and last.result.size == 3
     assert [each.runtime_id for each in seen if each.job is None] == ["r"]
+    bench.session("r")
+    assert [each.runtime_id for each in seen if each.forgotten] == ["r"]
     observing.addErrback(lambda failure: failure.trap(CancelledError))
     observing.cancel()
     bench.bed.settle()

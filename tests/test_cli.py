@@ -12,11 +12,12 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from conftest import BIN, ROOT, Server, kill
+from conftest import BIN, ROOT, Server, free_port, kill
 
 INFO = "/_emulate/foundry/compute-modules/info"
 
@@ -40,13 +41,6 @@ def refused(ran: subprocess.CompletedProcess[str], says: str) -> None:
     assert len([line for line in ran.stderr.splitlines() if not line.startswith(("Usage", "Try"))]) <= 2
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def test_a_starter_seed_is_written_once_and_checks(tmp_path: Path) -> None:
     assert run("twisted-cm", "init", cwd=tmp_path).returncode == 0
     assert "1 runtimes, 1 deployed apps" in run("twisted-cm", "check", "seed.yaml", cwd=tmp_path).stdout
@@ -68,17 +62,41 @@ def test_what_cannot_start_says_why(tmp_path: Path, command: tuple[str, ...]) ->
         refused(run(*command, "--port", port, cwd=tmp_path, **state), "choose another port with --port")
 
 
-def test_the_banner_can_be_followed(server: Server) -> None:
-    assert "app-token (jane)" in server.banner
-    curl = re.search(r"curl .*?execute", server.banner, re.DOTALL)
-    assert curl is not None
-    status = subprocess.run(
-        ["bash", "-c", curl.group().replace("curl", "curl -sS -m 1 -o /dev/null -w '%{http_code}'", 1)],
-        capture_output=True,
-        text=True,
-    )
+def test_the_banner_can_be_followed_and_tells_no_token(server: Server) -> None:
+    assert "tokens of the seed: jane" in server.banner
+    assert "app-token" not in server.banner
+    assert follow(server.banner, TOKEN="wrong").endswith("401")
     # It is parked for want of a runtime: the time-out is curl's own.
-    assert (status.returncode, status.stdout) == (28, "000")
+    assert follow(server.banner, TOKEN="app-token") == "000"
+
+
+@pytest.mark.parametrize(
+    ("seed", "says"),
+    [
+        ("foundry: {compute_modules: {deployed_apps: [{deployed_app_rid: ri.one, runtime_id: one}]}}", True),
+        ("foundry: {oauth_clients: [{client_id: app, client_secret: secret}]}", False),
+    ],
+)
+def test_only_the_development_token_is_printed(tmp_path: Path, state_dir: Path, seed: str, says: bool) -> None:
+    server = Server(tmp_path, state_dir, seed=seed)
+    try:
+        assert ("bearer token: test_token_admin" in server.banner) == says
+        assert ("bearer token" in server.banner) == says
+        assert follow(server.banner, TOKEN="") == ("000" if says else "401")
+    finally:
+        assert server.stop() == 0
+
+
+def follow(banner: str, **environment: str) -> str:
+    """Run the command in a banner for a second; the status of its answer."""
+    curl = re.search(r"curl .*?execute", banner, re.DOTALL)
+    assert curl is not None
+    command = curl.group().replace("curl", "curl -sS -m 1 -o /dev/null -w '%{http_code}'", 1)
+    ran = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **environment}, timeout=10
+    )
+    assert ran.returncode == (28 if ran.stdout == "000" else 0), ran.stderr
+    return ran.stdout
 
 
 def test_submit_says_what_is_wrong(server: Server, tmp_path: Path) -> None:
@@ -168,6 +186,28 @@ def test_ctrl_c_stops_cleanly(server: Server) -> None:
     assert "Traceback" not in output
 
 
+def test_ctrl_c_twice_does_not_wait(server: Server) -> None:
+    url = urlsplit(server.urls["http"])
+    with socket.create_connection((url.hostname, url.port)) as client:
+        # Of this request the server waits for the rest, as long as it may.
+        client.sendall(b"POST /multipass/api/oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n")
+        client.sendall(b"Content-Type: application/x-www-form-urlencoded\r\n\r\n")
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.stdout is not None
+        while refuses(url.hostname, url.port) is False:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGINT)
+        output = server.process.communicate(timeout=3)[0]
+    assert server.process.returncode == -signal.SIGINT
+    assert "Traceback" not in output
+
+
+def refuses(host: str | None, port: int | None) -> bool:
+    """Whether nobody listens."""
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) != 0
+
+
 def test_twistd_runs_the_plugin_of_a_wheel(tmp_path: Path, state_dir: Path) -> None:
     port, tls_port = free_port(), free_port()
     options = ["--port", str(port), "--tls-port", str(tls_port), "--state-dir", str(state_dir)]
@@ -186,7 +226,9 @@ def test_twistd_runs_the_plugin_of_a_wheel(tmp_path: Path, state_dir: Path) -> N
             break
         time.sleep(0.05)
     assert not pid_file.exists()
-    assert "Traceback" not in (tmp_path / "cm.log").read_text()
+    log = (tmp_path / "cm.log").read_text()
+    assert "Traceback" not in log
+    assert log.count("bearer token: test_token_admin") == 1
 
 
 def test_twistd_answers_help(tmp_path: Path) -> None:

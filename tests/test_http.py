@@ -29,10 +29,12 @@ from conftest import (
     receive_until,
     serve_one,
 )
+from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
 from twisted_cm.http.context import Limits
+from twisted_cm.jobs import JobSource, JobState, Submission
 from twisted_cm.service import CannotStart
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
@@ -188,6 +190,28 @@ async def test_a_delivered_envelope_stays_delivered_when_the_poller_closes(harne
     assert list(work.running) == [job_id]
     await harness.module("POST", f"/results/{job_id}", b"ok")
     assert (await caller)[1] == b"ok"
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_envelope_that_a_timer_sent_is_delivered_however_soon_the_poller_closes(harness: Harness) -> None:
+    poller = await raw_poll(harness)
+    work = harness.broker._work["one"]
+    await harness.until(lambda: work.polls)
+    received = bytearray()
+
+    def dispatch() -> None:
+        harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+        reactor.callLater(0, take)
+
+    def take() -> None:
+        # What was written is on its way by now, and the emulator has not looked at this connection since.
+        received.extend(poller.recv(65536))
+        poller.close()
+
+    reactor.callLater(0, dispatch)
+    await harness.until(lambda: received and not harness.service._sites[0].channels)
+    assert received.endswith(b"}}")
+    assert [job.state for job in harness.broker._jobs.values()] == [JobState.RUNNING]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

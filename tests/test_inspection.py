@@ -102,6 +102,7 @@ class Client:
 
     def __init__(self) -> None:
         self.written = b""
+        self.gone = False
 
     def setHeader(self, name: str, value: str) -> None:
         pass
@@ -147,6 +148,12 @@ def test_a_client_that_does_not_read_gets_the_last_state_or_is_told_to_ask(
         feed.changed(numbered(n))
     clock.advance(inspection.GATHER)
     assert [kind for kind, _ in parsed(client.written)] == ["reload", "job"]
+    # Jobs that are gone leave nothing to say of them.
+    client.written = b""
+    feed.changed(numbered(5))
+    feed.changed(Change("one", forgotten=True))
+    clock.advance(inspection.GATHER)
+    assert [kind for kind, _ in parsed(client.written)] == ["reload"]
     client.written = b""
     clock.advance(inspection.HEARTBEAT)
     assert client.written == b": still here\n\n"

@@ -30,7 +30,7 @@ from conftest import (
     serve_one,
 )
 from emulator import MIB, Emulator, read_answer
-from redis_server import RedisServer
+from redis_server import KEEPS_ALL, RedisServer
 from stream import open_stream
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -59,7 +59,7 @@ def stop(harness: Harness) -> None:
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
     """A Redis of the test's own, which keeps what it has."""
-    with closing(RedisServer("--appendonly", "yes")) as server:
+    with closing(RedisServer(*KEEPS_ALL)) as server:
         yield server
 
 

@@ -111,6 +111,7 @@ def test_a_reference_never_leaves_the_schema(target: str) -> None:
     ("schema", "query"),
     [
         ({"multipleOf": 0.1}, 10**400),
+        ({"$id": "http://[", "$ref": "x"}, 1),
         ({"$ref": "#/required/0", "required": ["a"]}, {"a": 1}),
         ({"$ref": "#/required/x", "required": ["a"]}, {"a": 1}),
         ({"items": {"$ref": "#/enum/0"}, "enum": [[3]]}, [3]),

@@ -36,7 +36,7 @@ foundry:
     with pytest.raises(InvalidSeed) as caught:
         parse_seed(text)
     assert caught.value.problems == [
-        "line 2: tokens.t.login: must be of type string, not integer",
+        "line 2: tokens.*.login: must be of type string, not integer",
         "line 4: foundry.port: must be of type integer, not string",
         "line 6: foundry.compute_modules.pol_timeout: unknown key; did you mean 'poll_timeout'?",
         "line 8: foundry.compute_modules.runtimes[0].runtime: unknown key; did you mean 'runtime_id'?",

@@ -159,11 +159,13 @@ class Change:
 
     @ivar runtime_id: the runtime that it is about, or, with C{job}, the job's.
     @ivar job: the job whose state has changed; L{None} where the runtime itself
-        was opened, deleted, connected or has posted schemas.
+        was opened or deleted, has polled or has posted schemas.
+    @ivar forgotten: the runtime was deleted or reset, and its jobs are no longer kept.
     """
 
     runtime_id: str
     job: Job | None = None
+    forgotten: bool = False
 
 
 Observer: TypeAlias = Callable[[Change], None]
@@ -478,9 +480,9 @@ class MemoryBroker:
         self._observers[observing] = observer
         return observing
 
-    def _tell(self, runtime_id: str, job: Job | None = None) -> None:
+    def _tell(self, runtime_id: str, job: Job | None = None, forgotten: bool = False) -> None:
         if self._observers:
-            change = Change(runtime_id, job)
+            change = Change(runtime_id, job, forgotten)
             for observer in list(self._observers.values()):
                 observer(change)
 
@@ -514,7 +516,7 @@ class MemoryBroker:
             for job in (*work.queued.values(), *work.held.values(), *work.running.values()):
                 self._end(job, JobState.FAILED, reason)
             _fire_all(work.polls, None)
-            self._tell(runtime_id)
+            self._tell(runtime_id, forgotten=True)
 
         return answer
 
@@ -728,15 +730,15 @@ class MemoryBroker:
         if not runtime.connected:
             self._log.info("runtime {runtime_id}: connected", runtime_id=runtime_id)
             runtime.connected = True
-            self._tell(runtime_id)
         runtime.last_poll_at = self._now()
+        self._tell(runtime_id)
         work = self._work[runtime_id]
         job = self._next(work)
         if job is not None:
             return succeed(job)
         if wait <= 0:
             return succeed(None)
-        return _Parked[Job | None](self._clock, work.polls, wait, lambda: None).deferred
+        return _Parked(self._clock, work.polls, wait, lambda: None).deferred
 
     @_deferred
     def give_back(self, job_id: str, attempt: int) -> None:
@@ -923,7 +925,7 @@ class MemoryBroker:
                 shelves.pop(job_id, None)
             return result
 
-        return _Parked[Job](self._clock, shelf, timeout, lambda: job).deferred.addBoth(leave)
+        return _Parked(self._clock, shelf, timeout, lambda: job).deferred.addBoth(leave)
 
     @_deferred
     def restart(self, runtime_id: str) -> list[str]:

@@ -7,26 +7,22 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError
 from twisted.python.failure import Failure
-from twisted.web._newclient import RequestNotSent
-from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 
 from . import __version__
 from .credentials import DEVELOPMENT_TOKEN
 from .options import STATE_DIR_OPTION, ServerOptions, make_service, server_options
-from .seed import InvalidSeed, read_seed
+from .seed import InvalidSeed, Seed, read_seed
 from .tls import default_state_dir
 
 if TYPE_CHECKING:
-    from .client import EmulatorClient
     from .launch import Launch
     from .service import EmulatorService
 
@@ -35,6 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _DEFAULT_URL = "http://127.0.0.1:4000"
 _CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
+_DASHBOARD = "/_emulate/foundry/compute-modules/"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,15 +59,22 @@ def serve(port_file: Path | None, **options: Any) -> None:
     _log_to_stderr()
     service.startService()
     SeedReloader(reactor, service, server.seed).startService()
+    reactor.addSystemEventTrigger("before", "shutdown", _let_signals_end_it)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     try:
         if port_file is not None:
             _write_port_file(port_file, service)
     except OSError as error:
         raise click.ClickException(f"{port_file}: {error.strerror}; choose another file with --port-file") from None
-    # Not before Ctrl-C does what the banner says.
+    # Not before the reactor handles signals: whoever reads that Ctrl-C stops it may try.
     reactor.callWhenRunning(_print_banner, service)
     reactor.run()
+
+
+def _let_signals_end_it() -> None:
+    """Whoever presses Ctrl-C once more does not want to wait."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _log_to_stderr() -> None:
@@ -102,19 +106,28 @@ def _write_port_file(path: Path, service: EmulatorService) -> None:
 
 def _print_banner(service: EmulatorService) -> None:
     seed = service.settings.seed
-    token = next((bearer.token for bearer in seed.bearer_tokens), "TOKEN")
+    token = DEVELOPMENT_TOKEN if seed.development_token else "$TOKEN"
     rid = next((binding.deployed_app_rid for binding in seed.bindings), "ri.foundry.main.deployed-app.my-app")
     body = json.dumps({"deployedAppRid": rid, "queryType": "FUNCTION", "query": {}})
     lines = [
         f"twisted-cm {__version__}",
         *(f"  {url}" for url in service.urls()),
-        *(f"  bearer token: {bearer.token} ({bearer.principal.login})" for bearer in seed.bearer_tokens),
+        f"  dashboard: {service.addresses.http}{_DASHBOARD}",
+        *_describe_tokens(seed),
         "Submit a job:",
-        f"  curl -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \\",
+        f"  curl -H \"Authorization: Bearer {token}\" -H 'Content-Type: application/json' \\",
         f"    -d {shlex.quote(body)} {service.addresses.http}{_CONTOUR}/compute-modules/jobs/execute",
         "Ctrl-C stops.",
     ]
     print("\n".join(lines), flush=True)
+
+
+def _describe_tokens(seed: Seed) -> Iterator[str]:
+    """The development token, which is no secret; of those in a seed only whose they are."""
+    if seed.development_token:
+        yield f"  bearer token: {DEVELOPMENT_TOKEN}"
+    elif seed.tokens:
+        yield f"  bearer tokens of the seed: {', '.join(bearer.principal.login for bearer in seed.tokens)}"
 
 
 # Talking to a server
@@ -130,32 +143,16 @@ def _connection_options(command: F) -> F:
     return command
 
 
-def _run(main: Callable[[Any], Awaitable[T]], url: str, timeout: float | None = None) -> T:
+def _run(main: Callable[[Any], Awaitable[T]]) -> T:
     """Run one coroutine in the reactor, turning what can go wrong with a server into one line."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
 
-    from .client import ServerError
+    from .client import AnswerLost, ApiError, CannotConnect, ResultBrokenOff, TimedOut, UntrustedServer
 
     outcome: list[T | Failure] = []
     running: Deferred[T] = Deferred.fromCoroutine(main(reactor))  # type: ignore[arg-type]
-    expired: list[bool] = []
-    if timeout is not None:
-        # What a canceled request fails with depends on how far it was, so this is noted apart.
-
-        def expire() -> None:
-            expired.append(True)
-            running.cancel()
-
-        timer = reactor.callLater(timeout, expire)
-
-        def answered(result: T | Failure) -> T | Failure:
-            if timer.active():
-                timer.cancel()
-            return result
-
-        running.addBoth(answered)
     running.addBoth(outcome.append)
     interrupted: list[int] = []
 
@@ -178,30 +175,24 @@ def _run(main: Callable[[Any], Awaitable[T]], url: str, timeout: float | None = 
     if not isinstance(result, Failure):
         return result
     error = result.value
-    if isinstance(error, ServerError):
+    if isinstance(error, ApiError):
         hint = f" (job {error.job_id})" if error.job_id and error.job_id not in str(error) else ""
         raise click.ClickException(f"{error}{hint}")
-    if expired:
-        raise click.ClickException(f"no answer within {timeout:g} seconds; allow more with --timeout")
-    if isinstance(error, ConnectError | RequestNotSent | RequestTransmissionFailed | ResponseNeverReceived):
-        raise click.ClickException(
-            f"cannot reach {url}: {_reason(error)}; start a server with 'twisted-cm serve' or name one with --url"
-        )
-    if isinstance(error, ResponseFailed):
-        raise click.ClickException("the answer broke off: the result is not whole")
+    if isinstance(error, TimedOut):
+        raise click.ClickException(f"{str(error).rstrip('.')}; allow more with --timeout")
+    if isinstance(error, ResultBrokenOff):
+        raise click.ClickException(str(error))
+    if isinstance(error, UntrustedServer):
+        raise click.ClickException(f"{error}; name the CA to verify it with: --ca")
+    if isinstance(error, CannotConnect | AnswerLost):
+        raise click.ClickException(f"{error}; start a server with 'twisted-cm serve' or name one with --url")
     if isinstance(error, click.ClickException):
         raise error
     raise click.ClickException(f"{type(error).__name__}: {error}")
 
 
-def _reason(error: Exception) -> str:
-    reasons = getattr(error, "reasons", None)
-    return str(reasons[0].value if reasons else error).rstrip(".")
-
-
-def _client(reactor: Any, url: str, ca: Path | None, state_dir: Path | None, token: str | None) -> EmulatorClient:
-    from .client import EmulatorClient
-
+def _connection(reactor: Any, url: str, ca: Path | None, state_dir: Path | None) -> dict[str, Any]:
+    """How a client is made, beside its URL and token.  Whoever is at a shell can try again, and would rather know."""
     if not url.startswith(("http://", "https://")):
         raise click.ClickException(f"{url} is no URL; it must start with http:// or https://")
     path = ca or (state_dir or default_state_dir()) / "ca.pem"
@@ -211,7 +202,7 @@ def _client(reactor: Any, url: str, ca: Path | None, state_dir: Path | None, tok
             pem = path.read_text("ascii")
         except (OSError, UnicodeDecodeError) as error:
             raise click.ClickException(f"{path}: {error}; name a readable PEM file with --ca") from None
-    return EmulatorClient(reactor, url, token, pem)
+    return {"reactor": reactor, "ca_certificate": pem, "retries": None}
 
 
 # Starting a runtime
@@ -255,10 +246,10 @@ def _launch_variables(
         raise click.UsageError("--branch goes with --deployed-app")
 
     async def prepare(reactor: Any) -> Launch:
-        client = _client(reactor, url, ca, state_dir, admin_token)
-        return await prepare_launch(client, runtime_id, module_auth_token, deployed_app, branch)
+        connection = _connection(reactor, url, ca, state_dir)
+        return await prepare_launch(url, runtime_id, module_auth_token, deployed_app, branch, admin_token, **connection)
 
-    launch = _run(prepare, url)
+    launch = _run(prepare)
     directory = launch_directory((state_dir or default_state_dir()).absolute(), runtime_id)
     try:
         return bypass_proxies(write_environment(launch, directory), os.environ)
@@ -325,28 +316,20 @@ def submit(
 
     QUERY is JSON, - for standard input, or @FILE.
     """
-    body = {
-        "deployedAppRid": rid,
-        "deployedAppBranch": branch,
-        "queryType": function,
-        "query": _read_query(query),
-    }
+    found = _read_query(query)
 
     async def run(reactor: Any) -> None:
-        client = _client(reactor, url, ca, state_dir, token)
-        if asynchronous:
-            handle = await client.request_json("POST", f"{_CONTOUR}/deployed-apps/jobs", body)
-            click.echo(handle["id"])
-        else:
-            path = f"{_CONTOUR}/compute-modules/jobs/execute"
-            await client.stream("POST", path, body, _write_out)
+        from .client import ComputeModules
 
-    _run(run, url, timeout)
+        async with ComputeModules(url, token, **_connection(reactor, url, ca, state_dir)) as modules:
+            if asynchronous:
+                click.echo((await modules.submit(rid, function, found, branch=branch, timeout=timeout)).id)
+                return
+            async for chunk in modules.stream(rid, function, found, branch=branch, timeout=timeout):
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
 
-
-def _write_out(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    _run(run)
 
 
 def _read_query(query: str) -> Any:

@@ -1,116 +1,682 @@
 """
-An HTTP client of the emulator, on treq, for the command line.
+The emulator's routes as methods, on treq: for applications, for scripted runtimes, and for whoever tests with it.
+
+What failed is sent again, with time between, where a second time does no harm:
+
+- whatever was never sent, since there was no connection;
+- whatever the server refused for now (429 or 503 with C{Retry-After}), unless a job was made of it;
+- whatever changes nothing the second time, even if its answer was lost: to ask for a status, a result or how things
+  stand, to cancel a job, to post a result or schemas that are there as a whole.
+
+Not so, once it was sent: to submit a job, which could run twice; to poll, since the lost answer may have held a job,
+which the emulator gives back only if it could not write it (its runtime can say C{restart}, or wait for the lease); to
+open or restart or reset something, which would undo what came between; a result from an iterator, which is used up.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
-import treq
-from attrs import define, field
-from treq.client import HTTPClient
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.ssl import Certificate, platformTrust, trustRootFromCertificates
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
-from twisted.web.http_headers import Headers
+from attrs import NOTHING, field, frozen
+from twisted.web.iweb import IAgent
 
-from .jobs import JSONValue
+from .client_errors import (
+    AnswerLost,
+    ApiError,
+    CannotConnect,
+    ComputeModulesError,
+    Forbidden,
+    InvalidModuleAuthToken,
+    InvalidRequest,
+    InvalidToken,
+    JobAlreadyCompleted,
+    JobFailed,
+    JobNotReady,
+    JobTimeout,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    QueueFull,
+    ResultBrokenOff,
+    TimedOut,
+    Unavailable,
+    UntrustedServer,
+)
+from .exchange import Answer, Connections, Repeat, Retries, understand
+from .jobs import JobState, JSONValue
+from .streams import Body, IteratedBody, JSONValues, ResultStream
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "AnswerLost",
+    "ApiError",
+    "CannotConnect",
+    "ComputeModules",
+    "ComputeModulesError",
+    "EmulatorControl",
+    "EmulatorInfo",
+    "Forbidden",
+    "InvalidModuleAuthToken",
+    "InvalidRequest",
+    "InvalidToken",
+    "JSONValues",
+    "JobAlreadyCompleted",
+    "JobFailed",
+    "JobHandle",
+    "JobNotReady",
+    "JobState",
+    "JobStatus",
+    "JobTimeout",
+    "MethodNotAllowed",
+    "ModuleJob",
+    "NotFound",
+    "PayloadTooLarge",
+    "QueueFull",
+    "Result",
+    "ResultBrokenOff",
+    "ResultStream",
+    "Retries",
+    "RuntimeSession",
+    "TimedOut",
+    "Unavailable",
+    "UntrustedServer",
+]
+
+T = TypeVar("T")
+
+_CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
+_EMULATOR = "/_emulate/foundry/compute-modules"
+
+#: Seconds that one request for a status parks while a job is waited for; the emulator allows 60.
+_LONG_POLL = 50
+
+_DEFAULT_RETRIES = Retries()
 
 
-class ServerError(Exception):
+@frozen
+class Result:
     """
-    An answer that is not a success (contract section 4).
+    The result of a job.
 
-    @ivar status: the HTTP status.
-    @ivar error: the kind, such as C{job_failed}.
-    @ivar job_id: the job it is about, if the answer names one.
+    @ivar job_id: the job's id.
+    @ivar content: the bytes, as the runtime posted them.
     """
 
-    def __init__(self, status: int, error: str, description: str, job_id: str | None = None) -> None:
-        super().__init__(description)
-        self.status = status
-        self.error = error
-        self.job_id = job_id
+    job_id: str | None
+    content: bytes = field(repr=lambda content: f"<{len(content)} bytes>")
+
+    def json(self) -> JSONValue:
+        """
+        @return: the content as JSON.
+        @raise ValueError: it is something else.
+        """
+        return json.loads(self.content)
+
+    def text(self) -> str:
+        """
+        @return: the content as UTF-8.
+        @raise UnicodeDecodeError: it is something else.
+        """
+        return self.content.decode("utf-8")
+
+    @property
+    def exception(self) -> str | None:
+        """What the function raised, if it did: the SDKs post that as a result, C{{"exception": "…"}}."""
+        try:
+            value = self.json()
+        except (ValueError, RecursionError):
+            return None
+        if isinstance(value, dict) and len(value) == 1 and isinstance(value.get("exception"), str):
+            return str(value["exception"])
+        return None
 
 
-@define(eq=False)
-class EmulatorClient:
+@frozen
+class JobStatus:
     """
-    Requests to one emulator.
+    How a job stands.
 
-    @ivar url: its base URL, http or https.
-    @ivar token: the bearer or admin token to send, if any.
-    @ivar ca_certificate: in PEM, what an https server is verified with besides the system's own authorities.
+    @ivar state: where it is; C{state.finished} says whether that is its end.
+    @ivar message: why it failed or was canceled.
+    @ivar submitted_at: milliseconds since the epoch; known while it runs and once it has succeeded.
+    @ivar dispatched_at: milliseconds since the epoch; known as with C{submitted_at}.
     """
 
-    reactor: IReactorTime
-    url: str
-    token: str | None = field(default=None, repr=False)
-    ca_certificate: str | None = None
-    _http: HTTPClient = field(init=False, repr=False)
+    state: JobState
+    message: str | None = None
+    submitted_at: int | None = None
+    dispatched_at: int | None = None
 
-    def __attrs_post_init__(self) -> None:
-        trust = platformTrust()
-        if self.ca_certificate is not None:
-            trust = trustRootFromCertificates([Certificate.loadPEM(self.ca_certificate.encode("ascii"))])
-        self.url = self.url.rstrip("/")
-        pool = HTTPConnectionPool(self.reactor, persistent=False)
-        self._http = HTTPClient(Agent(self.reactor, BrowserLikePolicyForHTTPS(trust), connectTimeout=10, pool=pool))
 
-    async def request(
+@frozen
+class JobHandle:
+    """
+    A job that was submitted and is not waited for.
+
+    @ivar id: the job's id.
+    @ivar job_handle: the text by which Foundry's routes know it.
+    @ivar status: how it stood when it was submitted.
+    """
+
+    id: str
+    job_handle: str
+    status: JobStatus
+
+
+@frozen
+class ModuleJob:
+    """
+    A job that a runtime was handed.
+
+    @ivar query_type: the function's name.
+    @ivar query: the function's input.
+    @ivar user_id: who submitted it.
+    """
+
+    job_id: str
+    query_type: str
+    query: JSONValue
+    user_id: str
+
+
+@frozen
+class EmulatorInfo:
+    """
+    How an emulator is reached.
+
+    @ivar http: base URL of the plain listener, or L{None}.
+    @ivar https: base URL of the TLS listener, or L{None}.
+    @ivar ca_certificate: what to verify C{https} with, in PEM, or L{None}.
+    @ivar poll_timeout: seconds that a job poll parks.
+    @ivar sync_timeout: seconds that a synchronous caller parks.
+    """
+
+    version: str
+    http: str | None
+    https: str | None
+    ca_certificate: str | None
+    poll_timeout: float
+    sync_timeout: float
+
+
+class _Client:
+    """
+    What the clients have in common: an emulator, and headers that say who asks.
+
+    Each is closed with L{close}, or at the end of an C{async with}.
+    """
+
+    def __init__(self, connections: Connections, headers: dict[str, str]) -> None:
+        self._connections = connections
+        self._headers = headers
+
+    @property
+    def url(self) -> str:
+        """The emulator's base URL."""
+        return self._connections.url
+
+    async def close(self) -> None:
+        """Cancel what still runs and close every connection; returns when none is left."""
+        await self._connections.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _request(
         self,
         method: str,
         path: str,
         body: JSONValue = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Any:
+        repeat: Repeat = Repeat.REFUSED,
+        wait: float | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
         """
-        @param path: the absolute path, percent-encoded.
         @param body: sent as JSON, unless it is L{None}.
-        @return: the answer, its body unread.
-        @raise ServerError: the answer is not a success.
+        @param wait: seconds that the request is to park, in whole ones rounded up.
         """
-        sent = dict(headers or {})
-        if self.token is not None:
-            sent["Authorization"] = f"Bearer {self.token}"
-        options: dict[str, Any] = {} if body is None else {"json": body}
-        response = await self._http.request(
-            method,
-            self.url + path,
-            headers=Headers({name: [value] for name, value in sent.items()}),
-            unbuffered=True,
-            **options,
+        headers = dict(self._headers)
+        if wait is not None:
+            headers["Prefer"] = f"wait={math.ceil(wait)}"
+        if body is None:
+            return await self._connections.request(method, path, headers, None, repeat, timeout)
+        headers["Content-Type"] = "application/json"
+        return await self._connections.request(method, path, headers, json.dumps(body).encode(), repeat, timeout)
+
+    async def _ask(self, path: str, parse: Callable[[JSONValue], T], wait: float | None = None) -> T:
+        return understand(await self._request("GET", path, None, Repeat.ALWAYS, wait), parse)
+
+
+class ComputeModules(_Client):
+    """
+    An application's client: submits jobs to deployed apps, asks how they stand, fetches their results.
+
+    Every method raises L{ComputeModulesError}, mostly an L{ApiError} of the
+    kind that the emulator names.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        reactor: Any = None,
+        ca_certificate: str | None = None,
+        agent: IAgent | None = None,
+        retries: Retries | None = _DEFAULT_RETRIES,
+    ) -> None:
+        """
+        @param url: the emulator's base URL, http or https.
+        @param token: the bearer token.
+        @param reactor: time and sockets; the installed one if it is L{None}.
+        @param ca_certificate: in PEM, what an https server is verified with; L{None} for what the system trusts.
+        @param agent: takes the place of connections of its own, which are kept open between requests.
+        @param retries: how often requests are sent again where that is safe; L{None} for never.
+        @raise ValueError: C{url} is no http or https URL, or C{ca_certificate} holds no certificate.
+        """
+        super().__init__(Connections(url, reactor, ca_certificate, agent, retries), _bearer(token))
+
+    async def execute(
+        self,
+        deployed_app_rid: str,
+        query_type: str,
+        query: JSONValue = NOTHING,
+        *,
+        branch: str | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """
+        Run a function, and wait for its result.
+
+        @param query: the function's input, any JSON value; C{{}} by default.
+        @param branch: of the deployed app; L{None} for any that is active.
+        @param timeout: seconds to wait.  After that a job that is still queued is canceled, one that runs runs on.
+        @raise JobFailed: the job failed or was canceled.  That the function raised is no such failure, see
+            L{Result.exception}.
+        @raise JobTimeout: the emulator lets nobody wait for so long; the job lives on.
+        @raise ResultBrokenOff: the result did not arrive whole.
+        """
+        body = _submission(deployed_app_rid, query_type, query, branch)
+        answer = await self._request("POST", f"{_CONTOUR}/compute-modules/jobs/execute", body, timeout=timeout)
+        return Result(answer.job_id, answer.content)
+
+    def stream(
+        self,
+        deployed_app_rid: str,
+        query_type: str,
+        query: JSONValue = NOTHING,
+        *,
+        branch: str | None = None,
+        timeout: float | None = None,
+    ) -> ResultStream:
+        """
+        Run a function, and take its result as it arrives::
+
+            async for chunk in modules.stream(rid, "tail", {"lines": 10}):
+                ...
+            async for value in modules.stream(rid, "count").values():
+                ...
+
+        The arguments and errors are those of L{execute}; C{timeout} is for all of it, from the first chunk that is
+        asked for on.
+
+        @return: an async iterator over chunks, and with its method C{values} over JSON values.
+        """
+        connections = self._connections
+        headers = {**self._headers, "Content-Type": "application/json"}
+        body = json.dumps(_submission(deployed_app_rid, query_type, query, branch)).encode()
+
+        async def begin() -> Body:
+            return await connections.open("POST", f"{_CONTOUR}/compute-modules/jobs/execute", headers, body)
+
+        return ResultStream(begin, connections.stream_within(timeout))
+
+    async def submit(
+        self,
+        deployed_app_rid: str,
+        query_type: str,
+        query: JSONValue = NOTHING,
+        *,
+        branch: str | None = None,
+        timeout: float | None = None,
+    ) -> JobHandle:
+        """
+        Queue a job, and do not wait for it.
+
+        The arguments are those of L{execute}.
+
+        @return: the handle to ask for it with; its C{id} will do, too.
+        """
+        body = _submission(deployed_app_rid, query_type, query, branch)
+        answer = await self._request("POST", f"{_CONTOUR}/deployed-apps/jobs", body, timeout=timeout)
+        return understand(
+            answer, lambda value: JobHandle(value["id"], value["jobHandle"], _job_status(value["status"]))
         )
-        if response.code >= 400:
-            raise _server_error(response.code, await treq.content(response))
-        return response
 
-    async def request_json(
-        self, method: str, path: str, body: JSONValue = None, headers: Mapping[str, str] | None = None
-    ) -> JSONValue:
+    async def status(self, job: str | JobHandle, wait: float = 0.0) -> JobStatus:
         """
-        @return: the answer's body, as JSON.
-        @raise ServerError: as with L{request}.
+        Ask how a job stands.
+
+        @param job: its id or handle.
+        @param wait: seconds that the emulator may hold the answer back until the job has ended, at most 60; in whole
+            ones, rounded up.
         """
-        return json.loads(await treq.content(await self.request(method, path, body, headers)))
+        return await self._ask(f"{_job_path(job)}/status", _job_status, wait)
 
-    async def stream(self, method: str, path: str, body: JSONValue, write: Callable[[bytes], None]) -> None:
+    async def wait(self, job: str | JobHandle, timeout: float | None = None) -> JobStatus:
         """
-        Write an answer's body as it arrives.
+        Wait until a job has ended, however it has.
 
-        @raise ServerError: as with L{request}.
-        @raise twisted.web.client.ResponseFailed: the answer broke off.
+        @param job: its id or handle.
+        @param timeout: seconds to wait.
+        @raise TimedOut: it has not ended by then.
         """
-        await treq.collect(await self.request(method, path, body), write)
+
+        async def until_ended() -> JobStatus:
+            while not (status := await self.status(job, _LONG_POLL)).state.finished:
+                pass
+            return status
+
+        return await self._connections.within(timeout, until_ended())
+
+    async def result(self, job: str | JobHandle) -> Result:
+        """
+        Fetch a job's result, as often as one likes.
+
+        @param job: its id or handle.
+        @raise JobNotReady: it has none, or none yet.
+        """
+        answer = await self._request("GET", f"{_job_path(job)}/result", None, Repeat.ALWAYS)
+        return Result(answer.job_id, answer.content)
+
+    async def cancel(self, job: str | JobHandle, only_queued: bool = False) -> None:
+        """
+        Cancel a job; one that has ended stays as it is.
+
+        @param job: its id or handle.
+        @param only_queued: leave it alone if a runtime has it.
+        """
+        if only_queued:
+            await self._request("PUT", f"{_job_path(job)}/soft-cancel", None, Repeat.ALWAYS)
+        else:
+            await self._request("DELETE", _job_path(job), None, Repeat.ALWAYS)
 
 
-def _server_error(status: int, content: bytes) -> ServerError:
-    try:
-        answer = json.loads(content)
-        return ServerError(
-            status, answer["error"], answer["error_description"], answer.get("parameters", {}).get("jobId")
+class RuntimeSession(_Client):
+    """
+    A runtime, to be scripted: takes jobs and posts their results, as a module's SDK does.
+
+    Made by L{open} or L{join}.
+
+    @ivar runtime_id: the runtime.
+    @ivar module_auth_token: what it shows the emulator.
+    @ivar get_job_uri: where a job is polled for.
+    @ivar post_result_uri: where results are posted, with C{/} and the job's id behind it.
+    @ivar post_schema_uri: where function schemas are posted.
+    @ivar restart_notification_uri: where a process says that it has come up afresh.
+    """
+
+    def __init__(
+        self, connections: Connections, runtime_id: str, module_auth_token: str, uris: tuple[str, str, str, str]
+    ) -> None:
+        super().__init__(connections, {"Module-Auth-Token": module_auth_token})
+        self.runtime_id = runtime_id
+        self.module_auth_token = module_auth_token
+        self.get_job_uri, self.post_result_uri, self.post_schema_uri, self.restart_notification_uri = uris
+        self._path = _runtime_path(runtime_id)
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        runtime_id: str,
+        deployed_app_rid: str | None = None,
+        branch: str | None = None,
+        display_name: str | None = None,
+        keep_bindings: bool = False,
+        admin_token: str | None = None,
+        *,
+        reactor: Any = None,
+        ca_certificate: str | None = None,
+        agent: IAgent | None = None,
+        retries: Retries | None = _DEFAULT_RETRIES,
+    ) -> RuntimeSession:
+        """
+        Open a session, or reset one: jobs, schemas and token of a runtime with this id are gone.
+
+        The other arguments are those of L{ComputeModules}.
+
+        @param deployed_app_rid: binds this deployed app to the runtime.
+        @param branch: of the deployed app; C{master} if it is L{None}.
+        @param display_name: of the deployed app.
+        @param keep_bindings: leave the bindings that the runtime has.
+        @param admin_token: for an emulator that listens beyond loopback.
+        """
+        connections = Connections(url, reactor, ca_certificate, agent, retries)
+        body = {
+            "runtimeId": runtime_id,
+            "deployedAppRid": deployed_app_rid,
+            "branch": branch,
+            "displayName": display_name,
+            "keepBindings": keep_bindings,
+        }
+        names = ("getJobUri", "postResultUri", "postSchemaUri", "restartNotificationUri")
+        try:
+            answer = await _Client(connections, _bearer(admin_token))._request("POST", f"{_EMULATOR}/runtimes", body)
+            return understand(
+                answer,
+                lambda value: cls(
+                    connections, runtime_id, value["moduleAuthToken"], tuple(value[name] for name in names)
+                ),
+            )
+        except BaseException:
+            await connections.close()
+            raise
+
+    @classmethod
+    def join(
+        cls,
+        url: str,
+        runtime_id: str,
+        module_auth_token: str,
+        *,
+        reactor: Any = None,
+        ca_certificate: str | None = None,
+        agent: IAgent | None = None,
+        retries: Retries | None = _DEFAULT_RETRIES,
+    ) -> RuntimeSession:
+        """
+        Be a runtime whose token is known, such as one of the seed, as it is.
+
+        The other arguments are those of L{ComputeModules}.
+        """
+        connections = Connections(url, reactor, ca_certificate, agent, retries)
+        base = f"{connections.url}{_runtime_path(runtime_id)}"
+        uris = (f"{base}/job", f"{base}/results", f"{base}/schemas", f"{base}/restart")
+        return cls(connections, runtime_id, module_auth_token, uris)
+
+    async def poll(self, wait: float | None = None) -> ModuleJob | None:
+        """
+        Ask for a job.
+
+        @param wait: seconds that the emulator may take to find one, at most 60, in whole ones rounded up; L{None} for
+            what it is configured with.
+        @return: the job, or L{None} if there was none in time.
+        @raise AnswerLost: a job may have been on its way; L{restart} ends it.
+        """
+        answer = await self._request("GET", f"{self._path}/job", wait=wait)
+        return None if answer.status == 204 else understand(answer, _module_job)
+
+    async def post_result(self, job_id: str, content: JSONValue | Iterator[bytes] | AsyncIterator[bytes]) -> None:
+        """
+        Post a job's result.
+
+        @param content: bytes; text, which is posted as UTF-8; an iterator or async iterator over chunks of bytes, which
+            are streamed; or any other JSON value.
+        @raise JobAlreadyCompleted: the job has another result.
+        @raise NotFound: this runtime has no such job.
+        """
+        headers = {**self._headers, "Content-Type": "application/octet-stream"}
+        path = f"{self._path}/results/{quote(job_id, safe='')}"
+        if isinstance(content, Iterator | AsyncIterator):
+            await self._connections.request("POST", path, headers, IteratedBody(content), Repeat.UNSENT)
+        else:
+            await self._connections.request("POST", path, headers, _result_bytes(content), Repeat.ALWAYS)
+
+    async def post_schemas(self, schemas: JSONValue) -> None:
+        """
+        Say what functions there are.
+
+        @param schemas: function schemas, in any form that Foundry takes.
+        @raise InvalidRequest: some are none; C{parameters["violations"]} lists them, and nothing was kept.
+        """
+        await self._request("POST", f"{self._path}/schemas", schemas, Repeat.ALWAYS)
+
+    async def restart(self) -> list[str]:
+        """
+        Say that the runtime has come up afresh: the jobs that it had have failed.
+
+        @return: their ids.
+        """
+        return understand(
+            await self._request("POST", f"{self._path}/restart"), lambda value: [str(each) for each in value]
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return ServerError(status, "unknown", f"The server answered {status}; is it an emulator of compute modules?")
+
+
+class EmulatorControl(_Client):
+    """What a tester or an administrator does with an emulator: look at it, make things go wrong, start over."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        reactor: Any = None,
+        ca_certificate: str | None = None,
+        agent: IAgent | None = None,
+        retries: Retries | None = _DEFAULT_RETRIES,
+    ) -> None:
+        """
+        The arguments are those of L{ComputeModules}.
+
+        @param token: a bearer token, or the admin token for an emulator that listens beyond loopback.
+        """
+        super().__init__(Connections(url, reactor, ca_certificate, agent, retries), _bearer(token))
+
+    async def info(self) -> EmulatorInfo:
+        """Ask how the emulator is reached; this takes no token."""
+        return await self._ask(f"{_EMULATOR}/info", _emulator_info)
+
+    async def runtimes(self) -> list[dict[str, JSONValue]]:
+        """
+        @return: every runtime, as inspection shows it.
+        """
+        return await self._ask(f"{_EMULATOR}/runtimes", _records)
+
+    async def runtime(self, runtime_id: str) -> dict[str, JSONValue]:
+        """
+        @return: one runtime with its queue counts, bindings, faults and schemas, as inspection shows it.
+        """
+        return await self._ask(_runtime_path(runtime_id), dict)
+
+    async def delete_runtime(self, runtime_id: str) -> None:
+        """Remove a runtime and end its jobs; only the admin token may."""
+        await self._request("DELETE", _runtime_path(runtime_id))
+
+    async def faults(self) -> list[dict[str, JSONValue]]:
+        """
+        @return: every fault, and how often it has struck.
+        """
+        return await self._ask(f"{_EMULATOR}/faults", _records)
+
+    async def add_fault(self, **fields: JSONValue) -> dict[str, JSONValue]:
+        """
+        Make something go wrong.
+
+        @param fields: as in the seed: C{kind}, and what the kind takes.
+        @return: the fault; C{fault_id} names it.
+        @raise InvalidRequest: this is no fault.
+        """
+        return understand(await self._request("POST", f"{_EMULATOR}/faults", fields), dict)
+
+    async def clear_faults(self) -> None:
+        """End every fault."""
+        await self._request("DELETE", f"{_EMULATOR}/faults", None, Repeat.ALWAYS)
+
+    async def remove_fault(self, fault_id: str) -> None:
+        """End one fault."""
+        await self._request("DELETE", f"{_EMULATOR}/faults/{quote(fault_id, safe='')}")
+
+    async def reset(self) -> None:
+        """Go back to the seed: no jobs, no schemas, its runtimes, bindings and faults."""
+        await self._request("POST", f"{_EMULATOR}/reset")
+
+
+def _bearer(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def _runtime_path(runtime_id: str) -> str:
+    return f"{_EMULATOR}/runtimes/{quote(runtime_id, safe='')}"
+
+
+def _job_path(job: str | JobHandle) -> str:
+    return f"{_CONTOUR}/jobs/{quote(job.id if isinstance(job, JobHandle) else job, safe='')}"
+
+
+def _submission(deployed_app_rid: str, query_type: str, query: JSONValue, branch: str | None) -> JSONValue:
+    return {
+        "deployedAppRid": deployed_app_rid,
+        "deployedAppBranch": branch,
+        "queryType": query_type,
+        "query": {} if query is NOTHING else query,
+    }
+
+
+def _result_bytes(content: JSONValue) -> bytes:
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    return (content if isinstance(content, str) else json.dumps(content)).encode("utf-8")
+
+
+def _job_status(value: JSONValue) -> JobStatus:
+    content = value[value["type"]]
+    timing = (content.get("multiplexerJobTiming") or {}).get("queuedJob", {})
+    return JobStatus(
+        JobState(value["type"]),
+        content.get("message"),
+        timing.get("multiplexerSubmitTimeMillis"),
+        timing.get("queuedJobDispatchTimeMillis"),
+    )
+
+
+def _module_job(value: JSONValue) -> ModuleJob:
+    job = value["computeModuleJobV1"]
+    return ModuleJob(job["jobId"], job["queryType"], job["query"], job["userId"])
+
+
+def _emulator_info(value: JSONValue) -> EmulatorInfo:
+    return EmulatorInfo(
+        value["version"],
+        value["http"],
+        value["https"],
+        value["caCertificate"],
+        value["pollTimeout"],
+        value["syncTimeout"],
+    )
+
+
+def _records(value: JSONValue) -> list[dict[str, JSONValue]]:
+    return [dict(each) for each in value]

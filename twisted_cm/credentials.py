@@ -145,7 +145,7 @@ def same_token(presented: str, expected: str) -> bool:
     """
     @return: whether both are the same, in a time that does not depend on where they differ.
     """
-    return hmac.compare_digest(fingerprint(presented), fingerprint(expected))
+    return hmac.compare_digest(presented.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
 
 
 class Credentials:

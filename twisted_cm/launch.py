@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from attrs import field, frozen
 
-from .client import EmulatorClient
+from .client import EmulatorControl, RuntimeSession
 from .http.runtime import PREFIX
-from .jobs import JSONValue
 from .tls import write_private
 
 
@@ -42,27 +42,31 @@ class Launch:
 
 
 async def prepare_launch(
-    client: EmulatorClient,
+    url: str,
     runtime_id: str,
     module_auth_token: str | None,
     deployed_app_rid: str | None,
     branch: str | None,
+    admin_token: str | None,
+    **connection: Any,
 ) -> Launch:
     """
     Find out how to reach the emulator, and open a session unless the token is known.
 
     @param module_auth_token: joins the runtime as it is; L{None} opens a session that keeps its bindings.
-    @raise twisted_cm.client.ServerError: the emulator refuses.
+    @param connection: how clients of the emulator are made.
+    @raise twisted_cm.client.ComputeModulesError: the emulator refuses, or there is none.
     """
-    info: JSONValue = await client.request_json("GET", f"{PREFIX}/info")
+    async with EmulatorControl(url, **connection) as control:
+        url, info = control.url, await control.info()
     if module_auth_token is None:
-        session = {"runtimeId": runtime_id, "keepBindings": True, "deployedAppRid": deployed_app_rid, "branch": branch}
-        answer = await client.request_json("POST", f"{PREFIX}/runtimes", session)
-        module_auth_token = str(answer["moduleAuthToken"])
-    https = info["https"]
-    if client.url.startswith("https:"):
-        https = client.url
-    return Launch(runtime_id, module_auth_token, client.url, https, info["caCertificate"])
+        opened = RuntimeSession.open(
+            url, runtime_id, deployed_app_rid, branch, keep_bindings=True, admin_token=admin_token, **connection
+        )
+        async with await opened as session:
+            module_auth_token = session.module_auth_token
+    https = url if url.startswith("https:") else info.https
+    return Launch(runtime_id, module_auth_token, url, https, info.ca_certificate)
 
 
 def write_environment(launch: Launch, directory: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from .http.context import Limits
 from .seed import InvalidSeed, Seed, Sidecar, read_seed
-from .service import DEFAULT_PORT, DEFAULT_TLS_PORT, CannotStart, EmulatorService, Settings
+from .service import DEFAULT_PORT, DEFAULT_TLS_PORT, CannotStart, EmulatorService, Settings, limits_of
 from .tls import CertificateError, ServerCertificate, default_state_dir, local_certificate, user_certificate
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -123,7 +123,7 @@ def make_service(reactor: IReactorTime, options: ServerOptions) -> EmulatorServi
             Settings(
                 seed=seed,
                 interface=options.interface,
-                port=_first(options.port, seed.port, DEFAULT_PORT),
+                port=next(port for port in (options.port, seed.port, DEFAULT_PORT) if port is not None),
                 tls_port=options.tls_port,
                 certificate=_certificate(options),
                 broker=options.broker or seed.broker,
@@ -131,23 +131,12 @@ def make_service(reactor: IReactorTime, options: ServerOptions) -> EmulatorServi
                 base_url=options.base_url,
                 allowed_hosts=options.allowed_hosts,
                 cors_origins=options.cors_origins,
-                limits=Limits(
-                    _first(options.poll_timeout, seed.poll_timeout, _DEFAULTS.poll_timeout),
-                    _first(options.sync_timeout, seed.sync_timeout, _DEFAULTS.sync_timeout),
-                    options.max_body,
-                ),
+                limits=limits_of(seed, options.poll_timeout, options.sync_timeout, options.max_body),
                 sidecars=_sidecars(options, seed),
             ),
         )
     except (InvalidSeed, CertificateError, CannotStart) as error:
         raise click.ClickException(str(error)) from None
-
-
-N = TypeVar("N", int, float)
-
-
-def _first(*values: N | None) -> N:
-    return next(value for value in values if value is not None)
 
 
 def _certificate(options: ServerOptions) -> ServerCertificate:

@@ -32,7 +32,8 @@ def query_violations(schema: FunctionSchema, query: JSONValue) -> list[Violation
 
     @return: what is wrong with it, at most L{MOST_VIOLATIONS}; nothing where
         the schema says nothing of the inputs, or its inputs could not be understood.
-    @raise UncheckableQuery: the schema refers to what is not in it, or it or the query is nested too deeply.
+    @raise UncheckableQuery: the schema refers to what is not in it, or it or the query is nested too deeply or
+        holds what cannot be computed with.
     """
     violations = []
     try:

@@ -100,11 +100,14 @@ class Seed:
     warnings: tuple[str, ...] = ()
 
     @property
+    def development_token(self) -> bool:
+        """Whether the development token is valid, since there is no other way in."""
+        return not self.tokens and not self.oauth_clients
+
+    @property
     def bearer_tokens(self) -> tuple[BearerToken, ...]:
-        """The tokens that are valid: the seeded ones, or the development token where there is no other way in."""
-        if self.tokens or self.oauth_clients:
-            return self.tokens
-        return (BearerToken(DEVELOPMENT_TOKEN, Principal("admin")),)
+        """The tokens that are valid: the seeded ones, or the development token."""
+        return (BearerToken(DEVELOPMENT_TOKEN, Principal("admin")),) if self.development_token else self.tokens
 
     def registry(self) -> Registry:
         """
@@ -173,6 +176,9 @@ def _format(path: _Path, lines: _Lines, message: str) -> str:
 
 
 def _dotted(path: _Path) -> str:
+    if path[:1] == ("tokens",) and len(path) > 1:
+        # A token is a key here, and what is said of a seed goes to the log.
+        path = ("tokens", "*", *path[2:])
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.lstrip(".") or "(the whole file)"
 

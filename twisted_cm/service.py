@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import resource
+import select
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from attrs import Factory, evolve, field, frozen
@@ -24,7 +26,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from .broker import IBroker, MemoryBroker
-from .credentials import Credentials, ITokenStore, MemoryTokens
+from .credentials import DEVELOPMENT_TOKEN, Credentials, ITokenStore, MemoryTokens
 from .faults import FaultBook, IFaultBook
 from .http.app import emulator_site, sidecar_site
 from .http.browsers import BrowserGuard
@@ -56,6 +58,7 @@ class Settings:
     """
     Everything that a service is made from.
 
+    @ivar listen: whether to listen at all; L{False} for an emulator that is used through its C{site} alone.
     @ivar interface: the address to listen on.
     @ivar port: for plain HTTP; 0 picks a free one.
     @ivar tls_port: for HTTPS; 0 picks a free one.
@@ -67,6 +70,7 @@ class Settings:
     """
 
     seed: Seed = Factory(Seed)
+    listen: bool = True
     interface: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     tls_port: int = DEFAULT_TLS_PORT
@@ -78,6 +82,20 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     broker: str | None = field(default=None, repr=False)
+
+
+def limits_of(
+    seed: Seed, poll_timeout: float | None = None, sync_timeout: float | None = None, max_body: int | None = None
+) -> Limits:
+    """
+    @return: the limits that are given, or else the seed's, or else the default ones.
+    """
+    default = Limits()
+    return Limits(
+        next(each for each in (poll_timeout, seed.poll_timeout, default.poll_timeout) if each is not None),
+        next(each for each in (sync_timeout, seed.sync_timeout, default.sync_timeout) if each is not None),
+        default.max_body if max_body is None else max_body,
+    )
 
 
 def is_loopback(interface: str) -> bool:
@@ -133,20 +151,44 @@ def _bind(interface: str, port: int, option: str) -> socket.socket:
     return listener
 
 
+def _refuse_more(listener: socket.socket, port: Any) -> None:
+    """
+    Take in whoever has connected already, and refuse everybody else at once.
+
+    A port that is told to stop still has its socket for a turn of the reactor,
+    in which clients could connect and never be answered.
+    """
+    waiting = select.poll()
+    waiting.register(listener, select.POLLIN)
+    for _ in range(_BACKLOG):
+        if not waiting.poll(0):
+            break
+        port.doRead()
+    # Where this is not known, the socket is closed a turn later.
+    with suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+
+
 def _port_of(listener: socket.socket) -> int:
     port: int = listener.getsockname()[1]
     return port
 
 
-def _url(scheme: str, interface: str, listener: socket.socket) -> str:
+def _url(scheme: str, interface: str, listener: socket.socket | None) -> str | None:
+    if listener is None:
+        return None
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface)
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{_port_of(listener)}"
+
+
+#: A site, and the sockets to serve it on.
+_Listener: TypeAlias = tuple[EmulatorSite, socket.socket | None, socket.socket | None]
 
 
 @frozen
 class _SidecarSockets:
     runtime_id: str
-    plain: socket.socket
+    plain: socket.socket | None
     tls: socket.socket | None
 
 
@@ -221,11 +263,15 @@ class EmulatorService(Service):
 
     @ivar settings: what it was made from.
     @ivar broker: who waits for whom.
+    @ivar site: the protocol factory of the main listeners; there once the service has started.
+    @ivar context: what the routes share; there once the service has started.
     @ivar addresses: where it is reached; valid as soon as the service is made.
     @ivar sidecar_addresses: the same for each sidecar listener, by runtime id.
     """
 
     _log = Logger()
+    site: EmulatorSite
+    context: Context
 
     def __init__(self, reactor: IReactorTime, settings: Settings) -> None:
         """
@@ -270,10 +316,12 @@ class EmulatorService(Service):
         self.sidecar_addresses = {
             sidecar.runtime_id: self._addresses("127.0.0.1", sidecar.plain, sidecar.tls) for sidecar in self._sidecars
         }
-        self._ports: list[IListeningPort] = []
+        self._ports: list[tuple[socket.socket, IListeningPort]] = []
         self._sites: list[EmulatorSite] = []
 
-    def _open(self, interface: str, port: int, option: str) -> socket.socket:
+    def _open(self, interface: str, port: int, option: str) -> socket.socket | None:
+        if not self.settings.listen:
+            return None
         listener = _bind(interface, port, option)
         self._sockets.append(listener)
         return listener
@@ -286,11 +334,11 @@ class EmulatorService(Service):
             listener.close()
         self._sockets.clear()
 
-    def _addresses(self, interface: str, plain: socket.socket, tls: socket.socket | None) -> Addresses:
+    def _addresses(self, interface: str, plain: socket.socket | None, tls: socket.socket | None) -> Addresses:
         certificate = self.settings.certificate
         return Addresses(
             http=_url("http", interface, plain),
-            https=None if tls is None else _url("https", interface, tls),
+            https=_url("https", interface, tls),
             ca_certificate=None if certificate is None else certificate.ca_certificate,
             base_url=self.settings.base_url,
         )
@@ -306,14 +354,7 @@ class EmulatorService(Service):
     def startService(self) -> None:
         """Take connections on the sockets that were bound, once it is known whether there is a broker."""
         super().startService()  # type: ignore[no-untyped-call]
-        for warning in self._seed.warnings:
-            self._log.warn("seed: {warning}", warning=warning)
-        self.broker.start().addCallback(lambda _: self._take_connections())
-
-    def _take_connections(self) -> None:
-        if not self.running:
-            return
-        context = Context(
+        context = self.context = Context(
             reactor=self._reactor,
             broker=self.broker,
             credentials=self.credentials,
@@ -324,11 +365,21 @@ class EmulatorService(Service):
             guard=self._browser_guard(),
             validate_queries=self._seed.validate_queries,
         )
-        self._serve(emulator_site(context), self._plain, self._tls)
+        self.site = emulator_site(context)
+        listeners: list[_Listener] = [(self.site, self._plain, self._tls)]
         for sidecar in self._sidecars:
             addressed = evolve(context, addresses=self.sidecar_addresses[sidecar.runtime_id])
-            self._serve(sidecar_site(addressed, sidecar.runtime_id), sidecar.plain, sidecar.tls)
-        self._close_sockets()
+            listeners.append((sidecar_site(addressed, sidecar.runtime_id), sidecar.plain, sidecar.tls))
+        self._sites += [site for site, _, _ in listeners]
+        for warning in self._seed.warnings:
+            self._log.warn("seed: {warning}", warning=warning)
+        self.broker.start().addCallback(lambda _: self._listen(listeners))
+
+    def _listen(self, listeners: list[_Listener]) -> None:
+        if not self.running:
+            return
+        for site, plain, tls in listeners:
+            self._serve(site, plain, tls)
         for url in self.urls():
             self._log.info("listening on {url}", url=url)
 
@@ -348,6 +399,8 @@ class EmulatorService(Service):
         """
         await self.broker.reseed(seed.registry())
         self.credentials.replace(seed.bearer_tokens, seed.oauth_clients)
+        if seed.development_token and not self._seed.development_token:
+            self._log.warn("the seed has no tokens any more, so {token} is valid", token=DEVELOPMENT_TOKEN)
         await self.faults.reseed(seed.faults)
         self._seed = seed
         for warning in seed.warnings:
@@ -360,16 +413,17 @@ class EmulatorService(Service):
         for addresses in (self.addresses, *self.sidecar_addresses.values()):
             yield from (url for url in (addresses.http, addresses.https) if url is not None)
 
-    def _serve(self, site: EmulatorSite, plain: socket.socket, tls: socket.socket | None) -> None:
-        self._sites.append(site)
-        self._adopt(plain, site)
+    def _serve(self, site: EmulatorSite, plain: socket.socket | None, tls: socket.socket | None) -> None:
+        if plain is not None:
+            self._adopt(plain, site)
         if tls is not None:
             assert self._options is not None
-            self._adopt(tls, TLSMemoryBIOFactory(self._options, False, site))
+            self._adopt(tls, TLSMemoryBIOFactory(self._options, False, site, self._reactor))
 
     def _adopt(self, listener: socket.socket, factory: IProtocolFactory) -> None:
         reactor: Any = self._reactor
-        self._ports.append(reactor.adoptStreamPort(listener.fileno(), listener.family, factory))
+        port = reactor.adoptStreamPort(listener.fileno(), listener.family, factory)
+        self._ports.append((listener, port))
 
     def stopService(self) -> Deferred[None]:
         """
@@ -378,8 +432,10 @@ class EmulatorService(Service):
         @return: fires when every connection is closed, within L{SHUTDOWN_GRACE} and a little.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        for listener, port in self._ports:
+            _refuse_more(listener, port)
         self._close_sockets()
-        closing = [port.stopListening() for port in self._ports]
+        closing = [port.stopListening() for _, port in self._ports]
         self._ports = []
         drained = self.broker.stop().addCallback(
             lambda _: DeferredList([site.drain(SHUTDOWN_GRACE) for site in self._sites])

@@ -8,10 +8,14 @@ from typing import Any, NoReturn
 
 import click
 from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
 from twisted.python import usage
 
+from .credentials import DEVELOPMENT_TOKEN
 from .options import ServerOptions, make_service, server_options
 from .service import SeedReloader, raise_file_limit
+
+_log = Logger()
 
 
 @click.command("compute-modules")
@@ -52,6 +56,8 @@ def makeService(options: Options) -> IService:
         emulator = make_service(reactor, options.server)
     except click.ClickException as error:
         _die(error)
+    if emulator.settings.seed.development_token:
+        _log.info("bearer token: {token}", token=DEVELOPMENT_TOKEN)
     both = MultiService()
     emulator.setServiceParent(both)
     SeedReloader(reactor, emulator, options.server.seed).setServiceParent(both)

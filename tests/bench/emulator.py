@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+import psutil
+
 RUNTIME = "/_emulate/foundry/compute-modules/runtimes/bench"
 CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
 MIB = 1024 * 1024
@@ -46,6 +48,7 @@ class Emulator:
             if b"Ctrl-C stops." in line:
                 break
         self.urls = json.loads((directory / "ports.json").read_text())
+        self.state_dir = directory / "state"
         self._trust = ssl.create_default_context(cafile=str(directory / "state" / "ca.pem"))
 
     def close(self) -> None:
@@ -99,6 +102,13 @@ class Emulator:
                 return int(line.split()[1]) * 1024
         raise AssertionError(field)
 
+    def cpu(self) -> float:
+        """
+        @return: the seconds of a core that the emulator has used.
+        """
+        used = psutil.Process(self.process.pid).cpu_times()
+        return float(used.user + used.system)
+
     def forget_peak(self) -> None:
         """Let the peak of the memory begin anew."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
@@ -108,7 +118,7 @@ def read_answer(client: socket.socket) -> tuple[bytes, bytes]:
     """
     @return: the head and the body of an answer that says its length.
     """
-    received = b""
+    received = bytearray()
     while b"\r\n\r\n" not in received:
         received += client.recv(65536)
     head, _, body = received.partition(b"\r\n\r\n")
@@ -116,5 +126,5 @@ def read_answer(client: socket.socket) -> tuple[bytes, bytes]:
         (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0
     )
     while len(body) < length:
-        body += client.recv(65536)
-    return head, body
+        body += client.recv(1024 * 1024)
+    return bytes(head), bytes(body)

@@ -74,17 +74,15 @@ async def connect(url: str) -> Connection:
     return connection
 
 
-def caller_request(query: Any, route: str = "compute-modules/jobs/execute") -> bytes:
+def caller_request(query: Any, route: str = "compute-modules/jobs/execute", method: str = "POST") -> bytes:
     """
-    @return: the request of an application that submits a job.
+    @param query: of a job to submit; with C{PUT}, the whole body.
+    @return: a request of an application.
     """
-    body = json.dumps({"deployedAppRid": "ri.bench", "queryType": "f", "query": query}).encode()
-    return b"POST %s/%s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token\r\nContent-Length: %d\r\n\r\n%s" % (
-        CONTOUR.encode(),
-        route.encode(),
-        len(body),
-        body,
-    )
+    content = query if method == "PUT" else {"deployedAppRid": "ri.bench", "queryType": "f", "query": query}
+    body = json.dumps(content).encode()
+    head = f"{method} {CONTOUR}/{route} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def module_request(method: str, path: str, body: bytes = b"") -> bytes:

@@ -14,17 +14,16 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import sys
 import time
 from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import click
 from emulator import Emulator
 from http_client import Connection, ConnectionLost, caller_request, connect, module_request
-from redis_server import RedisServer
+from redis_server import KEEPS_ALL, RedisServer
 
 CONTOUR_JOBS = "/contour-backend-multiplexer/api/module-group-multiplexer/jobs"
 
@@ -158,12 +157,6 @@ class Run:
                 self.wrong += 1
 
 
-def _cpu(process: int) -> float:
-    """The seconds that a process has been running on a processor."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def throughput(nodes: int, jobs: int) -> dict[str, float]:
     """
     Put jobs through, each with a synchronous caller.
@@ -178,15 +171,14 @@ def throughput(nodes: int, jobs: int) -> dict[str, float]:
             options = ["--broker", redis.url]
         emulators = [stack.enter_context(contextlib.closing(Emulator(*options))) for _ in range(nodes or 1)]
         run = Run([each.urls["http"] for each in emulators], jobs, callers=48, pollers=24)
-        processes = {"nodes": [each.process.pid for each in emulators], "Redis": [redis.pid] if nodes else []}
-        before = {name: sum(map(_cpu, pids)) for name, pids in processes.items()}
+        used: dict[str, Callable[[], float]] = {"nodes": lambda: sum(each.cpu() for each in emulators)}
+        if nodes:
+            used["Redis"] = redis.cpu
+        before = {name: cpu() for name, cpu in used.items()}
         figures = {"jobs/s": round(asyncio.run(run.run(run.execute)))}
         assert not run.wrong, f"{run.wrong} results are wrong"
-        for name, pids in processes.items():
-            if pids:
-                figures[f"ms of processor for a job, {name}"] = round(
-                    (sum(map(_cpu, pids)) - before[name]) * 1000 / jobs, 2
-                )
+        for name, cpu in used.items():
+            figures[f"ms of processor for a job, {name}"] = round((cpu() - before[name]) * 1000 / jobs, 2)
         return figures
 
 
@@ -197,7 +189,7 @@ def survive(jobs: int, bar: Any = None) -> dict[str, Any]:
     @return: what was lost, and what was done twice and why.
     """
     with contextlib.ExitStack() as stack:
-        redis = stack.enter_context(contextlib.closing(RedisServer("--appendonly", "yes")))
+        redis = stack.enter_context(contextlib.closing(RedisServer(*KEEPS_ALL)))
         emulators = [Emulator("--broker", redis.url) for _ in range(3)]
         for each in emulators:
             stack.callback(each.close)

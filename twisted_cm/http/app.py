@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from klein import Klein
 from twisted.logger import Logger
@@ -24,11 +23,13 @@ from . import errors
 from .context import Context, IdConverter
 from .contour import ContourRoutes
 from .control import ControlRoutes
+from .dashboard import DashboardRoutes
+from .dispatch import Dispatcher
 from .inspection import InspectionRoutes
 from .multipass import MultipassRoutes
 from .openapi import OpenAPIRoute
 from .runtime import RuntimeRoutes
-from .site import BodyLost, EmulatorRequest, EmulatorSite
+from .site import EmulatorSite
 
 _log = Logger()
 
@@ -50,6 +51,7 @@ def emulator_app(context: Context) -> Klein:
     MultipassRoutes(context).register(app)
     ControlRoutes(context).register(app)
     InspectionRoutes(context).register(app)
+    DashboardRoutes().register(app)
     OpenAPIRoute().register(app)
     return app
 
@@ -58,25 +60,22 @@ def sidecar_site(context: Context, runtime_id: str) -> EmulatorSite:
     """
     @return: the site of a sidecar listener, bound to one runtime (contract section 2).
     """
+    return _site(sidecar_app(context, runtime_id), context)
+
+
+def sidecar_app(context: Context, runtime_id: str) -> Klein:
+    """
+    @return: the routes of a sidecar listener.
+    """
     app = _bare_app()
     RuntimeRoutes(context).register_sidecar(app, runtime_id)
-    return _site(app, context)
+    return app
 
 
 def _bare_app() -> Klein:
     app = Klein()
     app.url_map.converters["id"] = IdConverter
     app.url_map.merge_slashes = False
-    handlers: tuple[tuple[type[Exception], Any], ...] = (
-        (errors.ApiError, _api_error),
-        (BrokerError, _refused),
-        (MethodNotAllowed, _method_not_allowed),
-        (HTTPException, _no_route),
-        (BodyLost, _body_lost),
-        (Exception, _unexpected),
-    )
-    for kind, handler in handlers:
-        app.handle_errors(kind)(handler)
     return app
 
 
@@ -85,13 +84,7 @@ def _site(app: Klein, context: Context) -> EmulatorSite:
         # A HEAD that took a job from the queue would lose it.
         if rule.methods is not None:
             rule.methods.discard("HEAD")
-    return EmulatorSite(app.resource(), context.guard)
-
-
-def _api_error(request: EmulatorRequest, failure: Failure) -> bytes:
-    error = failure.value
-    assert isinstance(error, errors.ApiError)
-    return request.error(error)
+    return EmulatorSite(Dispatcher(app, _refusal), context.guard, context.reactor)
 
 
 #: How what the broker refuses looks on the wire, by the arguments of its exception.
@@ -106,36 +99,19 @@ _REFUSALS: dict[type[BrokerError], Callable[..., errors.ApiError]] = {
 }
 
 
-def _refused(request: EmulatorRequest, failure: Failure) -> bytes:
-    error = failure.value
-    assert isinstance(error, BrokerError)
-    refusal = next(_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS)
-    return request.error(refusal(*error.args))
-
-
-def _method_not_allowed(request: EmulatorRequest, failure: Failure) -> bytes:
-    error = failure.value
-    assert isinstance(error, MethodNotAllowed)
-    allowed = ", ".join(sorted(error.valid_methods or ()))
-    return request.error(
-        errors.ApiError(
+def _refusal(error: Exception) -> errors.ApiError:
+    """What to answer to an exception that came out of a route, or of the search for one."""
+    if isinstance(error, errors.ApiError):
+        return error
+    if isinstance(error, BrokerError):
+        refusal = next(_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS)
+        return refusal(*error.args)
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return errors.ApiError(
             405, "method_not_allowed", f"This route takes {allowed}.", {"allow": allowed}, {"Allow": allowed}
         )
-    )
-
-
-def _no_route(request: EmulatorRequest, failure: Failure) -> bytes:
-    return request.error(errors.not_found("There is no such route."))
-
-
-def _body_lost(request: EmulatorRequest, failure: Failure) -> None:
-    """Nobody is there to be answered."""
-
-
-def _unexpected(request: EmulatorRequest, failure: Failure) -> bytes:
-    if request.startedWriting:
-        _log.failure("while answering {method} {path}", failure, method=request.method, path=request.path)
-        request.break_off()
-        return b""
-    _log.failure("no answer for {method} {path}", failure, method=request.method, path=request.path)
-    return request.error(errors.ApiError(500, "internal", "The emulator has a fault; its log says more."))
+    if isinstance(error, HTTPException):
+        return errors.not_found("There is no such route.")
+    _log.failure("no answer", Failure(error))
+    return errors.ApiError(500, "internal", "The emulator has a fault; its log says more.")

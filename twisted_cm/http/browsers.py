@@ -62,10 +62,12 @@ class BrowserGuard:
 
     def _host(self, request: EmulatorRequest) -> str:
         """What the client calls this server; it must say so once (RFC 9112, section 3.2)."""
-        named = request.requestHeaders.getRawHeaders("Host") or []
+        named = request.header_values("Host")
         if len(named) > 1 or (not named and request.clientproto == b"HTTP/1.1"):
             raise errors.invalid_request("A request has one Host header.")
-        host = named[0].strip().lower() if named else ""
+        host = named[0].lower() if named else ""
+        if not host.isascii():
+            raise errors.invalid_request("The Host header is not the name of a host.")
         if self.hosts is not None and named and not self._known(host):
             raise errors.forbidden(
                 "The Host header does not name this machine; call localhost or an address, or start with"
@@ -93,7 +95,7 @@ def _changes_state(request: EmulatorRequest) -> bool:
 
 
 def _crosses_sites(request: EmulatorRequest, origin: str | None, host: str) -> bool:
-    if origin is not None and origin.lower().partition("://")[2] != host:
+    if origin is not None and (not host or origin.lower().partition("://")[2] != host):
         return True
     return request.header("Sec-Fetch-Site") in ("cross-site", "same-site")
 

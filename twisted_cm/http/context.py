@@ -196,8 +196,7 @@ def preferred_wait(request: EmulatorRequest, default: float) -> float:
     @param default: seconds.
     @return: seconds; the answer says C{Preference-Applied} where the preference decided.
     """
-    prefer = request.requestHeaders.getRawHeaders("Prefer")
-    match = _WAIT.search(",".join(prefer)) if prefer else None
+    match = _WAIT.search(",".join(request.header_values("Prefer")))
     if match is None:
         return default
     wait = min(int(match.group(1)), int(LONGEST_POLL))

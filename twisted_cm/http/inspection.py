@@ -65,7 +65,8 @@ class InspectionRoutes:
         C{GET /events}: what changes, as server-sent events, until the client goes away or the emulator stops.
 
         C{job} events hold a job as in C{GET /jobs}, C{runtime} events an id to
-        ask about; C{reload} says that there was more than could be sent.
+        ask about; C{reload} says that there was more than could be sent, or
+        that jobs are gone: ask for everything anew.
         """
         await self.context.bearer(request)
         request.setHeader("Content-Type", "text/event-stream")
@@ -92,7 +93,7 @@ class EventFeed:
         self._request = request
         self._jobs: dict[str, Job] = {}
         self._runtimes: dict[str, None] = {}
-        self._overflowed = False
+        self._reload = False
         self._paused = False
         request.registerProducer(self, True)
         request.write(b": connected\n\n")
@@ -105,10 +106,10 @@ class EventFeed:
             self._runtimes[change.runtime_id] = None
         else:
             self._jobs[change.job.job_id] = change.job
-        if len(self._jobs) + len(self._runtimes) > MOST_PENDING:
+        if change.forgotten or len(self._jobs) + len(self._runtimes) > MOST_PENDING:
             self._jobs.clear()
             self._runtimes.clear()
-            self._overflowed = True
+            self._reload = True
         if not self._gathering and not self._paused:
             self._gathering = True
             self._timer.reset(GATHER)
@@ -119,11 +120,11 @@ class EventFeed:
         if self._paused:
             return
         events = []
-        if self._overflowed:
+        if self._reload:
             events.append(_event("reload", {}))
         events += [_event("runtime", {"runtime_id": each}) for each in self._runtimes]
         events += [_event("job", summarize_job(job)) for job in self._jobs.values()]
-        self._overflowed = False
+        self._reload = False
         self._runtimes.clear()
         self._jobs.clear()
         self._request.write(b"".join(events) or b": still here\n\n")
@@ -131,7 +132,8 @@ class EventFeed:
     def close(self) -> None:
         """Send nothing more."""
         self._timer.cancel()
-        self._request.unregisterProducer()
+        if not self._request.gone:
+            self._request.unregisterProducer()
 
     def pauseProducing(self) -> None:
         """See L{IPushProducer}."""

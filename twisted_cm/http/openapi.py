@@ -30,7 +30,7 @@ def load_description() -> JSONValue:
     """
     @return: the description, as JSON.
     """
-    description = yaml.safe_load(read_packaged("openapi.yaml"))
+    description = yaml.safe_load(read_packaged("schemas", "openapi.yaml"))
     description["info"]["version"] = __version__
     return description
 

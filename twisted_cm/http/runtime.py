@@ -235,9 +235,9 @@ class RuntimeRoutes:
         await self.context.module(request, runtime_id)
         broker = self.context.broker
         job = await broker.open_result(runtime_id, job_id)
+        request.take_your_time()
         delaying = await self.context.faults.draw(FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
         await self.context.pause(delaying)
-        request.take_your_time()
         body = broker.new_result(job_id, request.header("Content-Type"))
         begun = False
         try:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, datetimeToString, parse_qs
@@ -39,6 +39,18 @@ HEAD_TIMEOUT = 10.0
 
 #: Seconds in which a body must be there, unless its route takes its time: that of a result does.
 BODY_TIMEOUT = 60.0
+
+#: Seconds that an idle connection is kept at shutdown, for a request that is on its way.
+QUIET = 0.5
+
+#: The most levels of arrays and objects in a JSON body.
+MOST_LEVELS = 200
+
+#: Seconds that a client may take to receive what was written before its connection was closed.
+CLOSE_TIMEOUT = 60.0
+
+#: Seconds in which a client must take something of the answer that waits for it.
+STALL_TIMEOUT = 120.0
 
 #: Bytes of a body that are kept while no route has asked for them.
 UNCLAIMED_LIMIT = 64 * 1024
@@ -79,7 +91,8 @@ class RequestBody:
             self._write(self._consumer, data)
             return
         self._unclaimed += data
-        if len(self._unclaimed) > UNCLAIMED_LIMIT and not self._paused:
+        if len(self._unclaimed) > UNCLAIMED_LIMIT:
+            # Again if need be: the channel resumes what it paused itself.
             self._paused = True
             self._transport.pauseProducing()
         self._report_begun()
@@ -207,11 +220,13 @@ class EmulatorRequest(Request):
     A request of the emulator.
 
     @ivar body: its body; C{content} of the base class stays empty.
+    @ivar answering: the route at work; canceled when the client goes away.
     """
 
     channel: EmulatorChannel
     site: EmulatorSite
     body: RequestBody
+    answering: Deferred[Any] | None = None
     _begun = False
     _answered = False
     _linger: IDelayedCall | None = None
@@ -239,9 +254,12 @@ class EmulatorRequest(Request):
         self.site = self.channel.site
         self.prepath: list[bytes] = []
         self.postpath: list[bytes] = self.path[1:].split(b"/")
-        self.setHeader(b"Date", datetimeToString())
-        if self.site.guard.admit(self):
-            self.render(self.site.resource)
+        self.setHeader(b"Date", self.site.date())
+        if not self.path.startswith(b"/") or not self.path.isascii():
+            self.write(self.error(invalid_request("The request target is not the path of a URI.")))
+            self.finish()
+        elif self.site.guard.admit(self):
+            self.site.resource.render(self)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """All of the request is there; called by the channel."""
@@ -256,10 +274,17 @@ class EmulatorRequest(Request):
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        if self.answering is not None:
+            self.answering.cancel()
         if self.content is not None:
             # Its headers were there.
             self.body.lost()
         self._report_delivery(False)
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there to be answered."""
+        return bool(self._disconnected)
 
     def delivered(self) -> Deferred[bool]:
         """
@@ -316,7 +341,7 @@ class EmulatorRequest(Request):
         @return: C{value} as the body of an answer, for a route to return.
         """
         try:
-            body = json.dumps(value, ensure_ascii=False).encode("utf-8")
+            body = _ENCODER.encode(value).encode("utf-8")
         except UnicodeEncodeError:
             # Half a surrogate pair, which JSON can only say escaped.
             body = json.dumps(value).encode("ascii")
@@ -360,8 +385,15 @@ class EmulatorRequest(Request):
         """
         @return: a request header as text, the last one if it was sent twice.
         """
-        value = self.getHeader(name)
-        return None if value is None else value.strip()
+        values = self.header_values(name)
+        return values[-1] if values else None
+
+    def header_values(self, name: str) -> list[str]:
+        """
+        @return: a request header as text, each time that it was sent; what is not UTF-8 is replaced.
+        """
+        values = self.requestHeaders.getRawHeaders(name.encode("ascii")) or []
+        return [value.decode("utf-8", "replace").strip() for value in values]
 
 
 def parse_json(body: bytes) -> JSONValue:
@@ -370,12 +402,7 @@ def parse_json(body: bytes) -> JSONValue:
     @raise ApiError: 400, with what is wrong and where.
     """
     try:
-        return json.loads(
-            body.decode("utf-8"),
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            object_pairs_hook=_each_key_once,
-        )
+        value = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise invalid_request("The request body is not UTF-8.", position=error.start) from None
     except json.JSONDecodeError as error:
@@ -384,6 +411,24 @@ def parse_json(body: bytes) -> JSONValue:
         ) from None
     except (RecursionError, ValueError) as error:
         raise invalid_request(f"The request body is not JSON that can be read: {error}.") from None
+    if _deeper_than(MOST_LEVELS, value):
+        raise invalid_request(f"The request body is nested more than {MOST_LEVELS} levels deep.")
+    return value
+
+
+def _deeper_than(levels: int, value: JSONValue) -> bool:
+    """What can just be read may be too deep to be written or checked."""
+    level: list[JSONValue] = [[value]]
+    for _ in range(levels + 1):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _finite(text: str) -> float:
@@ -405,6 +450,10 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_each_key_once)
+
+
 @implementer(IPushProducer)
 class _FlushWatch:
     """
@@ -420,6 +469,7 @@ class _FlushWatch:
         self._flushed = flushed
         self._asked = 0
         self._former, self._former_streams = descriptor.producer, descriptor.streamingProducer
+        self._former_paused = descriptor.producerPaused
         descriptor.unregisterProducer()
         descriptor.registerProducer(self, False)
         descriptor.startWriting()
@@ -431,6 +481,8 @@ class _FlushWatch:
             self._descriptor.unregisterProducer()
             if self._former is not None:
                 self._descriptor.registerProducer(self._former, self._former_streams)
+                if self._former_paused:
+                    self._former.resumeProducing()
             self._flushed()
 
     def pauseProducing(self) -> None:
@@ -451,22 +503,70 @@ class EmulatorChannel(HTTPChannel):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._flush_waits: list[Callable[[bool], None]] = []
+        self._flush_watch: IDelayedCall | None = None
         self._head_there = False
+        self._body_due = False
+        self._parting = False
         self._deadline: IDelayedCall | None = None
+        self._stall: IDelayedCall | None = None
+        self._closing: IDelayedCall | None = None
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes are there; those of a head must not come one by one for ever."""
+        if self._parting:
+            # TLS goes on to deliver until the client has agreed to close.
+            return
+        again = self._busyReceiving
         super().dataReceived(data)  # type: ignore[no-untyped-call]
-        begun = bool(self.requests and not self._head_there) or bool(self._buffer)
-        if begun and self._deadline is None and self.connected:
+        if again or self._deadline is not None:
+            return
+        if self._body_due:
+            self._set_deadline(self.site.body_timeout)
+        elif (self.requests and not self._head_there) or self._buffer:
             self._set_deadline(self.site.head_timeout)
 
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """A line of a head is longer than any may be."""
+        self._respondToBadRequestAndDisconnect()
+
+    def headerReceived(self, line: bytes) -> bool:
+        """A header is there; its length may have more digits than any number has here."""
+        try:
+            return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
+        except ValueError:
+            self._respondToBadRequestAndDisconnect()
+            return False
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Refuse what is no HTTP, unless the request has an answer already."""
+        if self.requests and self.requests[-1].startedWriting:
+            self.loseConnection()
+        else:
+            super()._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """
+        Bytes of a body are there, or of requests behind the one that is being answered.
+
+        Of those only so many are kept.  While the answer is written, the
+        client has to wait.  While the request is parked it is cut off instead:
+        a connection that is not read from does not tell that its client is gone.
+        """
+        super().rawDataReceived(data)
+        if self._handlingRequest and sum(map(len, self._dataBuffer)) > self._optimisticEagerReadSize:
+            if self.requests[0].startedWriting:
+                self._networkProducer.pauseProducing()
+            else:
+                self.transport.abortConnection()
+
     def _set_deadline(self, seconds: float) -> None:
-        self.end_deadline()
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
         self._deadline = self.site.reactor.callLater(seconds, self.transport.abortConnection)
 
     def end_deadline(self) -> None:
         """Whatever had to be there in time is there, or may take longer."""
+        self._body_due = False
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
@@ -477,7 +577,8 @@ class EmulatorChannel(HTTPChannel):
         self.end_deadline()
         super().allHeadersReceived()  # type: ignore[no-untyped-call]
         if self.length != 0:
-            self._set_deadline(self.site.body_timeout)
+            # It counts only if the body does not come with its head.
+            self._body_due = True
             self.requests[-1].begin(self._command, self._path, self._version)
 
     def allContentReceived(self) -> None:
@@ -490,11 +591,63 @@ class EmulatorChannel(HTTPChannel):
         self._head_there = False
         self.end_deadline()
         self._savedTimeOut = self.site.timeOut
+        if self._closing is not None:
+            self._await_quiet()
         super().requestDone(request)  # type: ignore[no-untyped-call]
 
+    def checkPersistence(self, request: HTTPRequest, version: bytes) -> bool:
+        """
+        @return: whether the connection stays open after the answer to C{request}.
+        """
+        persistent: bool = super().checkPersistence(request, version)  # type: ignore[no-untyped-call]
+        if self._closing is not None:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return persistent and self._closing is None
+
+    def pauseProducing(self) -> None:
+        """The client does not take what is written as fast as it is; it may be slow, but not for ever."""
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+        self._end_stall()
+        self._stall = self.site.reactor.callLater(self.site.stall_timeout, self.transport.abortConnection)
+
+    def resumeProducing(self) -> None:
+        """The client has taken what was written."""
+        self._end_stall()
+        super().resumeProducing()  # type: ignore[no-untyped-call]
+
+    def _end_stall(self) -> None:
+        if self._stall is not None and self._stall.active():
+            self._stall.cancel()
+
+    def loseConnection(self) -> None:
+        """Close once all is written; a client that does not let it is cut off like an idle one."""
+        super().loseConnection()  # type: ignore[no-untyped-call]
+        if self in self.site.channels and not self._parting:
+            self._parting = True
+            self._set_deadline(self.site.close_timeout)
+
     def close_when_answered(self) -> None:
-        """Take no further request: close now if none is being answered, after its answer otherwise."""
-        self.persistent = False
+        """
+        Answer what has been asked, and what is on its way, and close.
+
+        A client that has not been told, in the head of an answer, that its
+        connection ends may have sent a request that is not read yet, so
+        that connection is closed a little later.
+        """
+        self._await_quiet()
+        if self.requests and not self.requests[0].startedWriting:
+            self.requests[0].responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            self.persistent = False
+
+    def _await_quiet(self) -> None:
+        self._end_quiet()
+        self._closing = self.site.reactor.callLater(QUIET, self._close_if_idle)
+
+    def _end_quiet(self) -> None:
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+
+    def _close_if_idle(self) -> None:
         if not self.requests:
             self.loseConnection()
 
@@ -507,28 +660,32 @@ class EmulatorChannel(HTTPChannel):
         self._flush_waits.append(report)
         if len(self._flush_waits) == 1:
             # A TLS transport collects small writes until the next turn of the reactor.
-            self.site.reactor.callLater(0, self._watch_flush)
+            self._flush_watch = self.site.reactor.callLater(0, self._watch_flush)
 
     def _watch_flush(self) -> None:
-        if not self._flush_waits:
-            return
         descriptor: Any = getattr(self.transport, "transport", self.transport)
-        if hasattr(descriptor, "startWriting"):
+        # What a timer has written is gone by now; a client that has read it may have closed, which is read before dry.
+        if hasattr(descriptor, "startWriting") and (descriptor.dataBuffer or descriptor._tempDataLen):
             _FlushWatch(descriptor, lambda: self._report_flush(True))
         else:
             self._report_flush(True)
 
     def _report_flush(self, flushed: bool) -> None:
+        if self._flush_watch is not None and self._flush_watch.active():
+            self._flush_watch.cancel()
         waits, self._flush_waits = self._flush_waits, []
         for report in waits:
             report(flushed)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
+        self._parting = True
         try:
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
         finally:
             self.end_deadline()
+            self._end_stall()
+            self._end_quiet()
             self._report_flush(False)
             self.site.left(self)
 
@@ -548,15 +705,34 @@ class EmulatorSite(Site):
 
     head_timeout = HEAD_TIMEOUT
     body_timeout = BODY_TIMEOUT
+    close_timeout = CLOSE_TIMEOUT
+    stall_timeout = STALL_TIMEOUT
 
     protocol = EmulatorChannel  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, resource: IResource, guard: BrowserGuard) -> None:
-        super().__init__(resource, requestFactory=EmulatorRequest)  # type: ignore[no-untyped-call]
+    def __init__(self, resource: IResource, guard: BrowserGuard, reactor: IReactorTime) -> None:
+        super().__init__(resource, requestFactory=EmulatorRequest, reactor=reactor)  # type: ignore[no-untyped-call]
         self.guard = guard
         self.channels: set[EmulatorChannel] = set()
         self._drained: Deferred[None] | None = None
+        self._second = 0
+        self._date = b""
+
+    def date(self) -> bytes:
+        """
+        @return: the time as the Date header has it, made once a second.
+        """
+        now = int(self.reactor.seconds())
+        if now != self._second:
+            self._second, self._date = now, datetimeToString(now)
+        return self._date
+
+    def startFactory(self) -> None:
+        """No request is logged, so there is no clock to keep for the log's lines."""
+
+    def stopFactory(self) -> None:
+        """There is nothing to undo."""
 
     def left(self, channel: EmulatorChannel) -> None:
         """A connection is gone."""
@@ -567,7 +743,7 @@ class EmulatorSite(Site):
 
     def drain(self, grace: float) -> Deferred[None]:
         """
-        Close every connection: an idle one now, one with a request when that is answered.
+        Close every connection: one with a request when that is answered, an idle one soon.
 
         @param grace: seconds after which those that are left are cut off.
         @return: fires when there is none.

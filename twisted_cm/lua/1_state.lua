@@ -65,12 +65,12 @@ local function publish_version(node)
   return {version, call('PUBLISH', P .. 'all', cjson.encode({'version', version, node}))}
 end
 
-local function tell(runtime, id)
+local function tell(runtime, id, forgotten)
   local observers = call('SMEMBERS', P .. 'observing')
   if #observers == 0 then
     return
   end
-  local message = {'change', runtime, id and record(id) or false}
+  local message = {'change', runtime, id and record(id) or false, forgotten or false}
   for _, node in ipairs(observers) do
     publish(node, message)
   end

@@ -191,11 +191,8 @@ function ops.poll(now, node, runtime, number, parks)
   if call('EXISTS', rt) == 0 then
     return 'unknown runtime'
   end
-  local connected = call('HGET', rt, 'connected')
-  call('HSET', rt, 'connected', 1, 'last_poll_at', now)
-  if not connected then
-    tell(runtime)
-  end
+  call('HSET', rt, 'last_poll_at', now)
+  tell(runtime)
   local id = take(runtime, node, now)
   if id then
     return {record(id), call('GET', P .. 'query:' .. id)}

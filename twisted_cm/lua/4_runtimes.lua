@@ -16,7 +16,7 @@ local function dismiss(runtime, reason, now)
   for _, place in ipairs({'rt:', 'schemas:', 'polls:', 'jobs:', 'q:', 'held:', 'running:', 'again:'}) do
     call('UNLINK', P .. place .. runtime)
   end
-  tell(runtime)
+  tell(runtime, nil, true)
 end
 
 -- changes: a JSON array of runtimes to dismiss, each with a reason, and one of runtimes to admit.

@@ -264,8 +264,8 @@ class RedisBroker:
         if not self._observers:
             self._say("observe", "0")
 
-    def _changed(self, runtime_id: str, record: list[str] | None) -> None:
-        change = Change(text(runtime_id), self._job(record) if record else None)
+    def _changed(self, runtime_id: str, record: list[str] | None, forgotten: bool) -> None:
+        change = Change(text(runtime_id), self._job(record) if record else None, forgotten)
         for observer in list(self._observers.values()):
             observer(change)
 
@@ -894,7 +894,7 @@ def _runtime(known: Runtime, said: dict[str, str], schemas: dict[str, str]) -> R
     return evolve(
         known,
         opened_at=int(said["opened_at"]),
-        connected="connected" in said,
+        connected="last_poll_at" in said,
         last_poll_at=int(said["last_poll_at"]) if "last_poll_at" in said else None,
         last_schema_post_at=None if posted_at is None else int(posted_at),
         schemas=None if posted_at is None else found,

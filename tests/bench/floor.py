@@ -1,0 +1,111 @@
+"""
+What the same requests cost where nothing is done: servers in a process of its own.
+
+One has constant Klein routes: each reads the request's body and answers with
+as many bytes as the emulator would, or parks.  One echoes what it gets, and one
+answers in asyncio with as little work as can be, which tells what the load
+generator itself costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import Any
+
+import psutil
+
+
+class Floor:
+    """The servers as a process on loopback, until it is closed."""
+
+    def __init__(self, kind: str = "klein") -> None:
+        """
+        @param kind: C{klein}, with an echo beside it, or C{bare}.
+        """
+        self.process = subprocess.Popen([sys.executable, __file__, kind], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        ports = self.process.stdout.readline().split()
+        self.url = f"http://127.0.0.1:{ports[0]}"
+        self.echo = ("127.0.0.1", int(ports[-1]))
+
+    def cpu(self) -> float:
+        """
+        @return: the seconds of a core that it has used.
+        """
+        used = psutil.Process(self.process.pid).cpu_times()
+        return float(used.user + used.system)
+
+    def close(self) -> None:
+        """Stop it."""
+        self.process.terminate()
+        self.process.wait(10)
+
+
+def floor_request(method: str, size: int, body: bytes = b"", route: str = "constant") -> bytes:
+    """
+    @param size: bytes of the answer's body, 0 for a 204.
+    @return: a request with the headers that the emulator's clients send.
+    """
+    head = f"{method} /{route}/{size}/ HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def serve_klein() -> None:
+    """Serve until the process is ended."""
+    from klein import Klein
+    from twisted.internet import reactor as installed
+    from twisted.internet.defer import Deferred
+    from twisted.internet.protocol import Factory
+    from twisted.protocols.wire import Echo
+    from twisted.web.server import Site
+
+    reactor: Any = installed
+    app = Klein()
+    answers: dict[int, bytes] = {}
+
+    @app.route("/constant/<int:size>/", methods=["GET", "POST", "PUT"])
+    def constant(request: Any, size: int) -> bytes:
+        request.content.read()
+        if not size:
+            request.setResponseCode(204)
+            return b""
+        request.setHeader(b"Content-Type", b"application/octet-stream")
+        return answers.setdefault(size, b"x" * size)
+
+    @app.route("/parked/<int:size>/", methods=["POST"])
+    def parked(request: Any, size: int) -> Deferred[bytes]:
+        request.content.read()
+        return Deferred()
+
+    site = Site(app.resource())
+    site.log = lambda request: None
+    ports = [
+        reactor.listenTCP(0, factory, backlog=4096, interface="127.0.0.1").getHost().port
+        for factory in (site, Factory.forProtocol(Echo))
+    ]
+    print(*ports, flush=True)
+    reactor.run()
+
+
+class _Bare(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\nxxxxxxxxxxxxxxxx")
+
+
+async def serve_bare() -> None:
+    """Serve until the process is ended."""
+    server = await asyncio.get_running_loop().create_server(_Bare, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "bare":
+        asyncio.run(serve_bare())
+    else:
+        serve_klein()

@@ -1,0 +1,497 @@
+"""
+How fast it is, in one run, each figure beside a floor.
+
+The floor is the same number of requests of the same sizes to constant Klein
+routes on the same reactor, in a process of its own, measured in turn with the
+emulator: on a machine that others use, only their ratio says something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from attrs import asdict, frozen
+from emulator import MIB, Emulator, read_answer
+from floor import Floor, floor_request
+from http_client import Connection, caller_request, connect, inspect_request, module_request
+from rich.console import Console
+from rich.table import Table
+from stream import first_byte
+
+T = TypeVar("T")
+
+#: The bytes of a job's envelope, of its result, of a handle and of a status.
+ENVELOPE, RESULT, HANDLE, STATUS = 230, 16, 330, 290
+
+#: How many times emulator and floor are measured in turn; the median counts.
+ROUNDS = 5
+
+
+@frozen
+class Figure:
+    """
+    One line of the table.
+
+    @ivar value: of the emulator.
+    @ivar floor: the same of the floor.
+    @ivar ratio: what the bar is about.
+    @ivar bar: what the ratio must be at most, or at least where it begins with C{>=}; empty for none.
+    """
+
+    scenario: str
+    unit: str
+    value: float
+    floor: float | None = None
+    ratio: float | None = None
+    bar: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bar is kept."""
+        if not self.bar:
+            return True
+        measured = self.value if self.ratio is None else self.ratio
+        limit = float(self.bar[2:])
+        return measured >= limit if self.bar.startswith(">=") else measured <= limit
+
+
+class Suite:
+    """The scenarios, over one emulator and one floor; each yields its figures."""
+
+    def __init__(self, emulator: Emulator, floor: Floor, quick: bool) -> None:
+        self.emulator, self.floor = emulator, floor
+        self.url: str = emulator.urls["http"]
+        self.rounds = 1 if quick else ROUNDS
+        self.scale = 10 if quick else 1
+
+    # The ceiling of the load generator
+
+    def ceiling(self) -> Iterator[Figure]:
+        """What the load generator can do where the server does next to nothing."""
+        with closing(Floor("bare")) as bare:
+            for clients in (1, 64):
+                requests = [floor_request("GET", 16)]
+                times, seconds = timed(partial(constant, bare.url, clients, 30_000 // self.scale, requests))
+                yield Figure(f"load generator, clients: {clients}", "requests/s", len(times) / seconds)
+
+    # Jobs
+
+    def sync(self) -> Iterator[Figure]:
+        """Synchronous jobs, by clients and runtimes."""
+        requests = [
+            floor_request("POST", RESULT, body_of(caller_request(1))),
+            floor_request("GET", ENVELOPE),
+            floor_request("POST", 0, b"x" * RESULT),
+        ]
+        for clients, runtimes, jobs in ((1, 4, 1500), (16, 4, 3000), (64, 4, 4000), (64, 16, 4000), (256, 16, 4000)):
+            jobs //= self.scale
+            name = f"sync, clients: {clients}, runtimes: {runtimes}"
+            yield from self._in_turn(
+                name,
+                partial(self._with_runtimes, runtimes, partial(execute, self.url, clients, jobs)),
+                partial(constant, self.floor.url, clients, jobs, requests),
+                p50_bar="<=1.5" if clients == 1 else "",
+                rate_bar=">=0.7" if clients == 64 and runtimes == 16 else "",
+            )
+
+    def asynchronous(self) -> Iterator[Figure]:
+        """Jobs that are submitted, asked for and fetched."""
+        jobs = 2000 // self.scale
+        reference = b'{"id": "foundry_job_0123456789abcdef0123456789abcdef"}'
+        requests = [
+            floor_request("POST", HANDLE, body_of(caller_request(1))),
+            floor_request("GET", ENVELOPE),
+            floor_request("POST", 0, b"x" * RESULT),
+            floor_request("PUT", STATUS, reference),
+            floor_request("PUT", RESULT, reference),
+        ]
+        yield from self._in_turn(
+            "async, 16 clients, 4 runtimes",
+            partial(self._with_runtimes, 4, partial(submit_and_fetch, self.url, 16, jobs)),
+            partial(constant, self.floor.url, 16, jobs, requests),
+        )
+
+    def _in_turn(
+        self,
+        name: str,
+        emulator: Callable[[], Awaitable[list[float]]],
+        floor: Callable[[], Awaitable[list[float]]],
+        p50_bar: str = "",
+        rate_bar: str = "",
+    ) -> Iterator[Figure]:
+        pairs = [(timed(emulator), timed(floor)) for _ in range(self.rounds)]
+        p50 = [[statistics.median(times) * 1e6 for times, _ in pair] for pair in pairs]
+        rate = [[len(times) / seconds for times, seconds in pair] for pair in pairs]
+        yield _median(f"{name}: p50", "us", p50, p50_bar)
+        yield _median(f"{name}: jobs", "jobs/s", rate, rate_bar)
+
+    async def _with_runtimes(self, number: int, work: Callable[[], Awaitable[T]]) -> T:
+        pollers = [asyncio.create_task(serve_jobs(self.url)) for _ in range(number)]
+        try:
+            return await work()
+        finally:
+            for poller in pollers:
+                poller.cancel()
+            await asyncio.gather(*pollers, return_exceptions=True)
+
+    # What does nothing
+
+    def parked(self) -> Iterator[Figure]:
+        """Callers that wait: what they cost while nothing happens."""
+        for callers in (1000, 5000):
+            callers //= self.scale
+            with closing(Emulator()) as emulator, closing(Floor()) as floor:
+                yield from asyncio.run(park(emulator, floor, callers))
+
+    def idle_sdk(self) -> Iterator[Figure]:
+        """The official Python SDK, with nothing to do."""
+        root = Path(__file__).parent.parent.parent
+        command = [
+            str(Path(sys.executable).with_name("twisted-cm")),
+            *("exec", "--url", self.url, "--runtime", "bench", "--module-auth-token", "module-token"),
+            *("--state-dir", str(self.emulator.state_dir), "--"),
+            *(str(root / ".venv-sdk" / "bin" / "python"), str(root / "bin" / "demo_module.py")),
+        ]
+        sdk = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            asyncio.run(until(self.url, lambda runtime: runtime["parked_polls"] >= 1))
+            seconds = 10 / self.scale
+            before = self.emulator.cpu()
+            time.sleep(seconds)
+            yield Figure("idle Python SDK", "% of a core", (self.emulator.cpu() - before) / seconds * 100)
+        finally:
+            sdk.terminate()
+            sdk.wait(20)
+
+    # What lasts, and what is large
+
+    def history(self) -> Iterator[Figure]:
+        """Whether a job costs more when many have gone before it."""
+        block = 10_000 // self.scale
+        with closing(Emulator()) as emulator:
+            costs, walls = [], []
+            with click.progressbar(length=10 * block, label="  history", file=sys.stderr) as bar:
+                for _ in range(10):
+                    before, started = emulator.cpu(), time.perf_counter()
+                    asyncio.run(alone(emulator.urls["http"], block))
+                    walls.append(time.perf_counter() - started)
+                    costs.append(emulator.cpu() - before)
+                    bar.update(block)
+        name = f"history: last {block} of {10 * block} jobs / first"
+        yield Figure(name, "s of CPU", costs[-1], costs[0], costs[-1] / costs[0], "<=1.05")
+        yield Figure(f"{name}, by the clock", "s", walls[-1], walls[0], walls[-1] / walls[0])
+
+    def payload(self) -> Iterator[Figure]:
+        """Results by their size, beside an echo of as many bytes."""
+        for size, times in ((1024, 300), (65536, 300), (MIB, 60), (16 * MIB, 8)):
+            times = max(times // self.scale, 2)
+            result = b"x" * size
+            pairs = []
+            for _ in range(self.rounds):
+                with (
+                    closing(self.emulator.connect("http")) as caller,
+                    closing(self.emulator.connect("http")) as runtime,
+                ):
+                    started = time.perf_counter()
+                    for _ in range(times):
+                        self._pass_on(caller, runtime, result)
+                    emulator = size * times / MIB / (time.perf_counter() - started)
+                with closing(self._echo()) as echo:
+                    started = time.perf_counter()
+                    for _ in range(times):
+                        round_trip(echo, result)
+                    pairs.append([emulator, size * times / MIB / (time.perf_counter() - started)])
+            yield _median(f"result of {size // 1024} KiB", "MiB/s", pairs, ">=0.6" if size == 16 * MIB else "")
+
+    def _echo(self) -> socket.socket:
+        echo = socket.create_connection(self.floor.echo)
+        echo.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return echo
+
+    def _pass_on(self, caller: socket.socket, runtime: socket.socket, result: bytes) -> None:
+        caller.sendall(caller_request(1))
+        job_id = self.emulator.take(runtime)
+        posting = threading.Thread(target=runtime.sendall, args=(module_request("POST", f"/results/{job_id}", result),))
+        posting.start()
+        _, body = read_answer(caller)
+        assert len(body) == len(result)
+        posting.join()
+        read_answer(runtime)
+
+    def stream(self) -> Iterator[Figure]:
+        """How soon the first chunk of a stream is at the caller, beside an echo of it."""
+        with (
+            closing(self.emulator.connect("http")) as runtime,
+            closing(socket.create_connection(self.floor.echo)) as echo,
+        ):
+            pairs = []
+            for _ in range(300 // self.scale):
+                emulator = first_byte(self.emulator, "http", runtime) * 1e6
+                started = time.perf_counter()
+                round_trip(echo, b"5\r\nfirst\r\n")
+                pairs.append([emulator, (time.perf_counter() - started) * 1e6])
+        yield _median("stream: first chunk", "us", pairs)
+
+    def start(self) -> Iterator[Figure]:
+        """From the command to the first connection, beside a Python that imports what the emulator stands on."""
+        pairs = []
+        imports = "import twisted.internet.reactor, twisted.web.server, klein, yaml"
+        for _ in range(max(self.rounds, 2) + 2):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-c", imports], check=True)
+            floor = time.perf_counter() - started
+            pairs.append([start_and_stop(), floor * 1000])
+        yield _median("start: until it listens", "ms", pairs, "<=1.5")
+
+
+def _median(scenario: str, unit: str, pairs: list[list[float]], bar: str = "") -> Figure:
+    value, floor = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return Figure(scenario, unit, value, floor, statistics.median(a / b for a, b in pairs), bar)
+
+
+def timed(work: Callable[[], Awaitable[list[float]]]) -> tuple[list[float], float]:
+    """
+    @return: what the work returns, and the seconds that all of it took.
+    """
+
+    async def run() -> list[float]:
+        return await work()
+
+    started = time.perf_counter()
+    times = asyncio.run(run())
+    return times, time.perf_counter() - started
+
+
+def body_of(request: bytes) -> bytes:
+    """
+    @return: the body of a request.
+    """
+    return request.partition(b"\r\n\r\n")[2]
+
+
+async def many(url: str, clients: int, jobs: int, once: Callable[[Connection], Awaitable[None]]) -> list[float]:
+    """
+    Do something over so many connections, one after another on each.
+
+    @return: the seconds that each took.
+    """
+    times: list[float] = []
+
+    async def client() -> None:
+        connection = await connect(url)
+        for _ in range(max(jobs // clients, 1)):
+            started = time.perf_counter()
+            await once(connection)
+            times.append(time.perf_counter() - started)
+        connection.close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return times
+
+
+async def constant(url: str, clients: int, jobs: int, requests: list[bytes]) -> list[float]:
+    """The requests of a job to constant routes."""
+
+    async def once(connection: Connection) -> None:
+        for request in requests:
+            await connection.request(request)
+
+    return await many(url, clients, jobs, once)
+
+
+async def execute(url: str, clients: int, jobs: int) -> list[float]:
+    """Synchronous jobs."""
+    request = caller_request(1)
+
+    async def once(connection: Connection) -> None:
+        status, _ = await connection.request(request)
+        assert status == 200, status
+
+    return await many(url, clients, jobs, once)
+
+
+async def submit_and_fetch(url: str, clients: int, jobs: int) -> list[float]:
+    """Asynchronous jobs: submit, wait for the status, fetch."""
+    request = caller_request(1, "deployed-apps/jobs")
+
+    async def once(connection: Connection) -> None:
+        _, handle = await connection.request(request)
+        reference = {"id": json.loads(handle)["id"]}
+        _, status = await connection.request(caller_request(reference, "jobs/status/v3", "PUT"))
+        assert json.loads(status)["type"] == "succeeded", status
+        code, _ = await connection.request(caller_request(reference, "jobs/result/v3", "PUT"))
+        assert code == 200, code
+
+    return await many(url, clients, jobs, once)
+
+
+async def serve_jobs(url: str) -> None:
+    """Be a runtime until canceled."""
+    connection = await connect(url)
+    poll = module_request("GET", "/job")
+    try:
+        while True:
+            status, body = await connection.request(poll)
+            if status == 200:
+                job_id = json.loads(body)["computeModuleJobV1"]["jobId"]
+                await connection.request(module_request("POST", f"/results/{job_id}", b"x" * RESULT))
+    finally:
+        connection.close()
+
+
+async def alone(url: str, jobs: int) -> None:
+    """Caller and runtime in one, a job after another."""
+    connection = await connect(url)
+    for _ in range(jobs):
+        await connection.request(caller_request(1, "deployed-apps/jobs"))
+        _, body = await connection.request(module_request("GET", "/job"))
+        job_id = json.loads(body)["computeModuleJobV1"]["jobId"]
+        await connection.request(module_request("POST", f"/results/{job_id}", b"x" * RESULT))
+    connection.close()
+
+
+async def until(url: str, condition: Callable[[dict[str, Any]], bool]) -> None:
+    """Ask for the runtime until it is as it should be."""
+    inspector = await connect(url)
+    for _ in range(600):
+        _, body = await inspector.request(inspect_request())
+        if condition(json.loads(body)):
+            break
+        await asyncio.sleep(0.1)
+    else:
+        raise click.ClickException("the runtime never came to where it should be")
+    inspector.close()
+
+
+async def park(emulator: Emulator, floor: Floor, callers: int) -> list[Figure]:
+    """
+    @return: the memory of each parked caller, and the CPU of all while they wait.
+    """
+    url, body = emulator.urls["http"], body_of(caller_request(1))
+    floor_pid = floor.process.pid
+    figures = []
+    used = []
+    for pid, base, request in (
+        (emulator.process.pid, url, caller_request(1)),
+        (floor_pid, floor.url, floor_request("POST", RESULT, body, "parked")),
+    ):
+        before = memory_of(pid)
+        connections = [await connect(base) for _ in range(callers)]
+        waiting = [asyncio.ensure_future(connection.request(request)) for connection in connections]
+        if base == url:
+            await until(url, lambda runtime: runtime["queued_jobs"] >= callers)
+        else:
+            await asyncio.sleep(3)
+        used.append((memory_of(pid) - before) / callers / 1024)
+        if base == url:
+            cpu = emulator.cpu()
+            await asyncio.sleep(5)
+            figures.append(
+                Figure(f"{callers} parked callers: CPU", "% of a core", (emulator.cpu() - cpu) / 5 * 100, bar="<=0.5")
+            )
+        for connection in connections:
+            connection.close()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    figures.append(Figure(f"{callers} parked callers: memory each", "KiB", used[0], used[1], bar="<=12"))
+    return figures
+
+
+def memory_of(pid: int) -> int:
+    """
+    @return: the resident memory of a process in bytes.
+    """
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def round_trip(echo: socket.socket, content: bytes) -> None:
+    """Send to an echo, and have all of it back."""
+    sending = threading.Thread(target=echo.sendall, args=(content,))
+    sending.start()
+    received = 0
+    while received < len(content):
+        received += len(echo.recv(MIB))
+    sending.join()
+
+
+def start_and_stop() -> float:
+    """
+    @return: the milliseconds from the command until a connection is taken.
+    """
+    with tempfile.TemporaryDirectory() as directory, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        command = [
+            str(Path(sys.executable).with_name("twisted-cm")),
+            *("serve", "--port", str(port), "--tls-port", "0", "--state-dir", str(START_STATE or directory)),
+        ]
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while True:
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.002)
+        taken = (time.perf_counter() - started) * 1000
+        process.terminate()
+        process.wait(20)
+    return taken
+
+
+def written(number: float | None) -> str:
+    """
+    @return: a number in three digits or whole.
+    """
+    if number is None:
+        return ""
+    return f"{number:.3g}" if number < 100 else f"{number:,.0f}"
+
+
+#: Where certificates are kept that are there already, as after the first start.
+START_STATE: Path | None = None
+
+SCENARIOS = ("ceiling", "sync", "asynchronous", "parked", "history", "payload", "stream", "idle_sdk", "start")
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice(SCENARIOS), help="This scenario; may be repeated.")
+@click.option("--quick", is_flag=True, help="A tenth of everything, once: to see that it runs.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here, too.")
+def main(only: tuple[str, ...], quick: bool, json_file: Path | None) -> None:
+    """Every figure beside a floor measured in the same run, and whether its bar is kept."""
+    global START_STATE
+    figures: list[Figure] = []
+    with closing(Emulator()) as emulator, closing(Floor()) as floor:
+        START_STATE = emulator.state_dir
+        suite = Suite(emulator, floor, quick)
+        for name in only or SCENARIOS:
+            click.echo(f"  {name} …", err=True)
+            figures += getattr(suite, name)()
+    table = Table("scenario", "unit", "emulator", "floor", "ratio", "bar", "kept")
+    for each in figures:
+        kept = "" if not each.bar else "yes" if each.passed else "NO"
+        numbers = (written(number) for number in (each.value, each.floor))
+        ratio = "" if each.ratio is None else f"{each.ratio:.2f}"
+        table.add_row(each.scenario, each.unit, *numbers, ratio, each.bar, kept)
+    Console(width=120).print(table)
+    if json_file is not None:
+        json_file.write_text(json.dumps([{**asdict(each), "passed": each.passed} for each in figures], indent=1) + "\n")
+    if not quick and not all(each.passed for each in figures):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

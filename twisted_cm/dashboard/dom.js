@@ -1,0 +1,120 @@
+// Building the page. Whatever comes from a job is put in as text here and nowhere as markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function build(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") {
+      node.addEventListener(name, value);
+    } else if (value === true) {
+      node.setAttribute(name, "");
+    } else if (value !== false && value !== null && value !== undefined) {
+      node.setAttribute(name, value);
+    }
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+// An element; an attribute that is a function listens to the event of that name, and a child that is a string is text.
+export function el(tag, attributes = {}, ...children) {
+  return build(document.createElement(tag), attributes, children);
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  return build(document.createElementNS(SVG, tag), attributes, children);
+}
+
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+// Set a node's text if it is another, so that what is selected or read aloud stays.
+export function setText(node, text) {
+  if (node.textContent !== text) {
+    node.textContent = text;
+  }
+}
+
+// Make the children of a list those that `keys` names, in that order; what is there already stays the same node.
+// kept: by key, what was made, with its `node`.
+export function arrange(parent, keys, kept, make) {
+  const wanted = new Set(keys);
+  for (const [key, { node }] of kept) {
+    if (!wanted.has(key)) {
+      node.remove();
+      kept.delete(key);
+    }
+  }
+  let next = parent.firstElementChild;
+  for (const key of keys) {
+    if (!kept.has(key)) {
+      kept.set(key, make(key));
+    }
+    const { node } = kept.get(key);
+    if (node === next) {
+      next = node.nextElementSibling;
+    } else {
+      parent.insertBefore(node, next);
+    }
+  }
+}
+
+// Say something to whoever cannot see the page.
+export function announce(text) {
+  byId("announcer").textContent = text;
+}
+
+export function badge(status) {
+  return el("span", { class: `badge ${status}` }, status);
+}
+
+const TIME = new Intl.DateTimeFormat([], {
+  hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23",
+});
+const DATE = new Intl.DateTimeFormat([], { dateStyle: "medium" });
+
+// A moment in milliseconds since the epoch, with its date if that is not today's.
+export function formatTime(moment) {
+  const date = new Date(moment);
+  const time = TIME.format(date);
+  return date.toDateString() === new Date().toDateString() ? time : `${DATE.format(date)}, ${time}`;
+}
+
+export function formatDuration(milliseconds) {
+  if (milliseconds === null) {
+    return "–";
+  }
+  if (milliseconds < 1000) {
+    return `${Math.max(0, Math.round(milliseconds))} ms`;
+  }
+  const seconds = milliseconds / 1000;
+  if (seconds < 60) {
+    return `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
+  }
+  if (seconds < 3600) {
+    return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+  }
+  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+}
+
+export function count(number, what) {
+  return `${number} ${what}${number === 1 ? "" : "s"}`;
+}
+
+export function formatBytes(size) {
+  if (size === null) {
+    return "–";
+  }
+  if (size < 1024) {
+    return `${size} B`;
+  }
+  return size < 1024 ** 2 ? `${(size / 1024).toFixed(1)} KiB` : `${(size / 1024 ** 2).toFixed(1)} MiB`;
+}
+
+// Hand bytes or text to the user as a file, never as a page.
+export function download(content, name) {
+  const url = URL.createObjectURL(new Blob([content], { type: "application/octet-stream" }));
+  el("a", { href: url, download: name.replace(/[^\w.-]/g, "_") }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

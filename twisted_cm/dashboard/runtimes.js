@@ -1,0 +1,130 @@
+// The runtimes: whether they are there, what is bound to them, and which functions they have.
+
+import { arrange, byId, el, formatDuration, setText } from "./dom.js";
+import { signature } from "./schemas.js";
+import { pretty } from "./exact.js";
+
+// The most runtimes that are shown.
+const MOST_SHOWN = 100;
+
+export class Runtimes {
+  // submit: called with a runtime's id, and one of its function schemas or null, to submit a job.
+  constructor(api, submit) {
+    this.api = api;
+    this.submit = submit;
+    this.runtimes = [];
+    this.cards = new Map();
+  }
+
+  ids() {
+    return this.runtimes.map((runtime) => runtime.runtime_id);
+  }
+
+  async load() {
+    this.runtimes = await this.api.get("runtimes");
+    const shown = new Map(this.runtimes.slice(0, MOST_SHOWN).map((runtime) => [runtime.runtime_id, runtime]));
+    arrange(byId("runtimes"), [...shown.keys()], this.cards, (id) => new Card(this.api, id, this.submit));
+    for (const [runtimeId, card] of this.cards) {
+      card.update(shown.get(runtimeId));
+    }
+    const more = this.runtimes.length - shown.size;
+    setText(byId("runtimes-note"), this.runtimes.length === 0
+      ? "None yet. Start a module with: twisted-cm exec --runtime ID -- COMMAND"
+      : more > 0 ? `and ${more} more` : "");
+    this.tick();
+  }
+
+  // Time has passed.
+  tick() {
+    const now = this.api.now();
+    for (const card of this.cards.values()) {
+      card.tick(now);
+    }
+  }
+}
+
+class Card {
+  constructor(api, runtimeId, submit) {
+    this.api = api;
+    this.runtimeId = runtimeId;
+    this.submit = submit;
+    this.runtime = null;
+    this.shownSchemas = undefined;
+    this.state = el("span", { class: "badge" });
+    this.polled = el("span", {});
+    this.counts = el("span", {});
+    this.bindings = el("ul", { class: "bindings" });
+    this.functions = el("ul", { class: "functions" });
+    this.details = el("details", { toggle: () => this.#loadSchemas() }, el("summary", {}, "Functions"), this.functions);
+    this.node = el("li", {},
+      el("h3", {}, el("span", { class: "name" }, runtimeId), this.state),
+      el("p", { class: "quiet" }, this.polled, " · ", this.counts),
+      this.bindings,
+      this.details,
+      el("button", { type: "button", click: () => submit(runtimeId, null) }, "Submit a job…"),
+    );
+  }
+
+  update(runtime) {
+    const former = this.runtime;
+    this.runtime = runtime;
+    const state = runtime.connected ? "connected" : "not connected";
+    setText(this.state, state);
+    this.state.className = `badge ${runtime.connected ? "connected" : "absent"}`;
+    setText(this.counts, `${runtime.queued_jobs} queued, ${runtime.running_jobs} running`);
+    if (JSON.stringify(former?.bindings) !== JSON.stringify(runtime.bindings)) {
+      this.bindings.replaceChildren(...runtime.bindings.map(describeBinding));
+    }
+    if (this.details.open) {
+      this.#loadSchemas();
+    }
+  }
+
+  tick(now) {
+    const polled = this.runtime?.last_poll_at ?? null;
+    setText(this.polled, polled === null ? "never polled" : `polled ${formatAge(now - polled)} ago`);
+  }
+
+  async #loadSchemas() {
+    const posted = this.runtime.last_schema_post_at;
+    if (!this.details.open || this.shownSchemas === posted) {
+      return;
+    }
+    this.shownSchemas = posted;
+    try {
+      const { schemas } = await this.api.runtime(this.runtimeId);
+      this.functions.replaceChildren(...schemas.map((schema) => this.#describe(schema)));
+      if (schemas.length === 0) {
+        this.functions.append(el("li", { class: "quiet" }, "It has posted none."));
+      }
+    } catch (error) {
+      this.shownSchemas = undefined;
+      this.functions.replaceChildren(el("li", { class: "alert" }, error.message));
+    }
+  }
+
+  #describe(schema) {
+    const description = schema.schema_payload.description;
+    return el("li", {},
+      el("code", {}, signature(schema.function_name, schema.schema_payload)),
+      typeof description === "string" && description ? el("p", { class: "quiet" }, description) : null,
+      el("button", {
+        type: "button",
+        "aria-label": `Run ${schema.function_name}`,
+        click: () => this.submit(this.runtimeId, schema),
+      }, "Run…"),
+      el("details", {}, el("summary", {}, "Schema"), el("pre", { tabindex: "0" }, pretty(schema.schema_payload))),
+    );
+  }
+}
+
+// An age that changes once a second.
+function formatAge(milliseconds) {
+  return milliseconds < 60_000 ? `${Math.max(0, Math.round(milliseconds / 1000))} s` : formatDuration(milliseconds);
+}
+
+function describeBinding(binding) {
+  const name = binding.display_name ? el("strong", {}, binding.display_name) : null;
+  return el("li", {}, name, name && el("br"), `${binding.deployed_app_rid} on ${binding.branch}`,
+    binding.active ? null : " (not active)");
+}
