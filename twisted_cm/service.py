@@ -8,6 +8,7 @@ in use is known before a daemon detaches or a privilege is dropped.
 from __future__ import annotations
 
 import ipaddress
+import os
 import resource
 import select
 import signal
@@ -21,9 +22,18 @@ from urllib.parse import urlsplit
 from attrs import Factory, evolve, field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorFromThreads, IReactorTime
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReactorFromThreads,
+    IReactorTime,
+    IReadDescriptor,
+)
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from .broker import IBroker, MemoryBroker
 from .credentials import DEVELOPMENT_TOKEN, Credentials
@@ -221,6 +231,35 @@ class SeedReloader(Service):
             return succeed(None)
         reseeded: Deferred[None] = Deferred.fromCoroutine(self._service.reseed(seed))
         return reseeded.addErrback(lambda failure: self._log.failure("seed not reloaded", failure))
+
+
+@implementer(IReadDescriptor)
+class StopWithStdin:
+    """Stops the reactor when standard input ends; what comes before its end means nothing."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """See L{IReadDescriptor}."""
+        return 0
+
+    def logPrefix(self) -> str:
+        """See L{IReadDescriptor}."""
+        return "stdin"
+
+    def doRead(self) -> None:
+        """See L{IReadDescriptor}."""
+        with suppress(InterruptedError, BlockingIOError):
+            if not os.read(0, 65536):
+                self._reactor.removeReader(self)
+                self._reactor.stop()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See L{IReadDescriptor}: its other side is gone, or the reactor has stopped for another reason."""
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
 
 
 class EmulatorService(Service):
