@@ -97,6 +97,8 @@ class Page:
             # What is installed already is what the tests are of.
             "PIP_NO_INDEX": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            # A plugin of this project's own tests that takes seconds to load.
+            "PYTEST_ADDOPTS": "-p no:schemathesis",
             "npm_config_offline": "true",
             "npm_config_audit": "false",
             "npm_config_fund": "false",
@@ -287,19 +289,38 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sphinx]:
     with docutils_namespace():
         app = Sphinx(DOCS, DOCS, out, out / "doctrees", "dummy", status=None, warningiserror=True)
         app.build()
+        assert app.statuscode == 0
         yield app
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in DOCS.glob("*.rst")))
-def test_every_code_block_runs(app: Sphinx, name: str, tmp_path: Path) -> None:
-    blocks = blocks_of(app, name)
-    if not blocks:
-        return
+def execute(name: str, blocks: list[Block], directory: Path) -> None:
+    """Play a page, and see that nothing of it was left out."""
     assert name in PLAYERS, HOW_TO_ADD.format(page=name)
-    page = Page(blocks, tmp_path)
+    page = Page(blocks, directory)
     try:
         PLAYERS[name](page)
     finally:
         page.stop()
     left = [str(block) for block in blocks if not block.executed]
     assert not left, f"Not executed: {'; '.join(left)}. {HOW_TO_ADD.format(page=name)}"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in DOCS.glob("*.rst")))
+def test_every_code_block_runs(app: Sphinx, name: str, tmp_path: Path) -> None:
+    blocks = blocks_of(app, name)
+    if blocks:
+        execute(name, blocks, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("page", "language", "text", "says"),
+    [
+        ("testing-with-trial", "python", "print()", "Not executed: docs/testing-with-trial.rst, line 7"),
+        ("testing-with-trial", "console", "$ echo one \\\n   two\n$ false", "line 7 .console.: false"),
+        ("testing-with-trial", "console", "$ echo one \\\n   two\none three", r"and not\s+one three"),
+        ("of-somebody", "console", "$ true", "add the page to PLAYERS"),
+    ],
+)
+def test_a_page_that_is_wrong_is_noticed(page: str, language: str, text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=says):
+        execute(page, [Block(page, 7, language, None, text)], tmp_path)
