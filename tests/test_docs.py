@@ -28,11 +28,10 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 from attrs import define
-from conftest import BIN, ROOT, RUNTIMES, kill
+from conftest import BIN, ROOT, RUNTIMES, free_port, kill
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
-from test_cli import free_port
 
 DOCS = ROOT / "docs"
 SDK = ROOT / ".venv-sdk" / "bin"
@@ -275,6 +274,7 @@ read
 #: How each page with code blocks is played.
 PLAYERS: dict[str, Callable[[Page], None]] = {
     "docker": play_docker,
+    "faults": Page.play,
     "github-actions": play_github_actions,
     "node": play_node,
     "testing-with-pytest": Page.play,
