@@ -95,6 +95,7 @@ OTHER = {"other module token"}
 MODULE = Guard({"module token"}, {"module token"}, OTHER, OTHER)
 MODULE_OR_BEARER = Guard({"module token", *BEARERS}, {"module token", "admin", *BEARERS}, OTHER, OTHER)
 INSPECTION = Guard(EVERYTHING, {"module token", "admin", *BEARERS})
+METRICS = Guard(EVERYTHING, {"admin", *BEARERS})
 CLIENT = Guard({"client"}, {"client"})
 
 SUBMIT = {"deployedAppRid": "ri.one", "queryType": "f"}
@@ -111,6 +112,9 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"GET {EMULATOR}/": (OPEN, None, 200),
     f"GET {EMULATOR}/dashboard/<name>": (OPEN, None, 200),
     "GET /openapi.json": (OPEN, None, 200),
+    "GET /metrics": (METRICS, None, 200),
+    "GET /healthz": (OPEN, None, 200),
+    "GET /readyz": (OPEN, None, 200),
     f"POST {RUNTIMES}": (CONTROL, {"runtimeId": "new"}, 200),
     f"GET {RUNTIMES}": (BEARER, None, 200),
     f"GET {ONE}": (BEARER, None, 200),

@@ -130,6 +130,27 @@ class RuntimeSnapshot:
 
 
 @frozen
+class BrokerLoad:
+    """
+    How much there is of what a broker keeps.
+
+    @ivar runtimes: all of them.
+    @ivar connected: those that have polled.
+    @ivar queued: jobs that wait for a poll.
+    @ivar running: jobs handed out and not finished.
+    @ivar parked_polls: those that wait in this process.
+    @ivar parked_callers: those that wait in this process.
+    """
+
+    runtimes: int
+    connected: int
+    queued: int
+    running: int
+    parked_polls: int
+    parked_callers: int
+
+
+@frozen
 class Change:
     """
     Something that is different now.
@@ -180,6 +201,16 @@ class IBroker(Interface):
     Each method returns a L{Deferred}, since an implementation may have to ask
     another process.  Errors are subclasses of L{BrokerError}.
     """
+
+    def ping() -> Deferred[None]:
+        """
+        Fires when the broker can be used; fails with a L{BrokerError} if it cannot.
+        """
+
+    def load() -> Deferred[BrokerLoad]:
+        """
+        How much there is of everything, for metrics: asked often, so it looks at no single job.
+        """
 
     def runtime(runtime_id: str) -> Deferred[Runtime]:
         """
@@ -485,6 +516,24 @@ class MemoryBroker:
             len(work.queued) + len(work.held),
             len(work.running),
             len(work.polls),
+        )
+
+    @_deferred
+    def ping(self) -> None:
+        """See L{IBroker.ping}."""
+        self._refuse_when_stopped()
+
+    @_deferred
+    def load(self) -> BrokerLoad:
+        """See L{IBroker.load}."""
+        work = self._work.values()
+        return BrokerLoad(
+            runtimes=len(work),
+            connected=sum(runtime.connected for runtime in self.registry.runtimes.values()),
+            queued=sum(len(each.queued) + len(each.held) for each in work),
+            running=sum(len(each.running) for each in work),
+            parked_polls=sum(len(each.polls) for each in work),
+            parked_callers=sum(len(each) for each in (*self._result_waits.values(), *self._end_waits.values())),
         )
 
     @_deferred

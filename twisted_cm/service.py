@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from attrs import Factory, evolve, field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, succeed
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import (
     IListeningPort,
@@ -35,13 +35,14 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .broker import IBroker, MemoryBroker
+from .broker import BrokerError, IBroker, MemoryBroker
 from .credentials import DEVELOPMENT_TOKEN, Credentials
 from .faults import FaultBook, IFaultBook
 from .http.app import emulator_site, sidecar_site
 from .http.browsers import BrowserGuard
 from .http.context import Addresses, Context, Limits
 from .http.site import EmulatorSite
+from .metrics import Metrics
 from .seed import InvalidSeed, Seed, Sidecar, read_seed
 from .tls import ServerCertificate
 
@@ -50,6 +51,9 @@ DEFAULT_TLS_PORT = 4443
 
 #: Seconds that connections may take to end at shutdown before they are cut off.
 SHUTDOWN_GRACE = 4.0
+
+#: Seconds that the broker may take to say that it is there before the emulator counts as not ready.
+PING_TIMEOUT = 2.0
 
 _BACKLOG = 4096
 
@@ -268,6 +272,7 @@ class EmulatorService(Service):
 
     @ivar settings: what it was made from.
     @ivar broker: who waits for whom.
+    @ivar metrics: what has been counted since it was made.
     @ivar site: the protocol factory of the main listeners; there once the service has started.
     @ivar context: what the routes share; there once the service has started.
     @ivar addresses: where it is reached; valid as soon as the service is made.
@@ -295,6 +300,9 @@ class EmulatorService(Service):
         self._made_up_tokens: dict[str, str] = {}
         registry = settings.seed.registry(self._made_up_tokens)
         self.broker: IBroker = MemoryBroker(reactor, registry, settings.seed.job_limits)
+        self._seed_loaded = True
+        self.metrics = Metrics(lambda: sum(len(site.channels) for site in self._sites))
+        self.broker.observe(self.metrics.changed)
         self.faults: IFaultBook = FaultBook(settings.seed.faults)
         self.credentials = Credentials(
             reactor.seconds, settings.seed.bearer_tokens, settings.admin_token, guarded, settings.seed.oauth_clients
@@ -366,6 +374,8 @@ class EmulatorService(Service):
             faults=self.faults,
             reset=self.reset,
             guard=self._browser_guard(),
+            metrics=self.metrics,
+            readiness=self.readiness,
             validate_queries=self._seed.validate_queries,
         )
         self.site = emulator_site(context)
@@ -383,7 +393,9 @@ class EmulatorService(Service):
         Go back to the seed: its runtimes, bindings and faults, no jobs, no
         schemas.  Whoever is parked is answered.  Tokens stay valid.
         """
+        self._seed_loaded = False
         await self.broker.reset(self._seed.registry(self._made_up_tokens))
+        self._seed_loaded = True
         await self.faults.replace(self._seed.faults)
 
     async def reseed(self, seed: Seed) -> None:
@@ -393,7 +405,9 @@ class EmulatorService(Service):
         sidecars are those of the start.
         """
         former = self._seed.registry(self._made_up_tokens)
+        self._seed_loaded = False
         await self.broker.reseed(former, seed.registry(self._made_up_tokens))
+        self._seed_loaded = True
         self.credentials.replace(seed.bearer_tokens, seed.oauth_clients)
         if seed.development_token and not self._seed.development_token:
             self._log.warn("the seed has no tokens any more, so {token} is valid", token=DEVELOPMENT_TOKEN)
@@ -402,6 +416,18 @@ class EmulatorService(Service):
         self._seed = seed
         for warning in seed.warnings:
             self._log.warn("seed: {warning}", warning=warning)
+
+    async def readiness(self) -> dict[str, bool]:
+        """
+        @return: whether it listens and is not about to stop, whether the
+            broker can be used, and whether the seed has taken effect.
+        """
+        try:
+            await self.broker.ping().addTimeout(PING_TIMEOUT, self._reactor)
+            broker = True
+        except (BrokerError, TimeoutError):
+            broker = False
+        return {"listening": bool(self.running), "broker": broker, "seed": self._seed_loaded}
 
     def urls(self) -> Iterator[str]:
         """

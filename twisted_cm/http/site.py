@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -371,6 +372,7 @@ class EmulatorRequest(Request):
         self.responseHeaders.removeHeader("Preference-Applied")
         for name, value in error.headers.items():
             self.setHeader(name, value)
+        self.site.errors[error.error] += 1
         return self.answer(error.body(), "application/json", error.status)
 
     async def read_json(self, limit: int) -> JSONValue:
@@ -701,6 +703,7 @@ class EmulatorSite(Site):
 
     @ivar channels: the connections that are open.
     @ivar guard: looks at each request before it is routed.
+    @ivar errors: how many error answers there were, by the error's name.
     """
 
     head_timeout = HEAD_TIMEOUT
@@ -711,9 +714,10 @@ class EmulatorSite(Site):
     protocol = EmulatorChannel  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, resource: IResource, guard: BrowserGuard, reactor: IReactorTime) -> None:
+    def __init__(self, resource: IResource, guard: BrowserGuard, reactor: IReactorTime, errors: Counter[str]) -> None:
         super().__init__(resource, requestFactory=EmulatorRequest, reactor=reactor)  # type: ignore[no-untyped-call]
         self.guard = guard
+        self.errors = errors
         self.channels: set[EmulatorChannel] = set()
         self._drained: Deferred[None] | None = None
         self._second = 0
