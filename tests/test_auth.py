@@ -684,8 +684,11 @@ def log_until(server: Server, text: str, log: list[str]) -> None:
     raise AssertionError(f"never logged: {text}")
 
 
-def test_no_token_query_or_result_is_in_the_log(tmp_path: Path, state_dir: Path) -> None:
-    server = Server(tmp_path, state_dir, "--admin-token", "hush-admin", seed=HUSH_SEED)
+@pytest.mark.parametrize(
+    "options", [(), ("--log-format", "json", "--log-level", "debug")], ids=["as it is", "all of it as JSON"]
+)
+def test_no_token_query_or_result_is_in_the_log(tmp_path: Path, state_dir: Path, options: tuple[str, ...]) -> None:
+    server = Server(tmp_path, state_dir, "--admin-token", "hush-admin", *options, seed=HUSH_SEED)
     log = [server.banner]
     try:
         made_up = live(server, Talker(server), log)
@@ -693,6 +696,8 @@ def test_no_token_query_or_result_is_in_the_log(tmp_path: Path, state_dir: Path)
         server.process.terminate()
         log.append(server.process.communicate(timeout=10)[0])
     for line in "".join(log).splitlines():
+        if options and line.startswith("{"):
+            assert {"time", "level", "namespace", "message"} <= set(json.loads(line))
         assert not any(secret in line for secret in ("hush", *made_up)), line
     # It had something to say.
     for text in ("jane", "session opened", "deleted", "queued again", "given back", "strikes", "not reloaded", "reset"):

@@ -712,6 +712,12 @@ class MemoryBroker:
             return
         self._end_lease(job)
         self._leases[job.job_id] = self._clock.callLater(self.limits.lease, self._lease_ran_out, job)
+        self._log.debug(
+            "job {job_id}: leased to runtime {runtime_id} for {lease:g} seconds",
+            job_id=job.job_id,
+            runtime_id=job.runtime_id,
+            lease=self.limits.lease,
+        )
 
     def _end_lease(self, job: Job) -> None:
         timer = self._leases.pop(job.job_id, None)
@@ -725,13 +731,13 @@ class MemoryBroker:
             tries = "1 attempt" if job.attempts == 1 else f"{job.attempts} attempts"
             self._end(job, JobState.FAILED, f"There was {reason}, in {tries}.", "lease ran out")
             return
-        self._queue_again(job, "lease ran out")
         self._log.warn(
             "job {job_id}: queued again, {reason} on runtime {runtime_id}",
             job_id=job.job_id,
             reason=reason,
             runtime_id=job.runtime_id,
         )
+        self._queue_again(job, "lease ran out")
 
     def _queue_again(self, job: Job, outcome: str) -> None:
         """Put a running job at the front of its queue."""
@@ -837,6 +843,7 @@ class MemoryBroker:
         # A stream speaks for itself: it may pause, and if it breaks off the job has failed.
         self._end_lease(job)
         job.result = body
+        self._log.debug("job {job_id}: result begun on runtime {runtime_id}", job_id=job_id, runtime_id=job.runtime_id)
         _fire_all(self._result_waits.get(job_id), job)
         return True
 

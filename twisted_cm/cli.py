@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from . import __version__
 from .credentials import DEVELOPMENT_TOKEN
+from .logs import FORMATS, LEVELS_VARIABLE, Level, begin_log, parse_level
 from .options import STATE_DIR_OPTION, ServerOptions, make_service, server_options
 from .seed import InvalidSeed, Seed, read_seed
 from .tls import default_state_dir
@@ -49,7 +50,21 @@ def main() -> None:
 @click.option(
     "--stop-with-stdin", is_flag=True, help="Stop when standard input ends, as with the program that wrote it."
 )
-def serve(port_file: Path | None, stop_with_stdin: bool, **options: Any) -> None:
+@click.option(
+    "--log-format", type=click.Choice(FORMATS), default=FORMATS[0], help="For people, or a JSON object a line."
+)
+@click.option(
+    "--log-level",
+    "log_levels",
+    type=parse_level,
+    multiple=True,
+    envvar=LEVELS_VARIABLE,
+    metavar="[NAMESPACE=]LEVEL",
+    help="As debug, or twisted_cm.broker=debug; may be repeated.  [default: info]",
+)
+def serve(
+    port_file: Path | None, stop_with_stdin: bool, log_format: str, log_levels: tuple[Level, ...], **options: Any
+) -> None:
     """Run the emulator until Ctrl-C. SIGHUP reads the seed file again."""
     from twisted.internet import reactor as installed
 
@@ -59,7 +74,7 @@ def serve(port_file: Path | None, stop_with_stdin: bool, **options: Any) -> None
     raise_file_limit()
     server = ServerOptions(**options)
     service = make_service(reactor, server)
-    _log_to_stderr()
+    begin_log(sys.stderr, log_format, log_levels)
     service.startService()
     SeedReloader(reactor, service, server.seed).startService()
     reactor.addSystemEventTrigger("before", "shutdown", _let_signals_end_it)
@@ -80,21 +95,6 @@ def _let_signals_end_it() -> None:
     """Whoever presses Ctrl-C once more does not want to wait."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-
-
-def _log_to_stderr() -> None:
-    from twisted.logger import (
-        FilteringLogObserver,
-        LogLevel,
-        LogLevelFilterPredicate,
-        globalLogBeginner,
-        textFileLogObserver,
-    )
-
-    level = LogLevelFilterPredicate(LogLevel.info)
-    level.setLogLevelForNamespace("twisted", LogLevel.warn)
-    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [level])
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
 def _write_port_file(path: Path, service: EmulatorService) -> None:

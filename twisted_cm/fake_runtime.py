@@ -85,7 +85,9 @@ class FakeRuntime(CallableRuntime):
         running.addBoth(done)
         # A session that was reset and a server that stops are what a runtime must expect.
         running.addErrback(lambda failure: failure.trap(CancelledError, ComputeModulesError) and None)
-        running.addErrback(lambda failure: self._log.failure("runtime {id}", failure, id=self.runtime_id))
+        running.addErrback(
+            lambda failure: self._log.failure("runtime {runtime_id}", failure, runtime_id=self.runtime_id)
+        )
 
     async def _take_jobs(self, session: RuntimeSession) -> None:
         while True:
@@ -104,4 +106,6 @@ class FakeRuntime(CallableRuntime):
         try:
             await session.post_result(job.job_id, content)
         except (NotFound, JobAlreadyCompleted, InvalidModuleAuthToken):
-            self._log.info("job {job_id}: nobody wants its result any more", job_id=job.job_id)
+            self._log.info(
+                "job {job_id}: nobody wants its result any more", job_id=job.job_id, runtime_id=self.runtime_id
+            )
