@@ -184,6 +184,15 @@ async def test_the_number_of_series_does_not_depend_on_what_runs(harness: Harnes
 
 
 @pytest_twisted.ensureDeferred
+async def test_every_metric_is_documented_and_no_other(harness: Harness) -> None:
+    await busy(harness)
+    _, found = await scrape(harness)
+    served = {name.split()[0] for name in found if name.startswith("twisted_cm_")}
+    served = {re.sub("_(bucket|sum|count)$", "", name) for name in served}
+    assert set(re.findall(r"twisted_cm_\w+(?=[`{])", (ROOT / "docs" / "monitoring.rst").read_text())) == served
+
+
+@pytest_twisted.ensureDeferred
 async def test_promtool_finds_nothing_to_say(harness: Harness) -> None:
     await busy(harness)
     text, _ = await scrape(harness)
