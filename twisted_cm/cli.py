@@ -7,30 +7,25 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from . import __version__
 from .credentials import DEVELOPMENT_TOKEN
 from .logs import FORMATS, LEVELS_VARIABLE, Level, begin_log, parse_level
-from .options import STATE_DIR_OPTION, ServerOptions, make_service, server_options
+from .options import ServerOptions, make_service, server_options
 from .seed import InvalidSeed, Seed, read_seed
+from .shell import caller_options, connection, known_token, run, runtime_options
 from .tls import default_state_dir
 
 if TYPE_CHECKING:
     from .launch import Launch
     from .service import EmulatorService
 
-T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
-
-_DEFAULT_URL = "http://127.0.0.1:4000"
 _CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
 _DASHBOARD = "/_emulate/foundry/compute-modules/"
 
@@ -135,95 +130,7 @@ def _describe_tokens(seed: Seed) -> Iterator[str]:
         yield f"  bearer tokens of the seed: {', '.join(bearer.principal.login for bearer in seed.tokens)}"
 
 
-# Talking to a server
-
-
-def _connection_options(command: F) -> F:
-    for option in (
-        click.option("--ca", type=click.Path(path_type=Path), metavar="PEM", help="CA to verify an https URL with."),
-        click.option("--url", default=_DEFAULT_URL, show_default=True, envvar="TWISTED_CM_URL", help="The server."),
-        STATE_DIR_OPTION,
-    ):
-        command = option(command)
-    return command
-
-
-def _run(main: Callable[[Any], Awaitable[T]]) -> T:
-    """Run one coroutine in the reactor, turning what can go wrong with a server into one line."""
-    from twisted.internet import reactor as installed
-
-    reactor: Any = installed
-
-    from .client import AnswerLost, ApiError, CannotConnect, ResultBrokenOff, TimedOut, UntrustedServer
-
-    outcome: list[T | Failure] = []
-    running: Deferred[T] = Deferred.fromCoroutine(main(reactor))  # type: ignore[arg-type]
-    running.addBoth(outcome.append)
-    interrupted: list[int] = []
-
-    def interrupt(number: int, frame: object) -> None:
-        interrupted.append(number)
-        reactor.callFromThread(running.cancel)
-
-    def stop_when_done() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, interrupt)
-        running.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(stop_when_done)
-    reactor.run()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    result = outcome[0]
-    if interrupted:
-        raise SystemExit(128 + interrupted[0])
-    if not isinstance(result, Failure):
-        return result
-    error = result.value
-    if isinstance(error, ApiError):
-        hint = f" (job {error.job_id})" if error.job_id and error.job_id not in str(error) else ""
-        raise click.ClickException(f"{error}{hint}")
-    if isinstance(error, TimedOut):
-        raise click.ClickException(f"{str(error).rstrip('.')}; allow more with --timeout")
-    if isinstance(error, ResultBrokenOff):
-        raise click.ClickException(str(error))
-    if isinstance(error, UntrustedServer):
-        raise click.ClickException(f"{error}; name the CA to verify it with: --ca")
-    if isinstance(error, CannotConnect | AnswerLost):
-        raise click.ClickException(f"{error}; start a server with 'twisted-cm serve' or name one with --url")
-    if isinstance(error, click.ClickException):
-        raise error
-    raise click.ClickException(f"{type(error).__name__}: {error}")
-
-
-def _connection(reactor: Any, url: str, ca: Path | None, state_dir: Path | None) -> dict[str, Any]:
-    """How a client is made, beside its URL and token.  Whoever is at a shell can try again, and would rather know."""
-    if not url.startswith(("http://", "https://")):
-        raise click.ClickException(f"{url} is no URL; it must start with http:// or https://")
-    path = ca or (state_dir or default_state_dir()) / "ca.pem"
-    pem = None
-    if url.startswith("https://") and (ca is not None or path.exists()):
-        try:
-            pem = path.read_text("ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.ClickException(f"{path}: {error}; name a readable PEM file with --ca") from None
-    return {"reactor": reactor, "ca_certificate": pem, "retries": None}
-
-
 # Starting a runtime
-
-
-def _launch_options(command: F) -> F:
-    for option in (
-        click.option("--admin-token", envvar="TWISTED_CM_ADMIN_TOKEN", help="For a server beyond loopback."),
-        click.option("--branch", help="Its branch.  [default: master]"),
-        click.option("--deployed-app", metavar="RID", help="Bind this deployed app to the runtime."),
-        click.option("--seed", type=click.Path(path_type=Path), help="Take the runtime's token from this seed."),
-        click.option("--module-auth-token", metavar="TOKEN", help="Join the runtime as it is, without a session."),
-        click.option("--runtime", "runtime_id", required=True, metavar="ID", help="The runtime to be."),
-    ):
-        command = option(command)
-    return _connection_options(command)
 
 
 def _launch_variables(
@@ -239,22 +146,13 @@ def _launch_variables(
 ) -> Mapping[str, str]:
     from .launch import CannotLaunch, bypass_proxies, launch_directory, prepare_launch, write_environment
 
-    if seed is not None and module_auth_token is None:
-        try:
-            runtimes = read_seed(seed).runtimes
-        except InvalidSeed as error:
-            raise click.ClickException(str(error)) from None
-        module_auth_token = next((each.module_auth_token for each in runtimes if each.runtime_id == runtime_id), None)
-    if module_auth_token is not None and deployed_app is not None:
-        raise click.UsageError("--deployed-app binds with a session of its own; leave out the token to open one")
-    if branch is not None and deployed_app is None:
-        raise click.UsageError("--branch goes with --deployed-app")
+    module_auth_token = known_token(runtime_id, module_auth_token, seed, deployed_app, branch)
 
     async def prepare(reactor: Any) -> Launch:
-        connection = _connection(reactor, url, ca, state_dir)
-        return await prepare_launch(url, runtime_id, module_auth_token, deployed_app, branch, admin_token, **connection)
+        made = connection(reactor, url, ca, state_dir)
+        return await prepare_launch(url, runtime_id, module_auth_token, deployed_app, branch, admin_token, **made)
 
-    launch = _run(prepare)
+    launch = run(prepare)
     directory = launch_directory((state_dir or default_state_dir()).absolute(), runtime_id)
     try:
         return bypass_proxies(write_environment(launch, directory), os.environ)
@@ -263,7 +161,7 @@ def _launch_variables(
 
 
 @main.command("exec", context_settings={"ignore_unknown_options": False})
-@_launch_options
+@runtime_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(command: tuple[str, ...], **options: Any) -> None:
     """
@@ -283,7 +181,7 @@ def exec_(command: tuple[str, ...], **options: Any) -> None:
 
 
 @main.command()
-@_launch_options
+@runtime_options
 def env(**options: Any) -> None:
     """Print a runtime process's variables, for docker run --env-file."""
     for name, value in _launch_variables(**options).items():
@@ -300,10 +198,7 @@ def env(**options: Any) -> None:
 @click.option("--branch", help="The deployed app's branch.  [default: any that is active]")
 @click.option("--async", "asynchronous", is_flag=True, help="Print the job's id and do not wait.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer.")
-@click.option(
-    "--token", envvar="TWISTED_CM_TOKEN", default=DEVELOPMENT_TOKEN, show_default=True, help="A bearer token."
-)
-@_connection_options
+@caller_options
 def submit(
     rid: str,
     function: str,
@@ -323,10 +218,10 @@ def submit(
     """
     found = _read_query(query)
 
-    async def run(reactor: Any) -> None:
+    async def submit_one(reactor: Any) -> None:
         from .client import ComputeModules
 
-        async with ComputeModules(url, token, **_connection(reactor, url, ca, state_dir)) as modules:
+        async with ComputeModules(url, token, **connection(reactor, url, ca, state_dir)) as modules:
             if asynchronous:
                 click.echo((await modules.submit(rid, function, found, branch=branch, timeout=timeout)).id)
                 return
@@ -334,7 +229,7 @@ def submit(
                 sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
 
-    _run(run)
+    run(submit_one)
 
 
 def _read_query(query: str) -> Any:

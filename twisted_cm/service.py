@@ -377,6 +377,7 @@ class EmulatorService(Service):
             metrics=self.metrics,
             readiness=self.readiness,
             validate_queries=self._seed.validate_queries,
+            started_at=int(self._reactor.seconds() * 1000),
         )
         self.site = emulator_site(context)
         self._serve(self.site, self._plain, self._tls)

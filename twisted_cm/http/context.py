@@ -69,6 +69,7 @@ class Context:
     @ivar reset: goes back to the seed.
     @ivar readiness: whether each part of the emulator can do its work.
     @ivar validate_queries: check each query against its function's schema before it is queued.
+    @ivar started_at: when it began to serve, milliseconds since the epoch.
     """
 
     reactor: IReactorTime
@@ -81,7 +82,8 @@ class Context:
     guard: BrowserGuard
     metrics: Metrics
     readiness: Callable[[], Awaitable[Mapping[str, bool]]]
-    validate_queries: bool = False
+    validate_queries: bool
+    started_at: int
 
     async def bearer(self, request: EmulatorRequest) -> Principal:
         """
