@@ -53,6 +53,7 @@ setup(
         "pyopenssl>=24.3",
         "pyyaml>=6.0.1",
         "referencing>=0.30",
+        "rich>=13",
         "treq>=24.9",
         "trustme>=1.2",
         "twisted[tls]>=24.11",

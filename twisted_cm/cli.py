@@ -9,17 +9,19 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from twisted.internet.defer import CancelledError
 
-from . import __version__
+from . import __version__, terminal
 from .credentials import DEVELOPMENT_TOKEN
 from .logs import FORMATS, LEVELS_VARIABLE, Level, begin_log, parse_level
 from .options import ServerOptions, make_service, server_options
 from .seed import InvalidSeed, Seed, read_seed
-from .shell import caller_options, connection, known_token, run, runtime_options
+from .shell import caller_options, connection, known_token, printable, run, runtime_options
 from .tls import default_state_dir
 
 if TYPE_CHECKING:
@@ -34,6 +36,10 @@ _DASHBOARD = "/_emulate/foundry/compute-modules/"
 @click.version_option(__version__, prog_name="twisted-cm")
 def main() -> None:
     """A local emulator of Palantir Foundry's compute modules."""
+
+
+for _command in terminal.COMMANDS:
+    main.add_command(_command)
 
 
 # Serving
@@ -188,24 +194,93 @@ def env(**options: Any) -> None:
         click.echo(f"{name}={value}")
 
 
-# Submitting a job
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--timing", is_flag=True, help="Take as long for each job as was recorded.")
+@runtime_options
+def replay(
+    file: Path,
+    timing: bool,
+    runtime_id: str,
+    url: str,
+    ca: Path | None,
+    state_dir: Path | None,
+    module_auth_token: str | None,
+    seed: Path | None,
+    deployed_app: str | None,
+    branch: str | None,
+    admin_token: str | None,
+) -> None:
+    """
+    Stand in for a runtime until Ctrl-C, with the answers that 'serve --record' wrote to FILE.
+
+    A job is answered with what was recorded for the same function and query: the first time with the first recording
+    of that, then with the next, and with the last from then on. What failed fails again; a query that was not
+    recorded fails with the difference from the nearest one. Canceled jobs are passed over. Secrets are masked in the
+    recording, and so in its answers, and do not count when queries are compared.
+
+    The exit status is 1 if anything was asked for that was not recorded.
+    """
+    from .recording import InvalidRecording, Recording, Replay
+
+    token = known_token(runtime_id, module_auth_token, seed, deployed_app, branch)
+    try:
+        recording = Recording(file)
+    except InvalidRecording as error:
+        raise click.ClickException(printable(str(error), "\n")) from None
+
+    def say(text: str) -> None:
+        click.echo(printable(text, "\n"), err=True)
+
+    async def stand_in(reactor: Any) -> bool:
+        from .client import RuntimeSession
+
+        made = connection(reactor, url, ca, state_dir)
+        if token is None:
+            session = await RuntimeSession.open(
+                url, runtime_id, deployed_app, branch, keep_bindings=True, admin_token=admin_token, **made
+            )
+        else:
+            session = RuntimeSession.join(url, runtime_id, token, **made)
+        async with session:
+            player = Replay(reactor, session, recording, timing, say)
+            passed = f"; {recording.skipped} canceled jobs are passed over" if recording.skipped else ""
+            say(f"Runtime {runtime_id} answers from {recording.size} recorded jobs{passed}. Ctrl-C stops.")
+            try:
+                await player.run()
+            except CancelledError:
+                pass
+            finally:
+                say(player.summarize())
+            return player.outcomes["not recorded"] == 0
+
+    raise SystemExit(0 if run(stand_in) else 1)
+
+
+# Submitting jobs
 
 
 @main.command()
-@click.argument("rid")
-@click.argument("function")
-@click.argument("query", default="{}")
+@click.argument("rid", required=False)
+@click.argument("function", required=False)
+@click.argument("query", required=False)
 @click.option("--branch", help="The deployed app's branch.  [default: any that is active]")
 @click.option("--async", "asynchronous", is_flag=True, help="Print the job's id and do not wait.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer.")
+@click.option("--jobs", type=click.Path(path_type=Path), metavar="FILE", help="Submit a job for each line of FILE.")
+@click.option(
+    "--concurrency", type=click.IntRange(1), default=8, show_default=True, help="How many of --jobs at a time."
+)
 @caller_options
 def submit(
-    rid: str,
-    function: str,
-    query: str,
+    rid: str | None,
+    function: str | None,
+    query: str | None,
     branch: str | None,
     asynchronous: bool,
     timeout: float | None,
+    jobs: Path | None,
+    concurrency: int,
     token: str,
     url: str,
     ca: Path | None,
@@ -215,8 +290,22 @@ def submit(
     Submit a job to the deployed app RID and print its result.
 
     QUERY is JSON, - for standard input, or @FILE.
+
+    With --jobs, each line of FILE (- for standard input) is a job. If FUNCTION is named, a line is a query, any JSON
+    value. If not, it is an object {"function": …, "query": …, "rid": …, "branch": …}; the last two are needed only
+    where RID and --branch do not say so for all. Every line is checked before anything is submitted. What became of
+    each is printed in the order of the lines, as a line of JSON with its "line", "job_id", "status" and "result",
+    "result_text" (no JSON), "result_base64" (no text) or "error". The status is that of the job, "raised" if the
+    function raised, or "error" if there is no job. --timeout is for each job, which is then canceled. Ctrl-C prints
+    what is done and cancels what is still queued. The exit status is 1 if any job did not succeed.
     """
-    found = _read_query(query)
+    if jobs is not None:
+        if query is not None or asynchronous:
+            raise click.UsageError("--jobs takes its queries from FILE, and waits for results")
+        _submit_many(jobs, rid, function, branch, concurrency, timeout, token, url, ca, state_dir)
+    if rid is None or function is None:
+        raise click.UsageError("Missing argument 'RID' or 'FUNCTION'.")
+    found = _read_query(query or "{}")
 
     async def submit_one(reactor: Any) -> None:
         from .client import ComputeModules
@@ -230,6 +319,58 @@ def submit(
                 sys.stdout.buffer.flush()
 
     run(submit_one)
+
+
+def _submit_many(
+    path: Path,
+    rid: str | None,
+    function: str | None,
+    branch: str | None,
+    concurrency: int,
+    timeout: float | None,
+    token: str,
+    url: str,
+    ca: Path | None,
+    state_dir: Path | None,
+) -> NoReturn:
+    from .batch import BadLines, Batch, JobFile
+    from .client import ComputeModules, Retries
+
+    try:
+        lines = JobFile(path, rid, function, branch)
+    except BadLines as error:
+        problems = printable(str(error), "\n")
+        raise click.ClickException(f"nothing was submitted, since {path} is not as it should be:\n{problems}") from None
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror}; name a readable file with --jobs") from None
+    # Where the results are on the terminal, too, they say how far it is.
+    shown = sys.stderr if sys.stderr.isatty() and not sys.stdout.isatty() else StringIO()
+
+    async def submit_all(reactor: Any) -> bool:
+        made = {**connection(reactor, url, ca, state_dir), "retries": Retries()}
+        async with ComputeModules(url, token, **made) as modules:
+            with click.progressbar(length=lines.count, file=shown) as bar:
+
+                def emit(fields: dict[str, Any]) -> None:
+                    click.echo(json.dumps(fields))
+                    bar.update(1)
+
+                batch = Batch(modules, iter(lines), concurrency, timeout, emit)
+                interrupted = False
+                try:
+                    await batch.run()
+                except CancelledError:
+                    interrupted = True
+            told = sum(batch.counts.values())
+            counts = ", ".join(f"{count} {status}" for status, count in sorted(batch.counts.items())) or "none"
+            click.echo(f"{told} of {lines.count} jobs: {counts}.", err=True)
+            if batch.stopped is not None:
+                click.echo(printable(f"No more were started: {batch.stopped}"), err=True)
+            if interrupted:
+                raise CancelledError
+            return batch.counts["succeeded"] == lines.count
+
+    raise SystemExit(0 if run(submit_all) else 1)
 
 
 def _read_query(query: str) -> Any:

@@ -43,6 +43,7 @@ from .http.browsers import BrowserGuard
 from .http.context import Addresses, Context, Limits
 from .http.site import EmulatorSite
 from .metrics import Metrics
+from .recording import CannotRecord, Recorder
 from .seed import InvalidSeed, Seed, Sidecar, read_seed
 from .tls import ServerCertificate
 
@@ -79,6 +80,7 @@ class Settings:
     @ivar certificate: for HTTPS; L{None} for no TLS listener at all.
     @ivar allowed_hosts: names that clients may call it by on loopback, beside localhost and addresses.
     @ivar cors_origins: the origins of web pages that may call it.
+    @ivar record: the file that each job is appended to when it ends, or L{None}.
     @ivar base_url: what session URIs are built on, in place of what a request came in with.
     """
 
@@ -94,6 +96,7 @@ class Settings:
     sidecars: tuple[Sidecar, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    record: Path | None = None
 
 
 def limits_of(
@@ -286,7 +289,8 @@ class EmulatorService(Service):
     def __init__(self, reactor: IReactorTime, settings: Settings) -> None:
         """
         @raise CannotStart: a port is taken, a listener would be open to the
-            network without an admin token, or the certificate is of no use.
+            network without an admin token, the certificate is of no use, or
+            the file to record to cannot be written.
         """
         self.settings = settings
         self._reactor = reactor
@@ -320,9 +324,13 @@ class EmulatorService(Service):
                 )
                 for sidecar in settings.sidecars
             ]
+            self._recorder = None if settings.record is None else Recorder(reactor, settings.record)
         except CannotStart:
             self._close_sockets()
             raise
+        except CannotRecord as error:
+            self._close_sockets()
+            raise CannotStart(str(error)) from None
         self.addresses = self._addresses(settings.interface, self._plain, self._tls)
         self.sidecar_addresses = {
             sidecar.runtime_id: self._addresses("127.0.0.1", sidecar.plain, sidecar.tls) for sidecar in self._sidecars
@@ -379,6 +387,8 @@ class EmulatorService(Service):
             validate_queries=self._seed.validate_queries,
             started_at=int(self._reactor.seconds() * 1000),
         )
+        if self._recorder is not None:
+            self._recorder.start(self.broker)
         self.site = emulator_site(context)
         self._serve(self.site, self._plain, self._tls)
         for sidecar in self._sidecars:
@@ -462,8 +472,13 @@ class EmulatorService(Service):
         self._close_sockets()
         closing = [port.stopListening() for _, port in self._ports]
         self._ports = []
-        drained = self.broker.stop().addCallback(
-            lambda _: DeferredList([site.drain(SHUTDOWN_GRACE) for site in self._sites])
-        )
-        everything = DeferredList([drained, *(each for each in closing if each is not None)])
+        stopped = self.broker.stop().addCallback(lambda _: DeferredList(list(self._wind_up())))
+        everything = DeferredList([stopped, *(each for each in closing if each is not None)])
         return everything.addCallback(lambda _: None)
+
+    def _wind_up(self) -> Iterator[Deferred[None]]:
+        """What is left to do once the broker has stopped."""
+        for site in self._sites:
+            yield site.drain(SHUTDOWN_GRACE)
+        if self._recorder is not None:
+            yield self._recorder.stop()

@@ -298,7 +298,6 @@ class RuntimeRoutes:
             }
         )
 
-
     async def fail_job(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:
         """
         C{POST /runtimes/{runtimeId}/jobs/{jobId}/fail}: a scripted runtime gives a job up; one that has ended stays so.
