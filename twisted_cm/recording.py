@@ -281,12 +281,14 @@ class Recorded:
     @ivar key: what is asked for: the function, and its query as JSON, masked.
     @ivar content: the result, or L{None} where there is none, or not more than its size.
     @ivar problem: why the job ended without a result, or why the recording does not have it.
+    @ivar too_large: whether there was a result that is not in the recording.
     @ivar seconds: how long its runtime took.
     """
 
     key: tuple[str, str]
     content: bytes | None
     problem: str
+    too_large: bool
     seconds: float
 
 
@@ -432,7 +434,7 @@ def _recorded(record: dict[str, JSONValue]) -> Recorded:
         raise ValueError("a job that succeeded has one")
     started = record["started_at"]
     seconds = 0.0 if started is None else max(record["completed_at"] - started, 0) / 1000
-    return Recorded(_key(record["function"], record["query"]), content, problem, seconds)
+    return Recorded(_key(record["function"], record["query"]), content, problem, "bytes" in result, seconds)
 
 
 # Playing back
@@ -501,11 +503,11 @@ class Replay:
 
     async def _answer(self, job: ModuleJob) -> None:
         found = self._recording.find(job.query_type, job.query)
-        if found is None:
-            problem = self._recording.describe_mismatch(job.query_type, job.query)
+        if found is None or found.too_large:
+            problem = self._recording.describe_mismatch(job.query_type, job.query) if found is None else found.problem
+            self.outcomes["not recorded"] += 1
             self._say(f"{job.job_id}: {problem}")
             await self._session.fail_job(job.job_id, problem)
-            self.outcomes["not recorded"] += 1
             return
         if self._timing:
             await deferLater(self._reactor, found.seconds)
