@@ -102,6 +102,9 @@ class FakeRuntime(CallableRuntime):
             result = self._invoke(job)
             content = result_content(await result if inspect.isawaitable(result) else result)
         except Exception:
+            if self._session is not session:
+                # It was dropped.
+                raise
             content = exception_content()
         try:
             await session.post_result(job.job_id, content)
