@@ -381,7 +381,7 @@ def test_every_bad_line_is_told(
 
 def test_bad_lines_are_told_before_anything_is_submitted(server: Server) -> None:
     ran = server.cm(
-        "submit", "ri.one", "--jobs", "-", input=b'{"function": "f"}\n{"function": "\\u001b", "x\x1b": 1}\n'
+        "submit", "ri.one", "--jobs", "-", input=b'{"function": "f"}\n{"function": "\\u001b", "x\\u001b": 1}\n'
     )
     assert (ran.returncode, ran.stdout) == (1, b"")
     assert b"nothing was submitted" in ran.stderr and b"line 2: unknown field" in ran.stderr

@@ -112,8 +112,10 @@ class JobFile:
             value = json.loads(text)
         except RecursionError:
             raise ValueError("nested too deeply") from None
-        except ValueError as error:
-            raise ValueError(f"not JSON: {error}") from None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not JSON in UTF-8: {error.reason} at byte {error.start + 1}") from None
         if self._function is not None:
             assert self._rid is not None
             return Line(number, self._rid, self._function, value, self._branch)

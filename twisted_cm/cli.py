@@ -340,7 +340,7 @@ def _submit_many(
         lines = JobFile(path, rid, function, branch)
     except BadLines as error:
         problems = printable(str(error), "\n")
-        raise click.ClickException(f"nothing was submitted, since {path} is not as it should be:\n{problems}") from None
+        raise click.ClickException(f"nothing was submitted, since these lines are no jobs:\n{problems}") from None
     except OSError as error:
         raise click.UsageError(f"{path}: {error.strerror}; name a readable file with --jobs") from None
     # Where the results are on the terminal, too, they say how far it is.
