@@ -42,7 +42,7 @@ class InspectionRoutes:
     def register(self, app: Klein) -> None:
         """Put the routes on C{app}."""
         app.route(f"{PREFIX}/jobs", methods=["GET"])(self.list_jobs)
-        app.route(f"{PREFIX}/jobs/<id:job_id>", methods=["GET"])(self.show_job)
+        app.route(f"{PREFIX}/jobs/<id:job_id>", methods=["GET"])(self.show_any_job)
         app.route(f"{PREFIX}/events", methods=["GET"])(self.events)
 
     async def list_jobs(self, request: EmulatorRequest) -> bytes:
@@ -61,7 +61,7 @@ class InspectionRoutes:
             {"jobs": [summarize_job(job) for job in page], "next": page[-1].number if len(found) > limit else None}
         )
 
-    async def show_job(self, request: EmulatorRequest, job_id: str) -> bytes:
+    async def show_any_job(self, request: EmulatorRequest, job_id: str) -> bytes:
         """C{GET /jobs/{jobId}}: all that is known of one job."""
         await self.context.bearer(request)
         return request.json(await describe_job(await self.context.broker.job(job_id)))
