@@ -126,6 +126,8 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"POST {ONE}/results/<job_id>": (MODULE, b"result", 204),
     f"POST {ONE}/restart": (MODULE, None, 200),
     f"GET {EMULATOR}/jobs": (BEARER, None, 200),
+    f"GET {EMULATOR}/jobs/<job_id>": (BEARER, None, 200),
+    f"POST {ONE}/jobs/<job_id>/fail": (MODULE, {"message": "out of luck"}, 204),
     f"GET {EMULATOR}/events": (BEARER, None, 200),
     f"POST {EMULATOR}/reset": (CONTROL, None, 204),
     f"GET {EMULATOR}/faults": (CONTROL, None, 200),
@@ -185,7 +187,7 @@ async def prepare(harness: Harness, route: str) -> dict[str, str]:
     await harness.broker.complete(job.job_id, body)
     waiting = await harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
     fault = await harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, function="never"))
-    ends_it = route.startswith("DELETE") or "soft-cancel" in route or route.endswith("/results/<job_id>")
+    ends_it = route.startswith("DELETE") or "soft-cancel" in route or route.endswith(("/results/<job_id>", "/fail"))
     return {
         "runtime_id": "one",
         "job_id": waiting.job_id if ends_it else job.job_id,

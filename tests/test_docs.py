@@ -264,6 +264,25 @@ def play_github_actions(page: Page) -> None:
             raise AssertionError("".join(printed))
 
 
+def play_monitoring(page: Page) -> None:
+    """Prometheus takes the configuration; C{test_packaging} has systemd look at the unit."""
+    page.play()
+    subprocess.run(["promtool", "check", "config", "prometheus.yml"], cwd=page.directory, check=True)
+    (unit,) = (block for block in page.blocks if block.language == "ini")
+    unit.executed = unit.text.strip() == (DOCS / "twisted-cm.service").read_text().strip()
+
+
+def play_tutorial(page: Page) -> None:
+    """Nothing can be downloaded, so what is installed is what the tests are of, and the SDK of C{.venv-sdk}."""
+    install, *others = page.blocks
+    install.executed = "pip install" in install.text
+    python = page.bin / "python"
+    python.write_text(f'#!/bin/sh\nexec {SDK}/python "$@"\n')
+    python.chmod(0o755)
+    page.blocks = others
+    page.play()
+
+
 #: As GitHub runs the steps of a job; what they leave in the background lives until the job ends.
 RUN_STEPS = """
 for step in "$@"; do bash -e "$step" </dev/null || exit; done
@@ -276,10 +295,18 @@ PLAYERS: dict[str, Callable[[Page], None]] = {
     "docker": play_docker,
     "faults": Page.play,
     "github-actions": play_github_actions,
+    "monitoring": play_monitoring,
     "node": play_node,
     "testing-with-pytest": Page.play,
     "testing-with-trial": Page.play,
+    "tutorial/index": play_tutorial,
 }
+
+
+#: The reference is made of the descriptions and shows their examples; it has no commands.
+PAGES = sorted(
+    path.relative_to(DOCS).with_suffix("").as_posix() for path in (*DOCS.glob("*.rst"), *DOCS.glob("tutorial/*.rst"))
+)
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +332,7 @@ def execute(name: str, blocks: list[Block], directory: Path) -> None:
     assert not left, f"Not executed: {'; '.join(left)}. {HOW_TO_ADD.format(page=name)}"
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in DOCS.glob("*.rst")))
+@pytest.mark.parametrize("name", PAGES)
 def test_every_code_block_runs(app: Sphinx, name: str, tmp_path: Path) -> None:
     blocks = blocks_of(app, name)
     if blocks:

@@ -152,7 +152,7 @@ async def test_a_finished_job_is_one_line_without_secrets(serve: Serve, recorded
 async def test_what_is_played_back_is_what_was_recorded(serve: Serve, recorded: Path, replay: Replay) -> None:
     first = serve("--record", str(recorded))
     work: list[tuple[str, Any, Any]] = [
-        ("binary", None, BINARY),
+        ("binary", {}, BINARY),
         ("text", {"b": 1, "a": [1.5, "ü"]}, ' {"kept":  "as it is"}\n'),
         ("stream", {"password": "one"}, iter([b"0", b'{"a": 1}', b"\xff"])),
         ("raises", 1, {"exception": "Traceback:\n ValueError"}),

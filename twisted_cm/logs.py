@@ -36,7 +36,7 @@ FORMATS = ("text", "json")
 LEVELS_VARIABLE = "TWISTED_CM_LOG_LEVEL"
 
 #: What is logged unless more or less is asked for, by namespace.
-_DEFAULT_LEVELS = (("", LogLevel.info), ("twisted", LogLevel.warn))
+_DEFAULT_LEVELS = (("", LogLevel.info), ("twisted", LogLevel.warn), ("log_legacy", LogLevel.warn))
 
 #: A logger of a class has its name at the end of the namespace.
 _CLASS = re.compile(r"\._?[A-Z]\w*$")
