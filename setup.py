@@ -10,6 +10,9 @@ version = next(
     if line.startswith("__version__")
 )
 
+#: The broker on Redis; hiredis, since in Python the protocol costs more than everything else together.
+REDIS = ["hiredis>=3", "txredisapi>=1.6"]
+
 setup(
     name="twisted-cm",
     version=version,
@@ -35,10 +38,12 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.10",
-    packages=["twisted_cm", "twisted_cm.http", "twisted.plugins"],
+    packages=["twisted_cm", "twisted_cm.http", "twisted_cm.redis", "twisted.plugins"],
     # The plugin is kept with the package and installed where twistd looks for it.
     package_dir={"twisted.plugins": "twisted_cm/plugins"},
-    package_data={"twisted_cm": ["py.typed", "starter.yaml", "schemas/*.json", "schemas/*.yaml", "dashboard/*"]},
+    package_data={
+        "twisted_cm": ["py.typed", "starter.yaml", "lua/*.lua", "schemas/*.json", "schemas/*.yaml", "dashboard/*"]
+    },
     entry_points={
         "console_scripts": ["twisted-cm = twisted_cm.cli:main"],
         "pytest11": ["compute_modules = twisted_cm.pytest_plugin"],
@@ -61,7 +66,9 @@ setup(
         "zope.interface>=6",
     ],
     extras_require={
+        "redis": REDIS,
         "test": [
+            *REDIS,
             "build>=1.2",
             "check-jsonschema>=0.29",
             "dockerfile-parse>=2",

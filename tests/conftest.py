@@ -19,6 +19,7 @@ import pytest
 import pytest_twisted
 import treq
 from attrs import evolve
+from redis_server import RedisServer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -48,6 +49,15 @@ foundry:
       - {deployed_app_rid: ri.two, runtime_id: two, branch: dev}
       - {deployed_app_rid: ri.off, runtime_id: two, active: false}
 """
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is marked so beside the reactor, which runs while the test waits."""
+    if pyfuncitem.get_closest_marker("beside_the_reactor") is None:
+        return None
+    pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
+    return True
 
 
 class Harness:
@@ -210,6 +220,14 @@ def harness(state_dir: Path) -> Iterator[Harness]:
     yield made
     pytest_twisted.blockon(made.pool.closeCachedConnections())
     pytest_twisted.blockon(made.service.stopService())
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis for tests that leave it running."""
+    server = RedisServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -272,6 +272,13 @@ def play_monitoring(page: Page) -> None:
     unit.executed = unit.text.strip() == (DOCS / "twisted-cm.service").read_text().strip()
 
 
+def play_scaling(page: Page) -> None:
+    """C{test_nodes} runs nodes on a Redis with these options, and nginx with this configuration in front of them."""
+    commands, nginx = page.blocks
+    nginx.executed = nginx.text.strip() == (DOCS / "nginx.conf").read_text().strip()
+    commands.executed = commands.text.count("$ twisted-cm serve") == commands.text.count("--broker redis://") == 2
+
+
 def play_tutorial(page: Page) -> None:
     """Nothing can be downloaded, so what is installed is what the tests are of, and the SDK of C{.venv-sdk}."""
     install, *others = page.blocks
@@ -297,6 +304,7 @@ PLAYERS: dict[str, Callable[[Page], None]] = {
     "github-actions": play_github_actions,
     "monitoring": play_monitoring,
     "node": play_node,
+    "scaling": play_scaling,
     "testing-with-pytest": Page.play,
     "testing-with-trial": Page.play,
     "tutorial/index": play_tutorial,

@@ -56,6 +56,16 @@ class BrokerStopped(BrokerError):
     """The broker is shutting down and takes no more work."""
 
 
+class BrokerUnavailable(BrokerError):
+    """What the broker is kept in cannot be reached now; the one argument says why."""
+
+
+#: Why jobs end whose runtime goes.
+SESSION_RESET = "The session of the job's compute-module runtime was reset."
+RUNTIME_DELETED = "The job's compute-module runtime was deleted."
+EMULATOR_RESET = "The emulator was reset."
+NO_LONGER_SEEDED = "The job's compute-module runtime is no longer in the seed."
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -87,6 +97,19 @@ class SessionRequest:
     branch: str | None = None
     display_name: str | None = None
     keep_bindings: bool = False
+
+    def apply(self, registry: Registry) -> Runtime:
+        """
+        @return: the runtime of the new session, which is in C{registry} now with its bindings.
+        """
+        if not self.keep_bindings:
+            registry.unbind(self.runtime_id)
+        runtime = Runtime(self.runtime_id, new_module_auth_token())
+        registry.add(runtime)
+        if self.deployed_app_rid is not None:
+            branch = self.branch or DEFAULT_BRANCH
+            registry.bind(Binding(self.deployed_app_rid, branch, self.runtime_id, self.display_name))
+        return runtime
 
 
 @frozen
@@ -202,6 +225,13 @@ class IBroker(Interface):
     another process.  Errors are subclasses of L{BrokerError}.
     """
 
+    def start() -> Deferred[None]:
+        """
+        Begin.  The Deferred fires when there is a broker to ask, or there is
+        none for now; then everything fails with L{BrokerUnavailable}, as it
+        may at any time.
+        """
+
     def ping() -> Deferred[None]:
         """
         Fires when the broker can be used; fails with a L{BrokerError} if it cannot.
@@ -250,13 +280,14 @@ class IBroker(Interface):
 
     def reset(registry: Registry) -> Deferred[None]:
         """
-        Go back to the runtimes and bindings of C{registry}: every job ends as
-        after a session reset, and is forgotten.
+        Go back to the runtimes and bindings of C{registry}, a seed: every job
+        ends as after a session reset, and is forgotten.  A runtime without a
+        token gets one that is made up, each time the same.
         """
 
-    def reseed(former: Registry, registry: Registry) -> Deferred[None]:
+    def reseed(registry: Registry) -> Deferred[None]:
         """
-        Make what differs between two seeds take effect: runtimes that are no
+        Make what differs from the last seed take effect: runtimes that are no
         longer there are deleted, new ones added, one with another token is
         reset, and bindings are as in C{registry}.  Everything else stays.
         """
@@ -283,6 +314,11 @@ class IBroker(Interface):
         """
         The poller that was handed the job never had it: put it at the front
         of its queue, unless anything else has happened to it since that attempt.
+        """
+
+    def delivered(job_id: str, attempt: int) -> Deferred[None]:
+        """
+        The poller that was handed the job has it.  Whoever polls says this, or L{give_back}.
         """
 
     def deliver_again(job_id: str) -> Deferred[None]:
@@ -334,6 +370,7 @@ class IBroker(Interface):
     def jobs(wanted: JobFilter, most: int) -> Deferred[list[Job]]:
         """
         At most C{most} of the jobs that are kept, the last submitted first.
+        As in each L{Change}, and after a wait, their queries may be left out.
         """
 
     def observe(observer: Observer) -> Deferred[None]:
@@ -364,6 +401,12 @@ class IBroker(Interface):
         """
         Answer every parked party and take no more work: callers get
         L{BrokerStopped}, polls no job.
+        """
+
+    def close() -> Deferred[None]:
+        """
+        Let go of everything, after L{stop} and when each job that was handed
+        out has been delivered or given back.
         """
 
 
@@ -427,13 +470,15 @@ class MemoryBroker:
     """
     The broker of one process: everything is in its memory and goes with it.
 
-    @ivar registry: the runtimes and bindings; the seed is put in here before the start.
+    @ivar registry: the runtimes and bindings, from the start those of the seed.
     """
 
     _log = Logger()
 
     def __init__(self, clock: IReactorTime, registry: Registry | None = None, limits: JobLimits | None = None) -> None:
-        self.registry = registry or Registry()
+        self._made_up: dict[str, str] = {}
+        self._seeded = (registry or Registry()).with_tokens(self._made_up)
+        self.registry = self._seeded.copy()
         self.limits = limits or JobLimits()
         self._clock = clock
         self._jobs: dict[str, Job] = {}
@@ -451,6 +496,10 @@ class MemoryBroker:
         self._stopped = False
         for runtime in self.registry.runtimes.values():
             self._admit(runtime)
+
+    def start(self) -> Deferred[None]:
+        """See L{IBroker.start}."""
+        return succeed(None)
 
     # Who looks on
 
@@ -563,21 +612,9 @@ class MemoryBroker:
         runtime_id = request.runtime_id
         answer = None
         if runtime_id in self._work:
-            answer = self._dismiss(runtime_id, "The session of the job's compute-module runtime was reset.")
-        if not request.keep_bindings:
-            self.registry.unbind(runtime_id)
-        runtime = Runtime(runtime_id, new_module_auth_token())
-        self.registry.add(runtime)
+            answer = self._dismiss(runtime_id, SESSION_RESET)
+        runtime = request.apply(self.registry)
         self._admit(runtime)
-        if request.deployed_app_rid is not None:
-            self.registry.bind(
-                Binding(
-                    request.deployed_app_rid,
-                    request.branch or DEFAULT_BRANCH,
-                    runtime_id,
-                    request.display_name,
-                )
-            )
         self._log.info("runtime {runtime_id}: session opened", runtime_id=runtime_id)
         if answer is not None:
             answer()
@@ -586,7 +623,7 @@ class MemoryBroker:
     @_deferred
     def delete_runtime(self, runtime_id: str) -> None:
         """See L{IBroker.delete_runtime}."""
-        answer = self._dismiss(self._runtime(runtime_id).runtime_id, "The job's compute-module runtime was deleted.")
+        answer = self._dismiss(self._runtime(runtime_id).runtime_id, RUNTIME_DELETED)
         self.registry.remove(runtime_id)
         self._log.info("runtime {runtime_id}: deleted", runtime_id=runtime_id)
         answer()
@@ -595,39 +632,24 @@ class MemoryBroker:
     def reset(self, registry: Registry) -> None:
         """See L{IBroker.reset}."""
         self._refuse_when_stopped()
-        answers = [self._dismiss(runtime_id, "The emulator was reset.") for runtime_id in list(self._work)]
-        self.registry = registry
-        for runtime in registry.runtimes.values():
+        answers = [self._dismiss(runtime_id, EMULATOR_RESET) for runtime_id in list(self._work)]
+        self._seeded = registry.with_tokens(self._made_up)
+        self.registry = self._seeded.copy()
+        for runtime in self.registry.runtimes.values():
             self._admit(runtime)
         self._log.info("reset to the seed: {count} runtimes", count=len(registry.runtimes))
         for answer in answers:
             answer()
 
     @_deferred
-    def reseed(self, former: Registry, registry: Registry) -> None:
+    def reseed(self, registry: Registry) -> None:
         """See L{IBroker.reseed}."""
         self._refuse_when_stopped()
-        answers = []
-        for runtime_id, runtime in former.runtimes.items():
-            kept = registry.runtimes.get(runtime_id)
-            if kept is not None and kept.module_auth_token == runtime.module_auth_token:
-                continue
-            if runtime_id in self._work:
-                answers.append(self._dismiss(runtime_id, "The job's compute-module runtime is no longer in the seed."))
-                self.registry.remove(runtime_id)
-        added = set()
-        for runtime_id, runtime in registry.runtimes.items():
-            if runtime_id not in self._work:
-                added.add(runtime_id)
-                self.registry.add(runtime)
-                self._admit(runtime)
-        before, after = former.bindings(), registry.bindings()
-        for binding in before:
-            if binding not in after:
-                self.registry.unbind_one(binding)
-        for binding in after:
-            if binding not in before or binding.runtime_id in added:
-                self.registry.bind(binding)
+        former, self._seeded = self._seeded, registry.with_tokens(self._made_up)
+        gone = self.registry.gone(former, self._seeded)
+        answers = [self._dismiss(each, NO_LONGER_SEEDED) for each in gone]
+        for runtime_id in self.registry.reseed(former, self._seeded):
+            self._admit(self.registry.runtimes[runtime_id])
         self._log.info("seed reloaded: {count} runtimes", count=len(registry.runtimes))
         for answer in answers:
             answer()
@@ -785,6 +807,10 @@ class MemoryBroker:
             runtime_id=job.runtime_id,
         )
         self._queue_again(job, "poller vanished")
+
+    def delivered(self, job_id: str, attempt: int) -> Deferred[None]:
+        """See L{IBroker.delivered}."""
+        return succeed(None)
 
     @_deferred
     def deliver_again(self, job_id: str) -> None:
@@ -986,6 +1012,10 @@ class MemoryBroker:
         observing, self._observers = list(self._observers), {}
         for each in observing:
             each.callback(None)
+
+    def close(self) -> Deferred[None]:
+        """See L{IBroker.close}."""
+        return succeed(None)
 
 
 def _fire_all(shelf: OrderedDict[int, _Parked[T]] | None, value: T) -> None:

@@ -10,7 +10,7 @@ same seed goes wrong in the same places.
 from __future__ import annotations
 
 import enum
-import random
+import hashlib
 import secrets
 from collections.abc import Iterable
 
@@ -74,18 +74,46 @@ class Fault:
     """
     A plan that is active.
 
+    @ivar random_seed: what its probability is drawn with.
+    @ivar drawn: how many times it was.
     @ivar struck: how many times it has.
     """
 
     fault_id: str
     plan: FaultPlan
-    random: random.Random
+    random_seed: int
+    drawn: int = field(default=0)
     struck: int = field(default=0)
 
     @property
     def spent(self) -> bool:
         """Whether it has struck as often as it was to."""
         return self.plan.count is not None and self.struck >= self.plan.count
+
+    def could_strike(self, kind: FaultKind, runtime_id: str, function: str | None) -> bool:
+        """
+        @return: whether it is one that goes wrong there.
+        """
+        plan = self.plan
+        return plan.kind is kind and plan.runtime_id in (None, runtime_id) and plan.function in (None, function)
+
+    def strikes(self) -> bool:
+        """
+        @return: what its probability decides this time, the same in each run with one random seed.
+        """
+        if self.plan.probability >= 1:
+            return True
+        self.drawn += 1
+        digest = hashlib.sha1(f"{self.random_seed}:{self.drawn}".encode("ascii")).digest()
+        return int.from_bytes(digest[:4], "big") < self.plan.probability * 2**32
+
+
+def new_fault(plan: FaultPlan) -> Fault:
+    """
+    @return: a plan that becomes active.
+    """
+    seed = secrets.randbits(32) if plan.random_seed is None else plan.random_seed
+    return Fault("fault_" + secrets.token_hex(6), plan, seed)
 
 
 class IFaultBook(Interface):
@@ -106,6 +134,11 @@ class IFaultBook(Interface):
         End all of them, and make others active.
         """
 
+    def reseed(plans: Iterable[FaultPlan]) -> Deferred[None]:
+        """
+        Do the same with the faults of a seed, unless those of the last seed were the same.
+        """
+
     def all() -> Deferred[list[Fault]]:
         """
         Those that are active or were until they were spent, in the order they were added.
@@ -124,12 +157,16 @@ class FaultBook:
     _log = Logger()
 
     def __init__(self, plans: Iterable[FaultPlan] = ()) -> None:
+        """
+        @param plans: those of the seed.
+        """
         self._faults: dict[str, Fault] = {}
-        for plan in plans:
+        self._seeded = list(plans)
+        for plan in self._seeded:
             self._add(plan)
 
     def _add(self, plan: FaultPlan) -> Fault:
-        fault = Fault("fault_" + secrets.token_hex(6), plan, random.Random(plan.random_seed))
+        fault = new_fault(plan)
         self._faults[fault.fault_id] = fault
         self._log.warn("fault {fault_id}: {plan} is active", fault_id=fault.fault_id, plan=describe_plan(plan))
         return fault
@@ -151,6 +188,11 @@ class FaultBook:
             self._add(plan)
         return succeed(None)
 
+    def reseed(self, plans: Iterable[FaultPlan]) -> Deferred[None]:
+        """See L{IFaultBook.reseed}."""
+        former, self._seeded = self._seeded, list(plans)
+        return succeed(None) if former == self._seeded else self.replace(self._seeded)
+
     def all(self) -> Deferred[list[Fault]]:
         """See L{IFaultBook.all}."""
         return succeed(list(self._faults.values()))
@@ -161,14 +203,7 @@ class FaultBook:
 
     def _draw(self, kind: FaultKind, runtime_id: str, function: str | None) -> FaultPlan | None:
         for fault in self._faults.values():
-            plan = fault.plan
-            if (
-                plan.kind is kind
-                and plan.runtime_id in (None, runtime_id)
-                and plan.function in (None, function)
-                and not fault.spent
-                and (plan.probability >= 1 or fault.random.random() < plan.probability)
-            ):
+            if fault.could_strike(kind, runtime_id, function) and not fault.spent and fault.strikes():
                 fault.struck += 1
                 self._log.info(
                     "fault {fault_id}: {kind} strikes at runtime {runtime_id}, function {function}",
@@ -177,7 +212,7 @@ class FaultBook:
                     runtime_id=runtime_id,
                     function=function,
                 )
-                return plan
+                return fault.plan
         return None
 
 

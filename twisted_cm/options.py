@@ -41,6 +41,11 @@ _OPTIONS = (
     click.option("--private-key", type=_PATH, metavar="PEM", help="Its key, if it is in a file of its own."),
     click.option("--ca", type=_PATH, metavar="PEM", help="The CA that clients verify it with."),
     STATE_DIR_OPTION,
+    click.option(
+        "--broker",
+        metavar="URL",
+        help="Share a Redis with other emulators: redis://[:password@]host[:port][/db].  [default: the seed's]",
+    ),
     click.option("--admin-token", envvar="TWISTED_CM_ADMIN_TOKEN", help="Needed to listen beyond loopback."),
     click.option("--base-url", metavar="URL", help="What session URIs are built on.  [default: the request's]"),
     click.option(
@@ -92,6 +97,7 @@ class ServerOptions:
     private_key: Path | None
     ca: Path | None
     state_dir: Path | None
+    broker: str | None
     admin_token: str | None
     base_url: str | None
     allowed_hosts: tuple[str, ...]
@@ -128,6 +134,7 @@ def make_service(reactor: IReactorTime, options: ServerOptions) -> EmulatorServi
                 port=next(port for port in (options.port, seed.port, DEFAULT_PORT) if port is not None),
                 tls_port=options.tls_port,
                 certificate=_certificate(options),
+                broker=options.broker or seed.broker,
                 admin_token=options.admin_token or None,
                 base_url=options.base_url,
                 allowed_hosts=options.allowed_hosts,

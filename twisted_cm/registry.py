@@ -51,7 +51,7 @@ class Runtime:
     """
     One runtime, as far as everybody may know it.
 
-    @ivar module_auth_token: what its process authenticates with.
+    @ivar module_auth_token: what its process authenticates with; empty in a seed that leaves it open.
     @ivar opened_at: when it was seeded or its session opened, in milliseconds since the epoch.
     @ivar connected: whether its process has polled since the session was opened.
     @ivar last_poll_at: milliseconds since the epoch.
@@ -81,6 +81,59 @@ class Registry:
         self.runtimes: dict[str, Runtime] = {}
         self._bindings: dict[str, dict[str, Binding]] = {}
         self._by_runtime: dict[str, dict[tuple[str, str], None]] = {}
+
+    def copy(self) -> Registry:
+        """
+        @return: another registry with the same runtimes, as if they had just been opened, and the same bindings.
+        """
+        return self.with_tokens({})
+
+    def with_tokens(self, made_up: dict[str, str]) -> Registry:
+        """
+        @param made_up: tokens for the runtimes that have none, by runtime id; those that are missing are added.
+        @return: a copy in which every runtime has a token.
+        """
+        copy = Registry()
+        for runtime_id, runtime in self.runtimes.items():
+            token = runtime.module_auth_token or made_up.setdefault(runtime_id, new_module_auth_token())
+            copy.add(Runtime(runtime_id, token))
+        for binding in self.bindings():
+            copy.bind(binding)
+        return copy
+
+    def gone(self, former: Registry, seed: Registry) -> list[str]:
+        """
+        @return: the runtimes here that were in one seed, and in the next are not, or have another token.
+        """
+        return [
+            runtime_id
+            for runtime_id, runtime in former.runtimes.items()
+            if runtime_id in self.runtimes
+            and (
+                runtime_id not in seed.runtimes
+                or seed.runtimes[runtime_id].module_auth_token != runtime.module_auth_token
+            )
+        ]
+
+    def reseed(self, former: Registry, seed: Registry) -> list[str]:
+        """
+        Make what differs between two seeds take effect here.
+
+        @return: the runtimes that have been added.
+        """
+        for runtime_id in self.gone(former, seed):
+            self.remove(runtime_id)
+        added = [runtime_id for runtime_id in seed.runtimes if runtime_id not in self.runtimes]
+        for runtime_id in added:
+            self.add(Runtime(runtime_id, seed.runtimes[runtime_id].module_auth_token))
+        before, after = former.bindings(), seed.bindings()
+        for binding in before:
+            if binding not in after:
+                self.unbind_one(binding)
+        for binding in after:
+            if binding not in before or binding.runtime_id in added:
+                self.bind(binding)
+        return added
 
     def add(self, runtime: Runtime) -> None:
         """Put a runtime in, in place of one with the same id; its bindings stay."""

@@ -22,7 +22,7 @@ from .broker import JobLimits
 from .credentials import DEVELOPMENT_TOKEN, TOKEN_LIFETIME, BearerToken, OAuthClient, Principal
 from .faults import FaultPlan, fault_plan
 from .packaged import load_schema
-from .registry import DEFAULT_BRANCH, Binding, Registry, Runtime, new_module_auth_token
+from .registry import DEFAULT_BRANCH, Binding, Registry, Runtime
 
 #: Parts of a seed's C{foundry} that other emulators serve and this one does not.
 FOREIGN_SECTIONS = ("users", "enrollment", "connections", "ontologies")
@@ -79,6 +79,7 @@ class Seed:
     @ivar poll_timeout: seconds, or L{None} for the default.
     @ivar sync_timeout: seconds, or L{None} for the default.
     @ivar validate_queries: check each query against its function's schema before it is queued.
+    @ivar broker: the URL of the Redis to share, or L{None} for none.
     @ivar job_limits: leases, queue depth and retention.
     @ivar faults: what is to go wrong from the start.
     @ivar warnings: what was accepted and has no effect, a line each.
@@ -90,6 +91,7 @@ class Seed:
     poll_timeout: float | None = None
     sync_timeout: float | None = None
     validate_queries: bool = False
+    broker: str | None = field(default=None, repr=False)
     job_limits: JobLimits = Factory(JobLimits)
     faults: tuple[FaultPlan, ...] = ()
     runtimes: tuple[SeedRuntime, ...] = ()
@@ -107,18 +109,13 @@ class Seed:
         """The tokens that are valid: the seeded ones, or the development token."""
         return (BearerToken(DEVELOPMENT_TOKEN, Principal("admin")),) if self.development_token else self.tokens
 
-    def registry(self, made_up: dict[str, str]) -> Registry:
+    def registry(self) -> Registry:
         """
-        @param made_up: module auth tokens for the runtimes that the seed gives
-            none, by runtime id; those that are missing are made up and added.
-        @return: a registry with the seed's runtimes and bindings in it.
+        @return: a registry with the seed's runtimes and bindings in it; the broker makes up the tokens it leaves open.
         """
         registry = Registry()
         for runtime in self.runtimes:
-            token = runtime.module_auth_token
-            if token is None:
-                token = made_up.setdefault(runtime.runtime_id, new_module_auth_token())
-            registry.add(Runtime(runtime.runtime_id, token))
+            registry.add(Runtime(runtime.runtime_id, runtime.module_auth_token or ""))
         for binding in self.bindings:
             registry.bind(binding)
         return registry
@@ -363,6 +360,7 @@ def _build(document: dict[str, Any], lines: _Lines, warnings: list[str]) -> Seed
         poll_timeout=modules.get("poll_timeout"),
         sync_timeout=modules.get("sync_timeout"),
         validate_queries=modules.get("validate_queries", False),
+        broker=modules.get("broker"),
         job_limits=_job_limits(modules),
         faults=tuple(fault_plan(item) for item in modules.get("faults", [])),
         runtimes=tuple(runtimes),

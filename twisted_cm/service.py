@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from attrs import Factory, evolve, field, frozen
@@ -36,7 +36,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .broker import BrokerError, IBroker, MemoryBroker
-from .credentials import DEVELOPMENT_TOKEN, Credentials
+from .credentials import DEVELOPMENT_TOKEN, Credentials, ITokenStore, MemoryTokens
 from .faults import FaultBook, IFaultBook
 from .http.app import emulator_site, sidecar_site
 from .http.browsers import BrowserGuard
@@ -81,6 +81,7 @@ class Settings:
     @ivar allowed_hosts: names that clients may call it by on loopback, beside localhost and addresses.
     @ivar cors_origins: the origins of web pages that may call it.
     @ivar record: the file that each job is appended to when it ends, or L{None}.
+    @ivar broker: the URL of the Redis to share with other emulators; L{None} to keep everything in this process.
     @ivar base_url: what session URIs are built on, in place of what a request came in with.
     """
 
@@ -97,6 +98,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     record: Path | None = None
+    broker: str | None = field(default=None, repr=False)
 
 
 def limits_of(
@@ -196,11 +198,43 @@ def _url(scheme: str, interface: str, listener: socket.socket | None) -> str | N
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{_port_of(listener)}"
 
 
+#: A site, and the sockets to serve it on.
+_Listener: TypeAlias = tuple[EmulatorSite, socket.socket | None, socket.socket | None]
+
+
 @frozen
 class _SidecarSockets:
     runtime_id: str
     plain: socket.socket | None
     tls: socket.socket | None
+
+
+def _parts(reactor: IReactorTime, settings: Settings) -> tuple[IBroker, IFaultBook, ITokenStore]:
+    """What the emulators that share a Redis have in common, or what one has for itself."""
+    seed = settings.seed
+    if settings.broker is None:
+        return (
+            MemoryBroker(reactor, seed.registry(), seed.job_limits),
+            FaultBook(seed.faults),
+            MemoryTokens(reactor.seconds),
+        )
+    try:
+        from .redis.broker import RedisBroker
+        from .redis.node import InvalidAddress, RedisNode, parse_address
+        from .redis.stores import RedisFaults, RedisTokens
+    except ModuleNotFoundError as error:
+        raise CannotStart(
+            f"a broker on Redis needs {error.name}; install it with: pip install 'twisted-cm[redis]'"
+        ) from None
+    try:
+        node = RedisNode(reactor, parse_address(settings.broker))
+    except InvalidAddress as error:
+        raise CannotStart(f"{error}; change it with --broker") from None
+    return (
+        RedisBroker(node, seed.registry(), seed.job_limits),
+        RedisFaults(node, seed.faults),
+        RedisTokens(node),
+    )
 
 
 class SeedReloader(Service):
@@ -301,15 +335,17 @@ class EmulatorService(Service):
                 " TWISTED_CM_ADMIN_TOKEN, or listen on 127.0.0.1"
             )
         self._seed = settings.seed
-        self._made_up_tokens: dict[str, str] = {}
-        registry = settings.seed.registry(self._made_up_tokens)
-        self.broker: IBroker = MemoryBroker(reactor, registry, settings.seed.job_limits)
-        self._seed_loaded = True
+        self.broker, self.faults, tokens = _parts(reactor, settings)
+        self._seed_loaded = False
         self.metrics = Metrics(lambda: sum(len(site.channels) for site in self._sites))
         self.broker.observe(self.metrics.changed)
-        self.faults: IFaultBook = FaultBook(settings.seed.faults)
         self.credentials = Credentials(
-            reactor.seconds, settings.seed.bearer_tokens, settings.admin_token, guarded, settings.seed.oauth_clients
+            reactor.seconds,
+            settings.seed.bearer_tokens,
+            settings.admin_token,
+            guarded,
+            settings.seed.oauth_clients,
+            tokens,
         )
         self._options = settings.certificate.options() if settings.certificate is not None else None
         self._sockets: list[socket.socket] = []
@@ -371,7 +407,7 @@ class EmulatorService(Service):
         return BrowserGuard(hosts, frozenset(self.settings.cors_origins))
 
     def startService(self) -> None:
-        """Take connections on the sockets that were bound."""
+        """Take connections on the sockets that were bound, once it is known whether there is a broker."""
         super().startService()  # type: ignore[no-untyped-call]
         context = self.context = Context(
             reactor=self._reactor,
@@ -390,12 +426,21 @@ class EmulatorService(Service):
         if self._recorder is not None:
             self._recorder.start(self.broker)
         self.site = emulator_site(context)
-        self._serve(self.site, self._plain, self._tls)
+        listeners: list[_Listener] = [(self.site, self._plain, self._tls)]
         for sidecar in self._sidecars:
             addressed = evolve(context, addresses=self.sidecar_addresses[sidecar.runtime_id])
-            self._serve(sidecar_site(addressed, sidecar.runtime_id), sidecar.plain, sidecar.tls)
+            listeners.append((sidecar_site(addressed, sidecar.runtime_id), sidecar.plain, sidecar.tls))
+        self._sites += [site for site, _, _ in listeners]
         for warning in self._seed.warnings:
             self._log.warn("seed: {warning}", warning=warning)
+        self.broker.start().addCallback(lambda _: self._listen(listeners))
+
+    def _listen(self, listeners: list[_Listener]) -> None:
+        if not self.running:
+            return
+        self._seed_loaded = True
+        for site, plain, tls in listeners:
+            self._serve(site, plain, tls)
         for url in self.urls():
             self._log.info("listening on {url}", url=url)
 
@@ -405,25 +450,23 @@ class EmulatorService(Service):
         schemas.  Whoever is parked is answered.  Tokens stay valid.
         """
         self._seed_loaded = False
-        await self.broker.reset(self._seed.registry(self._made_up_tokens))
+        await self.broker.reset(self._seed.registry())
         self._seed_loaded = True
         await self.faults.replace(self._seed.faults)
 
     async def reseed(self, seed: Seed) -> None:
         """
         Make what differs from the seed so far take effect: runtimes, deployed
-        apps, tokens, OAuth clients and faults.  Ports, time-outs, limits and
-        sidecars are those of the start.
+        apps, tokens, OAuth clients and faults.  Ports, time-outs, limits, the
+        broker and sidecars are those of the start.
         """
-        former = self._seed.registry(self._made_up_tokens)
         self._seed_loaded = False
-        await self.broker.reseed(former, seed.registry(self._made_up_tokens))
+        await self.broker.reseed(seed.registry())
         self._seed_loaded = True
         self.credentials.replace(seed.bearer_tokens, seed.oauth_clients)
         if seed.development_token and not self._seed.development_token:
             self._log.warn("the seed has no tokens any more, so {token} is valid", token=DEVELOPMENT_TOKEN)
-        if seed.faults != self._seed.faults:
-            await self.faults.replace(seed.faults)
+        await self.faults.reseed(seed.faults)
         self._seed = seed
         for warning in seed.warnings:
             self._log.warn("seed: {warning}", warning=warning)
@@ -448,7 +491,6 @@ class EmulatorService(Service):
             yield from (url for url in (addresses.http, addresses.https) if url is not None)
 
     def _serve(self, site: EmulatorSite, plain: socket.socket | None, tls: socket.socket | None) -> None:
-        self._sites.append(site)
         if plain is not None:
             self._adopt(plain, site)
         if tls is not None:
@@ -474,7 +516,7 @@ class EmulatorService(Service):
         self._ports = []
         stopped = self.broker.stop().addCallback(lambda _: DeferredList(list(self._wind_up())))
         everything = DeferredList([stopped, *(each for each in closing if each is not None)])
-        return everything.addCallback(lambda _: None)
+        return everything.addCallback(lambda _: self.broker.close())
 
     def _wind_up(self) -> Iterator[Deferred[None]]:
         """What is left to do once the broker has stopped."""

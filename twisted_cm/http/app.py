@@ -9,7 +9,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from ..broker import BrokerError, BrokerStopped, JobAlreadyCompleted, NotBound, QueueFull, UnknownJob, UnknownRuntime
+from ..broker import (
+    BrokerError,
+    BrokerStopped,
+    BrokerUnavailable,
+    JobAlreadyCompleted,
+    NotBound,
+    QueueFull,
+    UnknownJob,
+    UnknownRuntime,
+)
 from . import errors
 from .context import Context, IdConverter
 from .contour import ContourRoutes
@@ -88,6 +97,7 @@ _REFUSALS: dict[type[BrokerError], Callable[..., errors.ApiError]] = {
     QueueFull: errors.queue_full,
     JobAlreadyCompleted: errors.job_already_completed,
     BrokerStopped: lambda: errors.unavailable("The emulator is shutting down; try again when it is back."),
+    BrokerUnavailable: lambda reason: errors.unavailable(f"{reason}; try again when it is back."),
 }
 
 
@@ -96,7 +106,8 @@ def _refusal(error: Exception) -> errors.ApiError:
     if isinstance(error, errors.ApiError):
         return error
     if isinstance(error, BrokerError):
-        return _REFUSALS[type(error)](*error.args)
+        refusal = next(_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS)
+        return refusal(*error.args)
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
         return errors.ApiError(

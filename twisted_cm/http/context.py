@@ -113,21 +113,22 @@ class Context:
         token, expected = _presented(request), self.credentials.admin_token
         return token is not None and expected is not None and same_token(token, expected)
 
-    async def module(self, request: EmulatorRequest, runtime_id: str) -> Runtime:
+    async def module(self, request: EmulatorRequest, runtime_id: str) -> None:
         """
-        @return: the runtime, if the request carries its module auth token.
+        Make sure that the request carries the module auth token of a runtime.
+
         @raise ApiError: 401 without its token, 403 with another runtime's.
         @raise UnknownRuntime: there is no such runtime.
         """
-        runtime = await self.broker.runtime(runtime_id)
-        if self.holds(request, runtime):
-            if await self.faults.draw(FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
-                raise errors.invalid_module_auth_token()
-            return runtime
         presented = request.header("Module-Auth-Token")
-        if presented and await self.broker.module_runtime(presented) is not None:
-            raise errors.forbidden("The Module-Auth-Token header is another runtime's.")
-        raise errors.invalid_module_auth_token()
+        owner = await self.broker.module_runtime(presented) if presented else None
+        if owner != runtime_id:
+            await self.broker.runtime(runtime_id)
+            if owner is not None:
+                raise errors.forbidden("The Module-Auth-Token header is another runtime's.")
+            raise errors.invalid_module_auth_token()
+        if await self.faults.draw(FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
+            raise errors.invalid_module_auth_token()
 
     async def check_query(self, runtime_id: str, query_type: str, query: JSONValue) -> None:
         """

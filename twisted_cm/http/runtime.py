@@ -15,7 +15,7 @@ from klein import Klein
 from twisted.internet.defer import CancelledError
 
 from .. import __version__
-from ..broker import RuntimeSnapshot, SessionRequest, UnknownJob
+from ..broker import BrokerError, RuntimeSnapshot, SessionRequest, UnknownJob
 from ..faults import FaultKind, describe_fault
 from ..function_schemas import InvalidSchemas, parse_function_schemas
 from ..jobs import Job, JobSource, JSONValue, Submission
@@ -192,8 +192,9 @@ class RuntimeRoutes:
             raise
 
         def written(delivered: bool) -> None:
-            if not delivered:
-                broker.give_back(job_id, attempt)
+            told = broker.delivered if delivered else broker.give_back
+            # With no broker to tell, the job goes back when it is known that this poller's node has let go of it.
+            told(job_id, attempt).addErrback(lambda failure: failure.trap(BrokerError))
 
         request.delivered().addCallback(written)
         return request.json(

@@ -1,0 +1,334 @@
+-- The way of a job: queued, dispatched, ended, forgotten.
+
+local function renew(id, now)
+  local lease = limit('lease')
+  if lease then
+    call('ZADD', P .. 'leases:' .. get(id, 'node')[1], now + lease * 1000, id)
+  end
+end
+
+-- Hand a job that is running to a node, which keeps its timer and answers for it until it is delivered.
+local function give_to(id, node, now)
+  call('HSET', P .. 'job:' .. id, 'node', node)
+  renew(id, now)
+end
+
+local function run(id, runtime, node, now)
+  transition(id, 'running', now)
+  call('ZADD', P .. 'running:' .. runtime, get(id, 'number')[1], id)
+  give_to(id, node, now)
+  tell(runtime, id)
+end
+
+-- What the next poll is handed, if there is anything; it is that node's from now on.
+local function take(runtime, node, now)
+  local id = call('LPOP', P .. 'again:' .. runtime)
+  if not id then
+    id = call('ZPOPMIN', P .. 'q:' .. runtime)[1]
+    if not id then
+      return nil
+    end
+    run(id, runtime, node, now)
+  end
+  call('SADD', P .. 'handing:' .. node, id .. ':' .. get(id, 'attempts')[1])
+  return id
+end
+
+-- Hand the job at the front to the poll that has waited longest, if there are both.
+local function introduce(runtime, now)
+  while call('EXISTS', P .. 'q:' .. runtime, P .. 'again:' .. runtime) > 0 do
+    local poll = call('ZPOPMIN', P .. 'polls:' .. runtime)[1]
+    if not poll then
+      return
+    end
+    local node, number = string.match(poll, '^(%x+):(%d+)$')
+    if listens(node) then
+      local id = take(runtime, node, now)
+      local query = P .. 'query:' .. id
+      publish(node, {'job', number, record(id), call('STRLEN', query) <= SMALL and call('GET', query) or false})
+    end
+  end
+end
+
+local function leave_places(id, runtime, node, attempts)
+  for _, place in ipairs({'q:', 'held:', 'running:'}) do
+    call('ZREM', P .. place .. runtime, id)
+  end
+  call('LREM', P .. 'again:' .. runtime, 0, id)
+  if node then
+    call('ZREM', P .. 'leases:' .. node, id)
+    call('SREM', P .. 'handing:' .. node, id .. ':' .. attempts)
+    call('SREM', P .. 'streams:' .. node, id)
+  end
+end
+
+-- Put a running job at the front of its queue.
+local function queue_again(id, outcome, now)
+  local runtime, number, node, attempts = unpack(get(id, 'runtime', 'number', 'node', 'attempts'))
+  leave_places(id, runtime, node, attempts)
+  transition(id, 'queued', now, outcome)
+  local first = call('ZRANGE', P .. 'q:' .. runtime, 0, 0, 'WITHSCORES')[2]
+  call('ZADD', P .. 'q:' .. runtime, first and math.min(first - 1, number) or number, id)
+  tell(runtime, id)
+  introduce(runtime, now)
+end
+
+local function drop_body(body, size)
+  for part = 0, math.floor(size / PART) do
+    call('UNLINK', P .. 'body:' .. body .. ':' .. part)
+  end
+end
+
+local function remove(id)
+  local runtime, body, size = unpack(get(id, 'runtime', 'body', 'result_size'))
+  if body then
+    drop_body(body, size)
+  end
+  call('UNLINK', P .. 'job:' .. id, P .. 'query:' .. id, P .. 'watch:' .. id)
+  call('ZREM', P .. 'jobs', id)
+  call('ZREM', P .. 'jobs:' .. runtime, id)
+end
+
+local function kept_size(id)
+  local size, result_size = unpack(get(id, 'size', 'result_size'))
+  return size + (result_size or 0)
+end
+
+-- Let go of the jobs that finished first, as far as the limits want it; returns when the next is due.
+local function forget(now)
+  local expired = now - math.floor(limit('retained_seconds') * 1000)
+  while true do
+    local oldest = call('ZRANGE', P .. 'finished', 0, 0)[1]
+    if not oldest then
+      return nil
+    end
+    local kept = call('ZCARD', P .. 'finished')
+    local crowded = kept > limit('retained_jobs')
+      or kept > 1 and tonumber(call('HGET', P .. 'counts', 'finished_bytes')) > limit('retained_bytes')
+    local completed = tonumber(get(oldest, 'completed_at')[1])
+    if not crowded and completed > expired then
+      return completed - expired
+    end
+    call('ZREM', P .. 'finished', oldest)
+    count('finished_bytes', -kept_size(oldest))
+    remove(oldest)
+  end
+end
+
+-- The bytes of a small whole result, to travel with the news of it.
+local function small_result(id)
+  local body, size, whole = unpack(get(id, 'body', 'result_size', 'whole'))
+  return whole and tonumber(size) <= SMALL and (call('GET', P .. 'body:' .. body .. ':0') or '') or false
+end
+
+-- Bring a job to its end and answer everybody who is parked on it.
+local function finish(id, state, now, reason, outcome)
+  local before, runtime, size, node, attempts, body, body_size, whole =
+    unpack(get(id, 'state', 'runtime', 'size', 'node', 'attempts', 'body', 'result_size', 'whole'))
+  if is_over(before) then
+    return false
+  end
+  transition(id, state, now, outcome)
+  if reason then
+    call('HSET', P .. 'job:' .. id, 'error', reason)
+  end
+  count('unfinished_bytes', -size)
+  leave_places(id, runtime, node, attempts)
+  if body and not whole then
+    drop_body(body, body_size)
+    call('HDEL', P .. 'job:' .. id, 'body', 'result_size', 'content_type')
+  end
+  call('ZADD', P .. 'finished', count('finished', 1), id)
+  count('finished_bytes', kept_size(id))
+  tell(runtime, id)
+  if call('EXISTS', P .. 'watch:' .. id) == 1 then
+    tell_watchers(id, {'end', id, record(id), small_result(id)})
+    call('UNLINK', P .. 'watch:' .. id)
+  end
+  return true
+end
+
+local function end_job(id, state, now, reason, outcome)
+  local ended = finish(id, state, now, reason, outcome)
+  forget(now)
+  return ended and 1 or 0
+end
+
+-- A node sends this again if it does not know whether it arrived.
+function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held, watched)
+  local job = P .. 'job:' .. id
+  if call('EXISTS', job) == 1 then
+    return record(id)
+  end
+  if call('EXISTS', P .. 'rt:' .. runtime) == 0 then
+    return 'unknown runtime'
+  end
+  local depth = call('ZCARD', P .. 'q:' .. runtime) + call('ZCARD', P .. 'held:' .. runtime)
+  if depth >= limit('queue_depth') then
+    return 'too many jobs'
+  end
+  if (tonumber(call('HGET', P .. 'counts', 'unfinished_bytes')) or 0) + size > limit('queue_bytes') then
+    return 'too many bytes'
+  end
+  count('unfinished_bytes', size)
+  local number = count('submitted', 1)
+  call('HSET', job, 'id', id, 'runtime', runtime, 'number', number, 'type', query_type, 'meta', meta, 'size', size,
+    'state', 'queued', 'queued_at', now, 'attempts', 0)
+  call('SET', P .. 'query:' .. id, query)
+  call('ZADD', P .. 'jobs', number, id)
+  call('ZADD', P .. 'jobs:' .. runtime, number, id)
+  if watched == '1' then
+    call('SADD', P .. 'watch:' .. id, node)
+  end
+  call('ZADD', P .. (held == '1' and 'held:' or 'q:') .. runtime, number, id)
+  tell(runtime, id)
+  introduce(runtime, now)
+  return record(id)
+end
+
+function ops.poll(now, node, runtime, number, parks)
+  local rt = P .. 'rt:' .. runtime
+  if call('EXISTS', rt) == 0 then
+    return 'unknown runtime'
+  end
+  call('HSET', rt, 'last_poll_at', now)
+  tell(runtime)
+  local id = take(runtime, node, now)
+  if id then
+    return {record(id), call('GET', P .. 'query:' .. id)}
+  end
+  if parks == '1' then
+    call('ZADD', P .. 'polls:' .. runtime, count('parked', 1), node .. ':' .. number)
+  end
+  return false
+end
+
+-- Take a poll back; 0 if it has been handed a job already.
+function ops.unpark(now, node, runtime, number)
+  return call('ZREM', P .. 'polls:' .. runtime, node .. ':' .. number)
+end
+
+local function give_back(id, attempt, now)
+  local state, attempts, body = unpack(get(id, 'state', 'attempts', 'body'))
+  if state == 'running' and attempts == attempt and not body then
+    queue_again(id, 'poller vanished', now)
+    return 1
+  end
+  return 0
+end
+
+function ops.give_back(now, node, id, attempt)
+  call('SREM', P .. 'handing:' .. node, id .. ':' .. attempt)
+  return give_back(id, attempt, now)
+end
+
+function ops.delivered(now, node, id, attempt)
+  return call('SREM', P .. 'handing:' .. node, id .. ':' .. attempt)
+end
+
+function ops.deliver_again(now, node, id)
+  local runtime, state = unpack(get(id, 'runtime', 'state'))
+  if not state then
+    return 'unknown job'
+  end
+  if state == 'running' then
+    call('LREM', P .. 'again:' .. runtime, 0, id)
+    call('RPUSH', P .. 'again:' .. runtime, id)
+    introduce(runtime, now)
+  end
+  return 1
+end
+
+function ops.fail(now, node, id, reason)
+  if call('EXISTS', P .. 'job:' .. id) == 0 then
+    return 'unknown job'
+  end
+  return end_job(id, 'failed', now, reason)
+end
+
+function ops.cancel(now, node, id, reason, only_queued)
+  local state = get(id, 'state')[1]
+  if not state then
+    return 'unknown job'
+  end
+  if only_queued == '1' and state ~= 'queued' then
+    return 0
+  end
+  return end_job(id, 'canceled', now, reason)
+end
+
+function ops.job(now, node, id)
+  if call('EXISTS', P .. 'job:' .. id) == 0 then
+    return 'unknown job'
+  end
+  return {record(id), call('GET', P .. 'query:' .. id)}
+end
+
+-- How a job stands; if it is watched, this node is told when its result begins or grows, and when it ends.
+function ops.look(now, node, id, watched)
+  local state = get(id, 'state')[1]
+  if not state then
+    return 'unknown job'
+  end
+  if watched == '1' and not is_over(state) then
+    call('SADD', P .. 'watch:' .. id, node)
+  end
+  return {record(id), small_result(id)}
+end
+
+function ops.list(now, node, before, runtime, query_type, state, most)
+  local found = {}
+  local index = P .. (runtime == '' and 'jobs' or 'jobs:' .. runtime)
+  local from = before == '' and '+inf' or '(' .. before
+  local at = 0
+  while true do
+    local ids = call('ZREVRANGEBYSCORE', index, from, '-inf', 'LIMIT', at, 200)
+    for _, id in ipairs(ids) do
+      local its_type, its_state = unpack(get(id, 'type', 'state'))
+      if (query_type == '' or query_type == its_type) and (state == '' or state == its_state) then
+        if #found == tonumber(most) then
+          return found
+        end
+        found[#found + 1] = record(id)
+      end
+    end
+    if #ids < 200 then
+      return found
+    end
+    at = at + 200
+  end
+end
+
+function ops.restart(now, node, runtime)
+  if call('EXISTS', P .. 'rt:' .. runtime) == 0 then
+    return 'unknown runtime'
+  end
+  local lost = call('ZRANGE', P .. 'running:' .. runtime, 0, -1)
+  for _, id in ipairs(lost) do
+    finish(id, 'failed', now, 'runtime restarted')
+  end
+  forget(now)
+  return lost
+end
+
+-- The leases of this node that have run out: someone else may try, or the job has failed. Returns when the next does.
+function ops.expire(now, node)
+  local leases = P .. 'leases:' .. node
+  for _, id in ipairs(call('ZRANGEBYSCORE', leases, '-inf', now)) do
+    local attempts = tonumber(get(id, 'attempts')[1])
+    if attempts >= limit('max_attempts') then
+      local tries = attempts == 1 and '1 attempt' or attempts .. ' attempts'
+      local lease = call('HGET', P .. 'limits', 'lease')
+      finish(id, 'failed', now, 'There was no result within the lease of ' .. lease .. ' seconds, in ' .. tries .. '.',
+        'lease ran out')
+    else
+      queue_again(id, 'lease ran out', now)
+    end
+  end
+  forget(now)
+  return call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2] or false
+end
+
+function ops.forget(now)
+  return forget(now) or false
+end

@@ -1,0 +1,114 @@
+-- The bytes of results.
+
+-- Seconds that the parts of a result are kept whose post has broken off.
+local ABANDONED = 3600
+
+local function persist(body, size)
+  for part = 0, math.floor(size / PART) do
+    call('PERSIST', P .. 'body:' .. body .. ':' .. part)
+  end
+end
+
+function ops.open_result(now, node, runtime, id)
+  local its_runtime, state = unpack(get(id, 'runtime', 'state'))
+  if its_runtime ~= runtime then
+    return 'unknown job'
+  end
+  if state == 'running' then
+    renew(id, now)
+  end
+  return record(id)
+end
+
+function ops.begin(now, node, id, body, content_type)
+  local state, runtime, former, its_node = unpack(get(id, 'state', 'runtime', 'body', 'node'))
+  if not state then
+    return 'unknown job'
+  end
+  if is_over(state) or former and former ~= body then
+    return 0
+  end
+  if state == 'queued' then
+    leave_places(id, runtime)
+    run(id, runtime, node, now)
+  end
+  local job = P .. 'job:' .. id
+  -- A stream speaks for itself: it may pause, and if it breaks off the job has failed.
+  leave_places(id, runtime, get(id, 'node')[1], get(id, 'attempts')[1])
+  call('ZADD', P .. 'running:' .. runtime, get(id, 'number')[1], id)
+  call('SADD', P .. 'streams:' .. node, id)
+  call('HSET', job, 'body', body, 'result_size', 0, 'node', node)
+  if content_type ~= '' then
+    call('HSET', job, 'content_type', content_type)
+  end
+  tell_watchers(id, {'begun', id, record(id)})
+  return 1
+end
+
+-- Keep bytes of a result, within one part; 0 if nobody wants them any more. Sent again, it changes nothing.
+function ops.write(now, node, id, body, offset, data)
+  local its_body, state = unpack(get(id, 'body', 'state'))
+  local part = P .. 'body:' .. body .. ':' .. math.floor(offset / PART)
+  if its_body == body then
+    if state ~= 'running' then
+      return 0
+    end
+    call('SETRANGE', part, offset % PART, data)
+    local size = offset + #data
+    call('HSET', P .. 'job:' .. id, 'result_size', size)
+    tell_watchers(id, {'grown', id, size})
+    return 1
+  end
+  call('SETRANGE', part, offset % PART, data)
+  call('EXPIRE', part, ABANDONED)
+  if state == 'running' and not its_body then
+    renew(id, now)
+  end
+  return 1
+end
+
+function ops.renew(now, node, id)
+  local state, body = unpack(get(id, 'state', 'body'))
+  if state == 'running' and not body then
+    renew(id, now)
+  end
+  return 1
+end
+
+local function same(one, other, size)
+  for part = 0, math.floor(size / PART) do
+    if call('GET', P .. 'body:' .. one .. ':' .. part) ~= call('GET', P .. 'body:' .. other .. ':' .. part) then
+      return false
+    end
+  end
+  return true
+end
+
+-- A whole result: its bytes are in data if they are few, else in parts that were written before.
+function ops.complete(now, node, id, body, size, content_type, data)
+  local state, its_body, its_size = unpack(get(id, 'state', 'body', 'result_size'))
+  local job = P .. 'job:' .. id
+  if state == 'succeeded' and its_body == body then
+    return 1
+  end
+  if data ~= '' then
+    call('SET', P .. 'body:' .. body .. ':0', data)
+  end
+  if state and not is_over(state) and (not its_body or its_body == body) then
+    if data == '' then
+      persist(body, size)
+    end
+    call('HSET', job, 'body', body, 'result_size', size, 'whole', 1)
+    if content_type ~= '' then
+      call('HSET', job, 'content_type', content_type)
+    end
+    return end_job(id, 'succeeded', now)
+  end
+  local accepted = state == 'canceled'
+    or state == 'succeeded' and its_size == size and same(its_body, body, tonumber(size))
+  drop_body(body, size)
+  if not state then
+    return 'unknown job'
+  end
+  return accepted and 1 or 'completed'
+end

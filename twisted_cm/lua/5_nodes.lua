@@ -1,0 +1,92 @@
+-- Nodes: each answers for the jobs that it hands out, the streams that it receives and the timers that it keeps.
+
+-- What a node handed out and received goes back, but for what its heir knows of: that is the same process, connected anew.
+local function release(dead, heir, now, known)
+  for _, member in ipairs(call('SMEMBERS', P .. 'handing:' .. dead)) do
+    local id, attempt = string.match(member, '^(.*):(%d+)$')
+    if known[member] then
+      call('SADD', P .. 'handing:' .. heir, member)
+      call('HSET', P .. 'job:' .. id, 'node', heir)
+    else
+      give_back(id, attempt, now)
+    end
+  end
+  for _, id in ipairs(call('SMEMBERS', P .. 'streams:' .. dead)) do
+    if known[id] then
+      call('SADD', P .. 'streams:' .. heir, id)
+      call('HSET', P .. 'job:' .. id, 'node', heir)
+    else
+      finish(id, 'failed', now, 'The node was lost that received the result stream.')
+    end
+  end
+  call('UNLINK', P .. 'handing:' .. dead, P .. 'streams:' .. dead, P .. 'beat:' .. dead)
+  call('SREM', P .. 'observing', dead)
+end
+
+local function reclaim(dead, heir, now, known)
+  release(dead, heir, now, known)
+  local leases = call('ZRANGE', P .. 'leases:' .. dead, 0, -1, 'WITHSCORES')
+  for at = 1, #leases, 2 do
+    call('ZADD', P .. 'leases:' .. heir, leases[at + 1], leases[at])
+    call('HSET', P .. 'job:' .. leases[at], 'node', heir)
+  end
+  call('UNLINK', P .. 'leases:' .. dead)
+  call('SREM', P .. 'nodes', dead)
+  return #leases > 0
+end
+
+function ops.join(now, node, former, lease, limits, known)
+  local is_known = {}
+  for _, each in ipairs(cjson.decode(known)) do
+    is_known[each] = true
+  end
+  call('SADD', P .. 'nodes', node)
+  call('SET', P .. 'beat:' .. node, 1, 'PX', lease)
+  call('DEL', P .. 'limits')
+  for name, value in pairs(cjson.decode(limits)) do
+    call('HSET', P .. 'limits', name, value)
+  end
+  for _, each in ipairs(cjson.decode(former)) do
+    reclaim(each, node, now, is_known)
+  end
+  return 1
+end
+
+-- Still here; returns 0 if the others have given this node up, 2 if it has taken over leases of one that is gone.
+function ops.beat(now, node, lease, sweeps)
+  if call('SISMEMBER', P .. 'nodes', node) == 0 then
+    return 0
+  end
+  call('SET', P .. 'beat:' .. node, 1, 'PX', lease)
+  local result = 1
+  if sweeps == '1' then
+    for _, other in ipairs(call('SMEMBERS', P .. 'nodes')) do
+      if call('EXISTS', P .. 'beat:' .. other) == 0 and reclaim(other, node, now, {}) then
+        result = 2
+      end
+    end
+  end
+  return result
+end
+
+-- This node is going: whatever it has not delivered goes back, and whoever hears of it first takes over its timers.
+function ops.leave(now, node)
+  release(node, node, now, {})
+  return call('PUBLISH', P .. 'all', cjson.encode({'left', node}))
+end
+
+function ops.inherit(now, node, other)
+  if call('SISMEMBER', P .. 'nodes', other) == 1 and call('EXISTS', P .. 'beat:' .. other) == 0 then
+    return reclaim(other, node, now, {}) and 2 or 1
+  end
+  return 1
+end
+
+function ops.observe(now, node, observes)
+  return call(observes == '1' and 'SADD' or 'SREM', P .. 'observing', node)
+end
+
+-- Tell the node that changed something that this one acts on it now.
+function ops.seen(now, node, version, writer)
+  return publish(writer, {'seen', tonumber(version)})
+end

@@ -1,0 +1,83 @@
+-- Faults, and tokens that were issued.
+
+local function add_fault(id, plan)
+  call('HSET', P .. 'faults', id, plan)
+  call('ZADD', P .. 'faults:order', count('faults', 1), id)
+end
+
+local function clear_faults()
+  call('UNLINK', P .. 'faults', P .. 'faults:order', P .. 'faults:struck', P .. 'faults:drawn')
+end
+
+function ops.add_fault(now, node, id, plan)
+  add_fault(id, plan)
+  return publish_version(node)
+end
+
+function ops.remove_fault(now, node, id)
+  if call('HDEL', P .. 'faults', id) == 0 then
+    return false
+  end
+  call('ZREM', P .. 'faults:order', id)
+  return publish_version(node)
+end
+
+-- seeded: what the plans are those of; nothing happens if the last seed's were the same.
+function ops.replace_faults(now, node, seeded, ...)
+  if seeded ~= '' then
+    if call('GET', P .. 'faults:seeded') == seeded then
+      return false
+    end
+    call('SET', P .. 'faults:seeded', seeded)
+  end
+  clear_faults()
+  local plans = {...}
+  for at = 1, #plans, 2 do
+    add_fault(plans[at], plans[at + 1])
+  end
+  return publish_version(node)
+end
+
+function ops.struck()
+  return call('HGETALL', P .. 'faults:struck')
+end
+
+-- The first of some faults that strikes. Each comes with how often it may, how likely it is and what that is drawn from.
+function ops.draw(now, node, ...)
+  local plans = {...}
+  for at = 1, #plans, 4 do
+    local id, most, probability, seed = plans[at], tonumber(plans[at + 1]), tonumber(plans[at + 2]), plans[at + 3]
+    local struck = tonumber(call('HGET', P .. 'faults:struck', id) or 0)
+    if call('HEXISTS', P .. 'faults', id) == 1 and not (most and struck >= most) then
+      local strikes = probability >= 1
+      if not strikes then
+        local number = call('HINCRBY', P .. 'faults:drawn', id, 1)
+        strikes = tonumber(string.sub(redis.sha1hex(seed .. ':' .. number), 1, 8), 16) < probability * 4294967296
+      end
+      if strikes then
+        call('HINCRBY', P .. 'faults:struck', id, 1)
+        return id
+      end
+    end
+  end
+  return false
+end
+
+function ops.put_token(now, node, digest, token, most)
+  if call('HSET', P .. 'issued', digest, token) == 1 then
+    call('ZADD', P .. 'issued:order', count('issued', 1), digest)
+  end
+  while call('ZCARD', P .. 'issued:order') > tonumber(most) do
+    call('HDEL', P .. 'issued', call('ZPOPMIN', P .. 'issued:order')[1])
+  end
+  return 1
+end
+
+function ops.get_token(now, node, digest)
+  return call('HGET', P .. 'issued', digest)
+end
+
+function ops.delete_token(now, node, digest)
+  call('ZREM', P .. 'issued:order', digest)
+  return call('HDEL', P .. 'issued', digest)
+end
