@@ -1,10 +1,30 @@
 """Sphinx configuration."""
 
+import sys
+from pathlib import Path
+
 from twisted_cm import __version__
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
 
 project = "twisted-cm"
 author = "the twisted-cm developers"
+copyright = author
 release = __version__
-html_theme = "alabaster"
-extensions = ["sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"twisted-cm {release}"
+html_copy_source = False
+html_extra_path = ["grafana-dashboard.json"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinxcontrib.towncrier.ext",
+    "sphinxcontrib.zopeext.autointerface",
+    "described",
+    "epytext_fields",
+]
+exclude_patterns = ["_build", "_ext", "changes"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+towncrier_draft_working_directory = HERE.parent
+towncrier_draft_autoversion_mode = "sphinx-release"

@@ -95,6 +95,7 @@ OTHER = {"other module token"}
 MODULE = Guard({"module token"}, {"module token"}, OTHER, OTHER)
 MODULE_OR_BEARER = Guard({"module token", *BEARERS}, {"module token", "admin", *BEARERS}, OTHER, OTHER)
 INSPECTION = Guard(EVERYTHING, {"module token", "admin", *BEARERS})
+METRICS = Guard(EVERYTHING, {"admin", *BEARERS})
 CLIENT = Guard({"client"}, {"client"})
 
 SUBMIT = {"deployedAppRid": "ri.one", "queryType": "f"}
@@ -111,6 +112,9 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"GET {EMULATOR}/": (OPEN, None, 200),
     f"GET {EMULATOR}/dashboard/<name>": (OPEN, None, 200),
     "GET /openapi.json": (OPEN, None, 200),
+    "GET /metrics": (METRICS, None, 200),
+    "GET /healthz": (OPEN, None, 200),
+    "GET /readyz": (OPEN, None, 200),
     f"POST {RUNTIMES}": (CONTROL, {"runtimeId": "new"}, 200),
     f"GET {RUNTIMES}": (BEARER, None, 200),
     f"GET {ONE}": (BEARER, None, 200),
@@ -122,6 +126,8 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"POST {ONE}/results/<job_id>": (MODULE, b"result", 204),
     f"POST {ONE}/restart": (MODULE, None, 200),
     f"GET {EMULATOR}/jobs": (BEARER, None, 200),
+    f"GET {EMULATOR}/jobs/<job_id>": (BEARER, None, 200),
+    f"POST {ONE}/jobs/<job_id>/fail": (MODULE, {"message": "out of luck"}, 204),
     f"GET {EMULATOR}/events": (BEARER, None, 200),
     f"POST {EMULATOR}/reset": (CONTROL, None, 204),
     f"GET {EMULATOR}/faults": (CONTROL, None, 200),
@@ -181,7 +187,7 @@ async def prepare(harness: Harness, route: str) -> dict[str, str]:
     await harness.broker.complete(job.job_id, body)
     waiting = await harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
     fault = await harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, function="never"))
-    ends_it = route.startswith("DELETE") or "soft-cancel" in route or route.endswith("/results/<job_id>")
+    ends_it = route.startswith("DELETE") or "soft-cancel" in route or route.endswith(("/results/<job_id>", "/fail"))
     return {
         "runtime_id": "one",
         "job_id": waiting.job_id if ends_it else job.job_id,
@@ -680,8 +686,11 @@ def log_until(server: Server, text: str, log: list[str]) -> None:
     raise AssertionError(f"never logged: {text}")
 
 
-def test_no_token_query_or_result_is_in_the_log(tmp_path: Path, state_dir: Path) -> None:
-    server = Server(tmp_path, state_dir, "--admin-token", "hush-admin", seed=HUSH_SEED)
+@pytest.mark.parametrize(
+    "options", [(), ("--log-format", "json", "--log-level", "debug")], ids=["as it is", "all of it as JSON"]
+)
+def test_no_token_query_or_result_is_in_the_log(tmp_path: Path, state_dir: Path, options: tuple[str, ...]) -> None:
+    server = Server(tmp_path, state_dir, "--admin-token", "hush-admin", *options, seed=HUSH_SEED)
     log = [server.banner]
     try:
         made_up = live(server, Talker(server), log)
@@ -689,6 +698,8 @@ def test_no_token_query_or_result_is_in_the_log(tmp_path: Path, state_dir: Path)
         server.process.terminate()
         log.append(server.process.communicate(timeout=10)[0])
     for line in "".join(log).splitlines():
+        if options and line.startswith("{"):
+            assert {"time", "level", "namespace", "message"} <= set(json.loads(line))
         assert not any(secret in line for secret in ("hush", *made_up)), line
     # It had something to say.
     for text in ("jane", "session opened", "deleted", "queued again", "given back", "strikes", "not reloaded", "reset"):

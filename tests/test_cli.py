@@ -280,3 +280,29 @@ def test_the_demo_runs(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert re.findall(r"^(?:\d+|321|21)$", ran.stdout, re.MULTILINE) == ["42", "321", "2", "21"]
     assert ran.stdout.endswith("Done.\n")
+
+
+@pytest.mark.parametrize("terminate", [False, True], ids=["stdin ends", "SIGTERM"])
+def test_it_stops_with_its_standard_input(state_dir: Path, terminate: bool) -> None:
+    command = [str(BIN / "twisted-cm"), "serve", "--stop-with-stdin", "--port", "0", "--tls-port", "0"]
+    process = subprocess.Popen(
+        [*command, "--state-dir", str(state_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        assert any(b"Ctrl-C stops." in line for line in process.stdout)
+        process.stdin.write(b"this means nothing\n")
+        process.stdin.flush()
+        if terminate:
+            # At once: whoever has read the banner may.
+            process.terminate()
+        else:
+            process.stdin.close()
+        assert process.wait(timeout=20) == 0
+        assert b"Traceback" not in process.stderr.read()
+    finally:
+        kill(process)

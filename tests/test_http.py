@@ -216,6 +216,23 @@ async def test_an_envelope_that_a_timer_sent_is_delivered_however_soon_the_polle
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
+async def test_an_envelope_that_a_timer_sent_is_delivered_though_the_poller_wants_its_connection_closed(
+    harness: Harness, scheme: str
+) -> None:
+    headers = "Host: localhost\r\nModule-Auth-Token: token-one\r\nConnection: close\r\n"
+    poll = f"GET {RUNTIMES}/one/job HTTP/1.1\r\n{headers}\r\n"
+    poller = await deferToThread(raw, harness, poll, scheme)
+    work = harness.broker._work["one"]
+    await harness.until(lambda: work.polls)
+    reactor.callLater(0, harness.broker.enqueue, "one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+    assert (await receive_until(poller, None)).endswith(b"}}")
+    poller.close()
+    await harness.until(lambda: not harness.service._sites[0].channels)
+    assert [job.state for job in harness.broker._jobs.values()] == [JobState.RUNNING]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
 async def test_a_caller_that_disconnects_while_its_job_is_queued_cancels_it(harness: Harness, scheme: str) -> None:
     caller = await deferToThread(raw_caller, harness, scheme)
     work = harness.broker._work["one"]

@@ -153,6 +153,27 @@ class RuntimeSnapshot:
 
 
 @frozen
+class BrokerLoad:
+    """
+    How much there is of what a broker keeps.
+
+    @ivar runtimes: all of them.
+    @ivar connected: those that have polled.
+    @ivar queued: jobs that wait for a poll.
+    @ivar running: jobs handed out and not finished.
+    @ivar parked_polls: those that wait in this process.
+    @ivar parked_callers: those that wait in this process.
+    """
+
+    runtimes: int
+    connected: int
+    queued: int
+    running: int
+    parked_polls: int
+    parked_callers: int
+
+
+@frozen
 class Change:
     """
     Something that is different now.
@@ -209,6 +230,16 @@ class IBroker(Interface):
         Begin.  The Deferred fires when there is a broker to ask, or there is
         none for now; then everything fails with L{BrokerUnavailable}, as it
         may at any time.
+        """
+
+    def ping() -> Deferred[None]:
+        """
+        Fires when the broker can be used; fails with a L{BrokerError} if it cannot.
+        """
+
+    def load() -> Deferred[BrokerLoad]:
+        """
+        How much there is of everything, for metrics: asked often, so it looks at no single job.
         """
 
     def runtime(runtime_id: str) -> Deferred[Runtime]:
@@ -537,6 +568,24 @@ class MemoryBroker:
         )
 
     @_deferred
+    def ping(self) -> None:
+        """See L{IBroker.ping}."""
+        self._refuse_when_stopped()
+
+    @_deferred
+    def load(self) -> BrokerLoad:
+        """See L{IBroker.load}."""
+        work = self._work.values()
+        return BrokerLoad(
+            runtimes=len(work),
+            connected=sum(runtime.connected for runtime in self.registry.runtimes.values()),
+            queued=sum(len(each.queued) + len(each.held) for each in work),
+            running=sum(len(each.running) for each in work),
+            parked_polls=sum(len(each.polls) for each in work),
+            parked_callers=sum(len(each) for each in (*self._result_waits.values(), *self._end_waits.values())),
+        )
+
+    @_deferred
     def runtime(self, runtime_id: str) -> Runtime:
         """See L{IBroker.runtime}."""
         return self._runtime(runtime_id)
@@ -685,6 +734,12 @@ class MemoryBroker:
             return
         self._end_lease(job)
         self._leases[job.job_id] = self._clock.callLater(self.limits.lease, self._lease_ran_out, job)
+        self._log.debug(
+            "job {job_id}: leased to runtime {runtime_id} for {lease:g} seconds",
+            job_id=job.job_id,
+            runtime_id=job.runtime_id,
+            lease=self.limits.lease,
+        )
 
     def _end_lease(self, job: Job) -> None:
         timer = self._leases.pop(job.job_id, None)
@@ -698,13 +753,13 @@ class MemoryBroker:
             tries = "1 attempt" if job.attempts == 1 else f"{job.attempts} attempts"
             self._end(job, JobState.FAILED, f"There was {reason}, in {tries}.", "lease ran out")
             return
-        self._queue_again(job, "lease ran out")
         self._log.warn(
             "job {job_id}: queued again, {reason} on runtime {runtime_id}",
             job_id=job.job_id,
             reason=reason,
             runtime_id=job.runtime_id,
         )
+        self._queue_again(job, "lease ran out")
 
     def _queue_again(self, job: Job, outcome: str) -> None:
         """Put a running job at the front of its queue."""
@@ -814,6 +869,7 @@ class MemoryBroker:
         # A stream speaks for itself: it may pause, and if it breaks off the job has failed.
         self._end_lease(job)
         job.result = body
+        self._log.debug("job {job_id}: result begun on runtime {runtime_id}", job_id=job_id, runtime_id=job.runtime_id)
         _fire_all(self._result_waits.get(job_id), job)
         return True
 

@@ -7,29 +7,27 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
+from twisted.internet.defer import CancelledError
 
-from . import __version__
+from . import __version__, terminal
 from .credentials import DEVELOPMENT_TOKEN
-from .options import STATE_DIR_OPTION, ServerOptions, make_service, server_options
+from .logs import FORMATS, LEVELS_VARIABLE, Level, begin_log, parse_level
+from .options import ServerOptions, make_service, server_options
 from .seed import InvalidSeed, Seed, read_seed
+from .shell import caller_options, connection, known_token, printable, run, runtime_options
 from .tls import default_state_dir
 
 if TYPE_CHECKING:
     from .launch import Launch
     from .service import EmulatorService
 
-T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
-
-_DEFAULT_URL = "http://127.0.0.1:4000"
 _CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
 _DASHBOARD = "/_emulate/foundry/compute-modules/"
 
@@ -40,27 +38,50 @@ def main() -> None:
     """A local emulator of Palantir Foundry's compute modules."""
 
 
+for _command in terminal.COMMANDS:
+    main.add_command(_command)
+
+
 # Serving
 
 
 @main.command()
 @server_options
 @click.option("--port-file", type=click.Path(path_type=Path), help="Write the URLs that are listened on here, as JSON.")
-def serve(port_file: Path | None, **options: Any) -> None:
+@click.option(
+    "--stop-with-stdin", is_flag=True, help="Stop when standard input ends, as with the program that wrote it."
+)
+@click.option(
+    "--log-format", type=click.Choice(FORMATS), default=FORMATS[0], help="For people, or a JSON object a line."
+)
+@click.option(
+    "--log-level",
+    "log_levels",
+    type=parse_level,
+    multiple=True,
+    envvar=LEVELS_VARIABLE,
+    metavar="[NAMESPACE=]LEVEL",
+    help="As debug, or twisted_cm.broker=debug; may be repeated.  [default: info]",
+)
+def serve(
+    port_file: Path | None, stop_with_stdin: bool, log_format: str, log_levels: tuple[Level, ...], **options: Any
+) -> None:
     """Run the emulator until Ctrl-C. SIGHUP reads the seed file again."""
     from twisted.internet import reactor as installed
 
-    from .service import SeedReloader, raise_file_limit
+    from .service import SeedReloader, StopWithStdin, raise_file_limit
 
     reactor: Any = installed
     raise_file_limit()
     server = ServerOptions(**options)
     service = make_service(reactor, server)
-    _log_to_stderr()
+    begin_log(sys.stderr, log_format, log_levels)
     service.startService()
     SeedReloader(reactor, service, server.seed).startService()
     reactor.addSystemEventTrigger("before", "shutdown", _let_signals_end_it)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    if stop_with_stdin:
+        StopWithStdin(reactor)
     try:
         if port_file is not None:
             _write_port_file(port_file, service)
@@ -75,21 +96,6 @@ def _let_signals_end_it() -> None:
     """Whoever presses Ctrl-C once more does not want to wait."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-
-
-def _log_to_stderr() -> None:
-    from twisted.logger import (
-        FilteringLogObserver,
-        LogLevel,
-        LogLevelFilterPredicate,
-        globalLogBeginner,
-        textFileLogObserver,
-    )
-
-    level = LogLevelFilterPredicate(LogLevel.info)
-    level.setLogLevelForNamespace("twisted", LogLevel.warn)
-    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [level])
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
 def _write_port_file(path: Path, service: EmulatorService) -> None:
@@ -130,95 +136,7 @@ def _describe_tokens(seed: Seed) -> Iterator[str]:
         yield f"  bearer tokens of the seed: {', '.join(bearer.principal.login for bearer in seed.tokens)}"
 
 
-# Talking to a server
-
-
-def _connection_options(command: F) -> F:
-    for option in (
-        click.option("--ca", type=click.Path(path_type=Path), metavar="PEM", help="CA to verify an https URL with."),
-        click.option("--url", default=_DEFAULT_URL, show_default=True, envvar="TWISTED_CM_URL", help="The server."),
-        STATE_DIR_OPTION,
-    ):
-        command = option(command)
-    return command
-
-
-def _run(main: Callable[[Any], Awaitable[T]]) -> T:
-    """Run one coroutine in the reactor, turning what can go wrong with a server into one line."""
-    from twisted.internet import reactor as installed
-
-    reactor: Any = installed
-
-    from .client import AnswerLost, ApiError, CannotConnect, ResultBrokenOff, TimedOut, UntrustedServer
-
-    outcome: list[T | Failure] = []
-    running: Deferred[T] = Deferred.fromCoroutine(main(reactor))  # type: ignore[arg-type]
-    running.addBoth(outcome.append)
-    interrupted: list[int] = []
-
-    def interrupt(number: int, frame: object) -> None:
-        interrupted.append(number)
-        reactor.callFromThread(running.cancel)
-
-    def stop_when_done() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, interrupt)
-        running.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(stop_when_done)
-    reactor.run()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    result = outcome[0]
-    if interrupted:
-        raise SystemExit(128 + interrupted[0])
-    if not isinstance(result, Failure):
-        return result
-    error = result.value
-    if isinstance(error, ApiError):
-        hint = f" (job {error.job_id})" if error.job_id and error.job_id not in str(error) else ""
-        raise click.ClickException(f"{error}{hint}")
-    if isinstance(error, TimedOut):
-        raise click.ClickException(f"{str(error).rstrip('.')}; allow more with --timeout")
-    if isinstance(error, ResultBrokenOff):
-        raise click.ClickException(str(error))
-    if isinstance(error, UntrustedServer):
-        raise click.ClickException(f"{error}; name the CA to verify it with: --ca")
-    if isinstance(error, CannotConnect | AnswerLost):
-        raise click.ClickException(f"{error}; start a server with 'twisted-cm serve' or name one with --url")
-    if isinstance(error, click.ClickException):
-        raise error
-    raise click.ClickException(f"{type(error).__name__}: {error}")
-
-
-def _connection(reactor: Any, url: str, ca: Path | None, state_dir: Path | None) -> dict[str, Any]:
-    """How a client is made, beside its URL and token.  Whoever is at a shell can try again, and would rather know."""
-    if not url.startswith(("http://", "https://")):
-        raise click.ClickException(f"{url} is no URL; it must start with http:// or https://")
-    path = ca or (state_dir or default_state_dir()) / "ca.pem"
-    pem = None
-    if url.startswith("https://") and (ca is not None or path.exists()):
-        try:
-            pem = path.read_text("ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.ClickException(f"{path}: {error}; name a readable PEM file with --ca") from None
-    return {"reactor": reactor, "ca_certificate": pem, "retries": None}
-
-
 # Starting a runtime
-
-
-def _launch_options(command: F) -> F:
-    for option in (
-        click.option("--admin-token", envvar="TWISTED_CM_ADMIN_TOKEN", help="For a server beyond loopback."),
-        click.option("--branch", help="Its branch.  [default: master]"),
-        click.option("--deployed-app", metavar="RID", help="Bind this deployed app to the runtime."),
-        click.option("--seed", type=click.Path(path_type=Path), help="Take the runtime's token from this seed."),
-        click.option("--module-auth-token", metavar="TOKEN", help="Join the runtime as it is, without a session."),
-        click.option("--runtime", "runtime_id", required=True, metavar="ID", help="The runtime to be."),
-    ):
-        command = option(command)
-    return _connection_options(command)
 
 
 def _launch_variables(
@@ -234,22 +152,13 @@ def _launch_variables(
 ) -> Mapping[str, str]:
     from .launch import CannotLaunch, bypass_proxies, launch_directory, prepare_launch, write_environment
 
-    if seed is not None and module_auth_token is None:
-        try:
-            runtimes = read_seed(seed).runtimes
-        except InvalidSeed as error:
-            raise click.ClickException(str(error)) from None
-        module_auth_token = next((each.module_auth_token for each in runtimes if each.runtime_id == runtime_id), None)
-    if module_auth_token is not None and deployed_app is not None:
-        raise click.UsageError("--deployed-app binds with a session of its own; leave out the token to open one")
-    if branch is not None and deployed_app is None:
-        raise click.UsageError("--branch goes with --deployed-app")
+    module_auth_token = known_token(runtime_id, module_auth_token, seed, deployed_app, branch)
 
     async def prepare(reactor: Any) -> Launch:
-        connection = _connection(reactor, url, ca, state_dir)
-        return await prepare_launch(url, runtime_id, module_auth_token, deployed_app, branch, admin_token, **connection)
+        made = connection(reactor, url, ca, state_dir)
+        return await prepare_launch(url, runtime_id, module_auth_token, deployed_app, branch, admin_token, **made)
 
-    launch = _run(prepare)
+    launch = run(prepare)
     directory = launch_directory((state_dir or default_state_dir()).absolute(), runtime_id)
     try:
         return bypass_proxies(write_environment(launch, directory), os.environ)
@@ -258,7 +167,7 @@ def _launch_variables(
 
 
 @main.command("exec", context_settings={"ignore_unknown_options": False})
-@_launch_options
+@runtime_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(command: tuple[str, ...], **options: Any) -> None:
     """
@@ -278,34 +187,100 @@ def exec_(command: tuple[str, ...], **options: Any) -> None:
 
 
 @main.command()
-@_launch_options
+@runtime_options
 def env(**options: Any) -> None:
     """Print a runtime process's variables, for docker run --env-file."""
     for name, value in _launch_variables(**options).items():
         click.echo(f"{name}={value}")
 
 
-# Submitting a job
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--timing", is_flag=True, help="Take as long for each job as was recorded.")
+@runtime_options
+def replay(
+    file: Path,
+    timing: bool,
+    runtime_id: str,
+    url: str,
+    ca: Path | None,
+    state_dir: Path | None,
+    module_auth_token: str | None,
+    seed: Path | None,
+    deployed_app: str | None,
+    branch: str | None,
+    admin_token: str | None,
+) -> None:
+    """
+    Stand in for a runtime until Ctrl-C, with the answers that 'serve --record' wrote to FILE.
+
+    A job is answered with what was recorded for the same function and query: the first time with the first recording
+    of that, then with the next, and with the last from then on. What failed fails again; a query that was not
+    recorded fails with the difference from the nearest one. Canceled jobs are passed over. Secrets are masked in the
+    recording, and so in its answers, and do not count when queries are compared.
+
+    The exit status is 1 if anything was asked for that was not recorded.
+    """
+    from .recording import InvalidRecording, Recording, Replay
+
+    token = known_token(runtime_id, module_auth_token, seed, deployed_app, branch)
+    try:
+        recording = Recording(file)
+    except InvalidRecording as error:
+        raise click.ClickException(printable(str(error), "\n")) from None
+
+    def say(text: str) -> None:
+        click.echo(printable(text, "\n"), err=True)
+
+    async def stand_in(reactor: Any) -> bool:
+        from .client import RuntimeSession
+
+        made = connection(reactor, url, ca, state_dir)
+        if token is None:
+            session = await RuntimeSession.open(
+                url, runtime_id, deployed_app, branch, keep_bindings=True, admin_token=admin_token, **made
+            )
+        else:
+            session = RuntimeSession.join(url, runtime_id, token, **made)
+        async with session:
+            player = Replay(reactor, session, recording, timing, say)
+            passed = f"; {recording.skipped} canceled jobs are passed over" if recording.skipped else ""
+            say(f"Runtime {runtime_id} answers from {recording.size} recorded jobs{passed}. Ctrl-C stops.")
+            try:
+                await player.run()
+            except CancelledError:
+                pass
+            finally:
+                say(player.summarize())
+            return player.outcomes["not recorded"] == 0
+
+    raise SystemExit(0 if run(stand_in) else 1)
+
+
+# Submitting jobs
 
 
 @main.command()
-@click.argument("rid")
-@click.argument("function")
-@click.argument("query", default="{}")
+@click.argument("rid", required=False)
+@click.argument("function", required=False)
+@click.argument("query", required=False)
 @click.option("--branch", help="The deployed app's branch.  [default: any that is active]")
 @click.option("--async", "asynchronous", is_flag=True, help="Print the job's id and do not wait.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer.")
+@click.option("--jobs", type=click.Path(path_type=Path), metavar="FILE", help="Submit a job for each line of FILE.")
 @click.option(
-    "--token", envvar="TWISTED_CM_TOKEN", default=DEVELOPMENT_TOKEN, show_default=True, help="A bearer token."
+    "--concurrency", type=click.IntRange(1), default=8, show_default=True, help="How many of --jobs at a time."
 )
-@_connection_options
+@caller_options
 def submit(
-    rid: str,
-    function: str,
-    query: str,
+    rid: str | None,
+    function: str | None,
+    query: str | None,
     branch: str | None,
     asynchronous: bool,
     timeout: float | None,
+    jobs: Path | None,
+    concurrency: int,
     token: str,
     url: str,
     ca: Path | None,
@@ -315,13 +290,27 @@ def submit(
     Submit a job to the deployed app RID and print its result.
 
     QUERY is JSON, - for standard input, or @FILE.
-    """
-    found = _read_query(query)
 
-    async def run(reactor: Any) -> None:
+    With --jobs, each line of FILE (- for standard input) is a job. If FUNCTION is named, a line is a query, any JSON
+    value. If not, it is an object {"function": …, "query": …, "rid": …, "branch": …}; the last two are needed only
+    where RID and --branch do not say so for all. Every line is checked before anything is submitted. What became of
+    each is printed in the order of the lines, as a line of JSON with its "line", "job_id", "status" and "result",
+    "result_text" (no JSON), "result_base64" (no text) or "error". The status is that of the job, "raised" if the
+    function raised, or "error" if there is no job. --timeout is for each job, which is then canceled. Ctrl-C prints
+    what is done and cancels what is still queued. The exit status is 1 if any job did not succeed.
+    """
+    if jobs is not None:
+        if query is not None or asynchronous:
+            raise click.UsageError("--jobs takes its queries from FILE, and waits for results")
+        _submit_many(jobs, rid, function, branch, concurrency, timeout, token, url, ca, state_dir)
+    if rid is None or function is None:
+        raise click.UsageError("Missing argument 'RID' or 'FUNCTION'.")
+    found = _read_query(query or "{}")
+
+    async def submit_one(reactor: Any) -> None:
         from .client import ComputeModules
 
-        async with ComputeModules(url, token, **_connection(reactor, url, ca, state_dir)) as modules:
+        async with ComputeModules(url, token, **connection(reactor, url, ca, state_dir)) as modules:
             if asynchronous:
                 click.echo((await modules.submit(rid, function, found, branch=branch, timeout=timeout)).id)
                 return
@@ -329,7 +318,59 @@ def submit(
                 sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
 
-    _run(run)
+    run(submit_one)
+
+
+def _submit_many(
+    path: Path,
+    rid: str | None,
+    function: str | None,
+    branch: str | None,
+    concurrency: int,
+    timeout: float | None,
+    token: str,
+    url: str,
+    ca: Path | None,
+    state_dir: Path | None,
+) -> NoReturn:
+    from .batch import BadLines, Batch, JobFile
+    from .client import ComputeModules, Retries
+
+    try:
+        lines = JobFile(path, rid, function, branch)
+    except BadLines as error:
+        problems = printable(str(error), "\n")
+        raise click.ClickException(f"nothing was submitted, since these lines are no jobs:\n{problems}") from None
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror}; name a readable file with --jobs") from None
+    # Where the results are on the terminal, too, they say how far it is.
+    shown = sys.stderr if sys.stderr.isatty() and not sys.stdout.isatty() else StringIO()
+
+    async def submit_all(reactor: Any) -> bool:
+        made = {**connection(reactor, url, ca, state_dir), "retries": Retries()}
+        async with ComputeModules(url, token, **made) as modules:
+            with click.progressbar(length=lines.count, file=shown) as bar:
+
+                def emit(fields: dict[str, Any]) -> None:
+                    click.echo(json.dumps(fields))
+                    bar.update(1)
+
+                batch = Batch(modules, iter(lines), concurrency, timeout, emit)
+                interrupted = False
+                try:
+                    await batch.run()
+                except CancelledError:
+                    interrupted = True
+            told = sum(batch.counts.values())
+            counts = ", ".join(f"{count} {status}" for status, count in sorted(batch.counts.items())) or "none"
+            click.echo(f"{told} of {lines.count} jobs: {counts}.", err=True)
+            if batch.stopped is not None:
+                click.echo(printable(f"No more were started: {batch.stopped}"), err=True)
+            if interrupted:
+                raise CancelledError
+            return batch.counts["succeeded"] == lines.count
+
+    raise SystemExit(0 if run(submit_all) else 1)
 
 
 def _read_query(query: str) -> Any:

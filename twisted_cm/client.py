@@ -20,7 +20,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from attrs import NOTHING, field, frozen
 from twisted.web.iweb import IAgent
@@ -96,6 +96,9 @@ _EMULATOR = "/_emulate/foundry/compute-modules"
 
 #: Seconds that one request for a status parks while a job is waited for; the emulator allows 60.
 _LONG_POLL = 50
+
+#: The most jobs in one answer.
+_PAGE = 1000
 
 _DEFAULT_RETRIES = Retries()
 
@@ -196,6 +199,8 @@ class EmulatorInfo:
     @ivar ca_certificate: what to verify C{https} with, in PEM, or L{None}.
     @ivar poll_timeout: seconds that a job poll parks.
     @ivar sync_timeout: seconds that a synchronous caller parks.
+    @ivar max_body: the most bytes of a request body.
+    @ivar started_at: milliseconds since the epoch.
     """
 
     version: str
@@ -204,6 +209,8 @@ class EmulatorInfo:
     ca_certificate: str | None
     poll_timeout: float
     sync_timeout: float
+    max_body: int
+    started_at: int
 
 
 class _Client:
@@ -535,6 +542,16 @@ class RuntimeSession(_Client):
         else:
             await self._connections.request("POST", path, headers, _result_bytes(content), Repeat.ALWAYS)
 
+    async def fail_job(self, job_id: str, message: str) -> None:
+        """
+        End a job as failed, as no SDK does: what a function raises is a result.  A job that has ended stays as it is.
+
+        @param message: why, for the caller.
+        @raise NotFound: this runtime has no such job.
+        """
+        path = f"{self._path}/jobs/{quote(job_id, safe='')}/fail"
+        await self._request("POST", path, {"message": message}, Repeat.ALWAYS)
+
     async def post_schemas(self, schemas: JSONValue) -> None:
         """
         Say what functions there are.
@@ -594,6 +611,57 @@ class EmulatorControl(_Client):
     async def delete_runtime(self, runtime_id: str) -> None:
         """Remove a runtime and end its jobs; only the admin token may."""
         await self._request("DELETE", _runtime_path(runtime_id))
+
+    async def jobs(
+        self,
+        limit: int = 100,
+        *,
+        runtime_id: str | None = None,
+        query_type: str | None = None,
+        state: JobState | None = None,
+    ) -> list[dict[str, JSONValue]]:
+        """
+        @param limit: how many at most.
+        @return: the jobs that are kept, the last submitted first, as inspection lists them.
+        """
+        wanted = {"runtime": runtime_id, "function": query_type, "status": None if state is None else state.value}
+        found: list[dict[str, JSONValue]] = []
+        before = None
+        while len(found) < limit:
+            page = {**wanted, "limit": min(limit - len(found), _PAGE), "before": before}
+            query = urlencode({name: value for name, value in page.items() if value is not None})
+            jobs, before = await self._ask(f"{_EMULATOR}/jobs?{query}", lambda value: (value["jobs"], value["next"]))
+            found += jobs
+            if before is None:
+                break
+        return found
+
+    async def job(self, job_id: str) -> dict[str, JSONValue]:
+        """
+        @return: all that is known of one job, as inspection shows it.
+        """
+        return await self._ask(f"{_EMULATOR}/jobs/{quote(job_id, safe='')}", dict)
+
+    async def events(self) -> AsyncIterator[tuple[str, JSONValue]]:
+        """
+        Take part in what changes, as it does, until the emulator stops.
+
+        @return: an async iterator over the kind of each event and its data; the first is C{reload}, once nothing more
+            can be missed, and another means that something was: ask anew.
+        @raise ResultBrokenOff: the connection is lost.
+        """
+        body = await self._connections.open("GET", f"{_EMULATOR}/events", self._headers, None, Repeat.ALWAYS)
+        try:
+            yield "reload", {}
+            text = b""
+            while chunk := await self._connections.within(None, body.next()):
+                *events, text = (text + chunk).split(b"\n\n")
+                for event in events:
+                    kind, _, data = event.partition(b"\n")
+                    if kind.startswith(b"event: "):
+                        yield kind.decode()[len("event: ") :], json.loads(data[len(b"data: ") :])
+        finally:
+            body.close()
 
     async def faults(self) -> list[dict[str, JSONValue]]:
         """
@@ -675,6 +743,8 @@ def _emulator_info(value: JSONValue) -> EmulatorInfo:
         value["caCertificate"],
         value["pollTimeout"],
         value["syncTimeout"],
+        value["maxBody"],
+        value["startedAt"],
     )
 
 

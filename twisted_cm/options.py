@@ -72,6 +72,13 @@ _OPTIONS = (
         metavar="BYTES",
         help="The largest request body, results included.",
     ),
+    click.option(
+        "--record",
+        type=_PATH,
+        metavar="FILE",
+        help="Append each job that ends to this file, for 'twisted-cm replay'; what fields hold whose names say that"
+        " it is secret (password, token, api_key and the like) is left out.",
+    ),
     click.option("--sidecar", metavar="RUNTIME", help="Serve this runtime at the sidecar addresses too."),
     click.option("--sidecar-port", type=_PORT, default=8946, show_default=True, help="Sidecar port for HTTP."),
     click.option("--sidecar-tls-port", type=_PORT, default=8945, show_default=True, help="Sidecar port for HTTPS."),
@@ -98,6 +105,7 @@ class ServerOptions:
     poll_timeout: float | None
     sync_timeout: float | None
     max_body: int
+    record: Path | None
     sidecar: str | None
     sidecar_port: int
     sidecar_tls_port: int
@@ -131,6 +139,7 @@ def make_service(reactor: IReactorTime, options: ServerOptions) -> EmulatorServi
                 base_url=options.base_url,
                 allowed_hosts=options.allowed_hosts,
                 cors_origins=options.cors_origins,
+                record=options.record,
                 limits=limits_of(seed, options.poll_timeout, options.sync_timeout, options.max_body),
                 sidecars=_sidecars(options, seed),
             ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -119,6 +119,24 @@ class Seed:
         for binding in self.bindings:
             registry.bind(binding)
         return registry
+
+
+#: A seed as text in YAML or JSON, as the value that such text stands for, as a file, or checked already.
+SeedLike: TypeAlias = Seed | str | Mapping[str, Any] | Path | None
+
+
+def make_seed(seed: SeedLike) -> Seed:
+    """
+    @return: the seed, checked; the default one for L{None}.
+    @raise twisted_cm.seed.InvalidSeed: something in it is wrong.
+    """
+    if seed is None:
+        return Seed()
+    if isinstance(seed, Seed):
+        return seed
+    if isinstance(seed, Path):
+        return read_seed(seed)
+    return parse_seed(seed if isinstance(seed, str) else json.dumps(seed))
 
 
 def read_seed(path: Path) -> Seed:

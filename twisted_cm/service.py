@@ -8,6 +8,7 @@ in use is known before a daemon detaches or a privilege is dropped.
 from __future__ import annotations
 
 import ipaddress
+import os
 import resource
 import select
 import signal
@@ -20,18 +21,29 @@ from urllib.parse import urlsplit
 
 from attrs import Factory, evolve, field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorFromThreads, IReactorTime
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, succeed
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReactorFromThreads,
+    IReactorTime,
+    IReadDescriptor,
+)
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from .broker import IBroker, MemoryBroker
+from .broker import BrokerError, IBroker, MemoryBroker
 from .credentials import DEVELOPMENT_TOKEN, Credentials, ITokenStore, MemoryTokens
 from .faults import FaultBook, IFaultBook
 from .http.app import emulator_site, sidecar_site
 from .http.browsers import BrowserGuard
 from .http.context import Addresses, Context, Limits
 from .http.site import EmulatorSite
+from .metrics import Metrics
+from .recording import CannotRecord, Recorder
 from .seed import InvalidSeed, Seed, Sidecar, read_seed
 from .tls import ServerCertificate
 
@@ -40,6 +52,9 @@ DEFAULT_TLS_PORT = 4443
 
 #: Seconds that connections may take to end at shutdown before they are cut off.
 SHUTDOWN_GRACE = 4.0
+
+#: Seconds that the broker may take to say that it is there before the emulator counts as not ready.
+PING_TIMEOUT = 2.0
 
 _BACKLOG = 4096
 
@@ -65,6 +80,7 @@ class Settings:
     @ivar certificate: for HTTPS; L{None} for no TLS listener at all.
     @ivar allowed_hosts: names that clients may call it by on loopback, beside localhost and addresses.
     @ivar cors_origins: the origins of web pages that may call it.
+    @ivar record: the file that each job is appended to when it ends, or L{None}.
     @ivar broker: the URL of the Redis to share with other emulators; L{None} to keep everything in this process.
     @ivar base_url: what session URIs are built on, in place of what a request came in with.
     """
@@ -81,6 +97,7 @@ class Settings:
     sidecars: tuple[Sidecar, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    record: Path | None = None
     broker: str | None = field(default=None, repr=False)
 
 
@@ -257,12 +274,42 @@ class SeedReloader(Service):
         return reseeded.addErrback(lambda failure: self._log.failure("seed not reloaded", failure))
 
 
+@implementer(IReadDescriptor)
+class StopWithStdin:
+    """Stops the reactor when standard input ends; what comes before its end means nothing."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """See L{IReadDescriptor}."""
+        return 0
+
+    def logPrefix(self) -> str:
+        """See L{IReadDescriptor}."""
+        return "stdin"
+
+    def doRead(self) -> None:
+        """See L{IReadDescriptor}."""
+        with suppress(InterruptedError, BlockingIOError):
+            if not os.read(0, 65536):
+                self._reactor.removeReader(self)
+                self._reactor.stop()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See L{IReadDescriptor}: its other side is gone, or the reactor has stopped for another reason."""
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+
+
 class EmulatorService(Service):
     """
     The emulator: a broker, and the listeners over it.
 
     @ivar settings: what it was made from.
     @ivar broker: who waits for whom.
+    @ivar metrics: what has been counted since it was made.
     @ivar site: the protocol factory of the main listeners; there once the service has started.
     @ivar context: what the routes share; there once the service has started.
     @ivar addresses: where it is reached; valid as soon as the service is made.
@@ -276,7 +323,8 @@ class EmulatorService(Service):
     def __init__(self, reactor: IReactorTime, settings: Settings) -> None:
         """
         @raise CannotStart: a port is taken, a listener would be open to the
-            network without an admin token, or the certificate is of no use.
+            network without an admin token, the certificate is of no use, or
+            the file to record to cannot be written.
         """
         self.settings = settings
         self._reactor = reactor
@@ -288,6 +336,9 @@ class EmulatorService(Service):
             )
         self._seed = settings.seed
         self.broker, self.faults, tokens = _parts(reactor, settings)
+        self._seed_loaded = False
+        self.metrics = Metrics(lambda: sum(len(site.channels) for site in self._sites))
+        self.broker.observe(self.metrics.changed)
         self.credentials = Credentials(
             reactor.seconds,
             settings.seed.bearer_tokens,
@@ -309,9 +360,13 @@ class EmulatorService(Service):
                 )
                 for sidecar in settings.sidecars
             ]
+            self._recorder = None if settings.record is None else Recorder(reactor, settings.record)
         except CannotStart:
             self._close_sockets()
             raise
+        except CannotRecord as error:
+            self._close_sockets()
+            raise CannotStart(str(error)) from None
         self.addresses = self._addresses(settings.interface, self._plain, self._tls)
         self.sidecar_addresses = {
             sidecar.runtime_id: self._addresses("127.0.0.1", sidecar.plain, sidecar.tls) for sidecar in self._sidecars
@@ -363,8 +418,13 @@ class EmulatorService(Service):
             faults=self.faults,
             reset=self.reset,
             guard=self._browser_guard(),
+            metrics=self.metrics,
+            readiness=self.readiness,
             validate_queries=self._seed.validate_queries,
+            started_at=int(self._reactor.seconds() * 1000),
         )
+        if self._recorder is not None:
+            self._recorder.start(self.broker)
         self.site = emulator_site(context)
         listeners: list[_Listener] = [(self.site, self._plain, self._tls)]
         for sidecar in self._sidecars:
@@ -378,6 +438,7 @@ class EmulatorService(Service):
     def _listen(self, listeners: list[_Listener]) -> None:
         if not self.running:
             return
+        self._seed_loaded = True
         for site, plain, tls in listeners:
             self._serve(site, plain, tls)
         for url in self.urls():
@@ -388,7 +449,9 @@ class EmulatorService(Service):
         Go back to the seed: its runtimes, bindings and faults, no jobs, no
         schemas.  Whoever is parked is answered.  Tokens stay valid.
         """
+        self._seed_loaded = False
         await self.broker.reset(self._seed.registry())
+        self._seed_loaded = True
         await self.faults.replace(self._seed.faults)
 
     async def reseed(self, seed: Seed) -> None:
@@ -397,7 +460,9 @@ class EmulatorService(Service):
         apps, tokens, OAuth clients and faults.  Ports, time-outs, limits, the
         broker and sidecars are those of the start.
         """
+        self._seed_loaded = False
         await self.broker.reseed(seed.registry())
+        self._seed_loaded = True
         self.credentials.replace(seed.bearer_tokens, seed.oauth_clients)
         if seed.development_token and not self._seed.development_token:
             self._log.warn("the seed has no tokens any more, so {token} is valid", token=DEVELOPMENT_TOKEN)
@@ -405,6 +470,18 @@ class EmulatorService(Service):
         self._seed = seed
         for warning in seed.warnings:
             self._log.warn("seed: {warning}", warning=warning)
+
+    async def readiness(self) -> dict[str, bool]:
+        """
+        @return: whether it listens and is not about to stop, whether the
+            broker can be used, and whether the seed has taken effect.
+        """
+        try:
+            await self.broker.ping().addTimeout(PING_TIMEOUT, self._reactor)
+            broker = True
+        except (BrokerError, TimeoutError):
+            broker = False
+        return {"listening": bool(self.running), "broker": broker, "seed": self._seed_loaded}
 
     def urls(self) -> Iterator[str]:
         """
@@ -437,8 +514,13 @@ class EmulatorService(Service):
         self._close_sockets()
         closing = [port.stopListening() for _, port in self._ports]
         self._ports = []
-        drained = self.broker.stop().addCallback(
-            lambda _: DeferredList([site.drain(SHUTDOWN_GRACE) for site in self._sites])
-        )
-        everything = DeferredList([drained, *(each for each in closing if each is not None)])
+        stopped = self.broker.stop().addCallback(lambda _: DeferredList(list(self._wind_up())))
+        everything = DeferredList([stopped, *(each for each in closing if each is not None)])
         return everything.addCallback(lambda _: self.broker.close())
+
+    def _wind_up(self) -> Iterator[Deferred[None]]:
+        """What is left to do once the broker has stopped."""
+        for site in self._sites:
+            yield site.drain(SHUTDOWN_GRACE)
+        if self._recorder is not None:
+            yield self._recorder.stop()

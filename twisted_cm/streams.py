@@ -274,9 +274,12 @@ class ValueParser:
     decoded, so that a large value in many chunks costs no more than its size.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, object_pairs_hook: Callable[[list[tuple[str, JSONValue]]], JSONValue] | None = None) -> None:
+        """
+        @param object_pairs_hook: makes a value of each object, as for L{json.loads}.
+        """
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
-        self._json = json.JSONDecoder()
+        self._json = json.JSONDecoder(object_pairs_hook=object_pairs_hook)
         self._text = ""
         self._start = 0
         self._begin_at(0)

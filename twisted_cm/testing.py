@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any
 
 from attrs import NOTHING, evolve
 from twisted.internet.defer import Deferred
@@ -26,31 +26,14 @@ from .fake_runtime import FakeRuntime
 from .faults import FaultKind, FaultPlan
 from .in_memory import MemoryNetwork
 from .jobs import Job, JobSource, JSONValue, Submission
-from .seed import Seed, parse_seed, read_seed
+from .seed import SeedLike, make_seed
 from .service import EmulatorService, Settings, limits_of
 from .tls import local_certificate
 
 __all__ = ["ComputeModules", "Emulator", "EmulatorMixin", "FakeRuntime", "make_seed"]
 
-#: A seed as text in YAML or JSON, as the value that such text stands for, as a file, or checked already.
-SeedLike: TypeAlias = Seed | str | Mapping[str, Any] | Path | None
-
 #: What the URL of an emulator without a socket begins with.
 MEMORY_URL = "http://localhost"
-
-
-def make_seed(seed: SeedLike) -> Seed:
-    """
-    @return: the seed, checked; the default one for L{None}.
-    @raise twisted_cm.seed.InvalidSeed: something in it is wrong.
-    """
-    if seed is None:
-        return Seed()
-    if isinstance(seed, Seed):
-        return seed
-    if isinstance(seed, Path):
-        return read_seed(seed)
-    return parse_seed(seed if isinstance(seed, str) else json.dumps(seed))
 
 
 class Emulator:
@@ -134,6 +117,12 @@ class Emulator:
         self._runtimes.append(runtime)
         return runtime
 
+    async def dismiss(self) -> None:
+        """Have every runtime that L{run} here take no more jobs; a L{reset} does not bring it back."""
+        dismissed, self._runtimes = self._runtimes, []
+        for runtime in dismissed:
+            await runtime.stop()
+
     async def _session(self, runtime: FakeRuntime) -> RuntimeSession:
         ways: dict[str, Any] = {"reactor": self.reactor, "agent": self.agent}
         try:
@@ -155,8 +144,7 @@ class Emulator:
 
     async def stop(self) -> None:
         """Answer whoever is parked, close every connection, and leave nothing in the reactor."""
-        for runtime in self._runtimes:
-            await runtime.stop()
+        await self.dismiss()
         # Once for those that are idle, and once for those that are not, but will be.
         await self._pool.closeCachedConnections()
         await self.service.stopService()
@@ -232,6 +220,12 @@ class Emulator:
         if result is None or not result.complete:
             raise LookupError(f"job {job_id} has no result")
         return await result.read(0, result.size)
+
+    async def runtimes(self) -> list[dict[str, JSONValue]]:
+        """
+        @return: every runtime, as inspection shows it.
+        """
+        return await self.control().runtimes()
 
     async def fail_next(
         self, count: int = 1, message: str | None = None, *, runtime_id: str | None = None, function: str | None = None

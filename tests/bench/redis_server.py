@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-#: The options of a Redis that keeps whatever it has acknowledged. One that syncs its file each second, the default, may
-#: answer before it has written, while a sync is under way.
+#: The options of a Redis that keeps whatever it has acknowledged.  With the default, to sync its file each second, it
+#: may answer before it has written, while a sync is under way.
 KEEPS_ALL = ("--appendonly", "yes", "--appendfsync", "always")
 
 

@@ -26,6 +26,7 @@ from .control import ControlRoutes
 from .dashboard import DashboardRoutes
 from .dispatch import Dispatcher
 from .inspection import InspectionRoutes
+from .monitoring import MonitoringRoutes
 from .multipass import MultipassRoutes
 from .openapi import OpenAPIRoute
 from .runtime import RuntimeRoutes
@@ -52,6 +53,7 @@ def emulator_app(context: Context) -> Klein:
     ControlRoutes(context).register(app)
     InspectionRoutes(context).register(app)
     DashboardRoutes().register(app)
+    MonitoringRoutes(context).register(app)
     OpenAPIRoute().register(app)
     return app
 
@@ -84,7 +86,7 @@ def _site(app: Klein, context: Context) -> EmulatorSite:
         # A HEAD that took a job from the queue would lose it.
         if rule.methods is not None:
             rule.methods.discard("HEAD")
-    return EmulatorSite(Dispatcher(app, _refusal), context.guard, context.reactor)
+    return EmulatorSite(Dispatcher(app, _refusal), context.guard, context.reactor, context.metrics.errors)
 
 
 #: How what the broker refuses looks on the wire, by the arguments of its exception.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import unquote
 
 from attrs import frozen
@@ -16,6 +16,7 @@ from ..broker import IBroker
 from ..credentials import Credentials, Principal, Role, same_token
 from ..faults import FaultKind, FaultPlan, IFaultBook
 from ..jobs import Job, JSONValue, Submission
+from ..metrics import Metrics
 from ..query_validation import UncheckableQuery, query_violations
 from ..registry import Runtime
 from . import errors
@@ -66,7 +67,9 @@ class Context:
     What every group of routes is made with.
 
     @ivar reset: goes back to the seed.
+    @ivar readiness: whether each part of the emulator can do its work.
     @ivar validate_queries: check each query against its function's schema before it is queued.
+    @ivar started_at: when it began to serve, milliseconds since the epoch.
     """
 
     reactor: IReactorTime
@@ -77,7 +80,10 @@ class Context:
     faults: IFaultBook
     reset: Callable[[], Awaitable[None]]
     guard: BrowserGuard
-    validate_queries: bool = False
+    metrics: Metrics
+    readiness: Callable[[], Awaitable[Mapping[str, bool]]]
+    validate_queries: bool
+    started_at: int
 
     async def bearer(self, request: EmulatorRequest) -> Principal:
         """

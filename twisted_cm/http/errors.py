@@ -166,6 +166,6 @@ def job_timeout(job_id: str) -> ApiError:
     return ApiError(504, "job_timeout", f"Timed out waiting for compute-module job '{job_id}'.", {"jobId": job_id})
 
 
-def unavailable(description: str) -> ApiError:
+def unavailable(description: str, **parameters: JSONValue) -> ApiError:
     """No work is taken now; the client may try again."""
-    return ApiError(503, "unavailable", description, headers={"Retry-After": "1"})
+    return ApiError(503, "unavailable", description, parameters, {"Retry-After": "1"})

@@ -17,7 +17,7 @@ from ..broker import Change, JobFilter
 from ..jobs import Job, JobState, JSONValue
 from . import errors
 from .context import Context, query_parameter
-from .runtime import PREFIX
+from .runtime import PREFIX, describe_job
 from .site import EmulatorRequest
 
 #: The most jobs in one answer.
@@ -42,6 +42,7 @@ class InspectionRoutes:
     def register(self, app: Klein) -> None:
         """Put the routes on C{app}."""
         app.route(f"{PREFIX}/jobs", methods=["GET"])(self.list_jobs)
+        app.route(f"{PREFIX}/jobs/<id:job_id>", methods=["GET"])(self.show_any_job)
         app.route(f"{PREFIX}/events", methods=["GET"])(self.events)
 
     async def list_jobs(self, request: EmulatorRequest) -> bytes:
@@ -59,6 +60,11 @@ class InspectionRoutes:
         return request.json(
             {"jobs": [summarize_job(job) for job in page], "next": page[-1].number if len(found) > limit else None}
         )
+
+    async def show_any_job(self, request: EmulatorRequest, job_id: str) -> bytes:
+        """C{GET /jobs/{jobId}}: all that is known of one job."""
+        await self.context.bearer(request)
+        return request.json(await describe_job(await self.context.broker.job(job_id)))
 
     async def events(self, request: EmulatorRequest) -> bytes:
         """

@@ -46,6 +46,7 @@ class RuntimeRoutes:
         app.route(one, methods=["DELETE"])(self.delete_runtime)
         app.route(f"{one}/jobs", methods=["POST"])(self.enqueue)
         app.route(f"{one}/jobs/<id:job_id>", methods=["GET"])(self.show_job)
+        app.route(f"{one}/jobs/<id:job_id>/fail", methods=["POST"])(self.fail_job)
         self._register_module(app, one)
 
     def register_sidecar(self, app: Klein, runtime_id: str) -> None:
@@ -77,6 +78,8 @@ class RuntimeRoutes:
                 "caCertificate": addresses.ca_certificate,
                 "pollTimeout": limits.poll_timeout,
                 "syncTimeout": limits.sync_timeout,
+                "maxBody": limits.max_body,
+                "startedAt": self.context.started_at,
             }
         )
 
@@ -295,6 +298,19 @@ class RuntimeRoutes:
                 "schemas": describe_schemas(runtime.schemas),
             }
         )
+
+    async def fail_job(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:
+        """
+        C{POST /runtimes/{runtimeId}/jobs/{jobId}/fail}: a scripted runtime gives a job up; one that has ended stays so.
+
+        No SDK has this: what its function raises is a result.
+        """
+        await self.context.module(request, runtime_id)
+        await self.context.broker.open_result(runtime_id, job_id)
+        message = text_field(await request.read_json(self.context.limits.max_body), "message", required=True)
+        assert message is not None
+        await self.context.broker.fail_job(job_id, message)
+        return request.no_content()
 
 
 def _broken(error: Exception) -> str:

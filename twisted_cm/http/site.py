@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -371,6 +372,7 @@ class EmulatorRequest(Request):
         self.responseHeaders.removeHeader("Preference-Applied")
         for name, value in error.headers.items():
             self.setHeader(name, value)
+        self.site.errors[error.error] += 1
         return self.answer(error.body(), "application/json", error.status)
 
     async def read_json(self, limit: int) -> JSONValue:
@@ -490,6 +492,11 @@ class _FlushWatch:
 
     def stopProducing(self) -> None:
         """The transport is gone; the channel says so to whoever waits."""
+
+
+def _holds_back(descriptor: Any) -> bool:
+    """Whether a transport has written bytes that the operating system has not."""
+    return bool(descriptor.dataBuffer or descriptor._tempDataLen)
 
 
 class EmulatorChannel(HTTPChannel):
@@ -665,7 +672,7 @@ class EmulatorChannel(HTTPChannel):
     def _watch_flush(self) -> None:
         descriptor: Any = getattr(self.transport, "transport", self.transport)
         # What a timer has written is gone by now; a client that has read it may have closed, which is read before dry.
-        if hasattr(descriptor, "startWriting") and (descriptor.dataBuffer or descriptor._tempDataLen):
+        if hasattr(descriptor, "startWriting") and _holds_back(descriptor):
             _FlushWatch(descriptor, lambda: self._report_flush(True))
         else:
             self._report_flush(True)
@@ -686,7 +693,8 @@ class EmulatorChannel(HTTPChannel):
             self.end_deadline()
             self._end_stall()
             self._end_quiet()
-            self._report_flush(False)
+            # A plain one that closes when all is written may do so before anybody has looked.
+            self._report_flush(hasattr(self.transport, "dataBuffer") and not _holds_back(self.transport))
             self.site.left(self)
 
     def connectionMade(self) -> None:
@@ -701,6 +709,7 @@ class EmulatorSite(Site):
 
     @ivar channels: the connections that are open.
     @ivar guard: looks at each request before it is routed.
+    @ivar errors: how many error answers there were, by the error's name.
     """
 
     head_timeout = HEAD_TIMEOUT
@@ -711,9 +720,10 @@ class EmulatorSite(Site):
     protocol = EmulatorChannel  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, resource: IResource, guard: BrowserGuard, reactor: IReactorTime) -> None:
+    def __init__(self, resource: IResource, guard: BrowserGuard, reactor: IReactorTime, errors: Counter[str]) -> None:
         super().__init__(resource, requestFactory=EmulatorRequest, reactor=reactor)  # type: ignore[no-untyped-call]
         self.guard = guard
+        self.errors = errors
         self.channels: set[EmulatorChannel] = set()
         self._drained: Deferred[None] | None = None
         self._second = 0

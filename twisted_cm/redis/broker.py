@@ -25,6 +25,7 @@ from ..broker import (
     NO_LONGER_SEEDED,
     RUNTIME_DELETED,
     SESSION_RESET,
+    BrokerLoad,
     BrokerStopped,
     BrokerUnavailable,
     Change,
@@ -315,6 +316,26 @@ class RedisBroker:
         unchanged = _Shared.parse(self._stored)
         if self._stored is None or unchanged.dump() != _after(unchanged, change):
             await self._change(change)
+
+    @_deferred
+    async def ping(self) -> None:
+        """See L{IBroker.ping}."""
+        self._refuse_when_stopped()
+        await self._need()
+        await self.node.command("PING")
+
+    @_deferred
+    async def load(self) -> BrokerLoad:
+        """See L{IBroker.load}."""
+        snapshots = await self.snapshots()
+        return BrokerLoad(
+            runtimes=len(snapshots),
+            connected=sum(each.runtime.connected for each in snapshots),
+            queued=sum(each.queued for each in snapshots),
+            running=sum(each.running for each in snapshots),
+            parked_polls=len(self._polls),
+            parked_callers=sum(map(len, self._waiters.values())),
+        )
 
     @_deferred
     async def runtime(self, runtime_id: str) -> Runtime:
