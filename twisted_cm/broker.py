@@ -24,6 +24,7 @@ from zope.interface import Interface, implementer
 
 from .credentials import fingerprint
 from .jobs import Job, JobState, Submission, new_job_id
+from .logs import debug_is_logged
 from .registry import DEFAULT_BRANCH, Binding, FunctionSchema, Registry, Runtime, new_module_auth_token
 from .results import IResult, ResultBody
 
@@ -417,26 +418,38 @@ class _Parked(Generic[T]):
     """
     One party that waits: a Deferred on a shelf, with at most one timer.
 
-    The shelf fires it, exactly once; its deadline fires it with what
-    C{expired} returns; cancelling the Deferred takes it off the shelf.
+    The shelf fires it, exactly once; its deadline fires it with C{lapsed};
+    cancelling the Deferred takes it off the shelf.
     """
 
-    __slots__ = ("_shelf", "_timer", "deferred")
+    __slots__ = ("_key", "_shelf", "_shelves", "_timer", "deferred")
 
     def __init__(
         self,
         clock: IReactorTime,
-        shelf: OrderedDict[int, _Parked[T]],
+        shelf: dict[int, _Parked[T]],
         wait: float,
-        expired: Callable[[], T],
+        lapsed: T,
+        shelves: dict[str, dict[int, _Parked[T]]] | None = None,
+        key: str = "",
     ) -> None:
-        self.deferred: Deferred[T] = Deferred(lambda _: self._leave())
+        """
+        @param shelves: what to take C{shelf} out of, under C{key}, once it is empty.
+        """
+        self.deferred: Deferred[T] = Deferred(self._vanish)
         self._shelf = shelf
-        self._timer: IDelayedCall = clock.callLater(wait, lambda: self.fire(expired()))
+        self._shelves = shelves
+        self._key = key
+        self._timer: IDelayedCall = clock.callLater(wait, self.fire, lapsed)
         shelf[id(self)] = self
+
+    def _vanish(self, deferred: Deferred[T]) -> None:
+        self._leave()
 
     def _leave(self) -> None:
         del self._shelf[id(self)]
+        if not self._shelf and self._shelves is not None:
+            del self._shelves[self._key]
         if self._timer.active():
             self._timer.cancel()
 
@@ -450,7 +463,7 @@ class _Parked(Generic[T]):
 
 
 _Polls: TypeAlias = "OrderedDict[int, _Parked[Job | None]]"
-_Callers: TypeAlias = "OrderedDict[int, _Parked[Job]]"
+_Callers: TypeAlias = "dict[int, _Parked[Job]]"
 
 
 @define(eq=False)
@@ -494,11 +507,13 @@ class MemoryBroker:
         self._observers: dict[Deferred[None], Observer] = {}
         self._submitted = 0
         self._stopped = False
+        self._debugs = True
         for runtime in self.registry.runtimes.values():
             self._admit(runtime)
 
     def start(self) -> Deferred[None]:
         """See L{IBroker.start}."""
+        self._debugs = debug_is_logged(__name__)
         return succeed(None)
 
     # Who looks on
@@ -510,6 +525,11 @@ class MemoryBroker:
         observing: Deferred[None] = Deferred(self._observers.__delitem__)
         self._observers[observing] = observer
         return observing
+
+    def _debug(self, message: str, **fields: object) -> None:
+        """Log what is of interest to whoever follows a single job; to ask the log each time would cost too much."""
+        if self._debugs:
+            self._log.debug(message, **fields)
 
     def _tell(self, runtime_id: str, job: Job | None = None, forgotten: bool = False) -> None:
         if self._observers:
@@ -691,7 +711,7 @@ class MemoryBroker:
         self._jobs[job.job_id] = job
         work.job_ids[job.job_id] = None
         (work.held if held else work.queued)[job.job_id] = job
-        self._log.debug(
+        self._debug(
             "job {job_id}: queued for runtime {runtime_id}, function {query_type}",
             job_id=job.job_id,
             runtime_id=runtime_id,
@@ -718,9 +738,7 @@ class MemoryBroker:
     def _dispatch(self, work: _Work) -> Job:
         _, job = work.queued.popitem(last=False)
         self._run(work, job)
-        self._log.debug(
-            "job {job_id}: dispatched to runtime {runtime_id}", job_id=job.job_id, runtime_id=job.runtime_id
-        )
+        self._debug("job {job_id}: dispatched to runtime {runtime_id}", job_id=job.job_id, runtime_id=job.runtime_id)
         return job
 
     def _run(self, work: _Work, job: Job) -> None:
@@ -793,7 +811,7 @@ class MemoryBroker:
             return succeed(job)
         if wait <= 0:
             return succeed(None)
-        return _Parked(self._clock, work.polls, wait, lambda: None).deferred
+        return _Parked(self._clock, work.polls, wait, None).deferred
 
     @_deferred
     def give_back(self, job_id: str, attempt: int) -> None:
@@ -917,7 +935,7 @@ class MemoryBroker:
             assert isinstance(job.result, ResultBody)
             job.result.abort()
             job.result = None
-        self._log.debug(
+        self._debug(
             "job {job_id}: {state} on runtime {runtime_id}{reason}",
             job_id=job.job_id,
             state=state.value,
@@ -974,14 +992,7 @@ class MemoryBroker:
             return succeed(job)
         if self._stopped:
             return fail(BrokerStopped())
-        shelf = shelves.setdefault(job_id, OrderedDict())
-
-        def leave(result: T) -> T:
-            if not shelf:
-                shelves.pop(job_id, None)
-            return result
-
-        return _Parked(self._clock, shelf, timeout, lambda: job).deferred.addBoth(leave)
+        return _Parked(self._clock, shelves.setdefault(job_id, {}), timeout, job, shelves, job_id).deferred
 
     @_deferred
     def restart(self, runtime_id: str) -> list[str]:
@@ -1018,7 +1029,7 @@ class MemoryBroker:
         return succeed(None)
 
 
-def _fire_all(shelf: OrderedDict[int, _Parked[T]] | None, value: T) -> None:
+def _fire_all(shelf: dict[int, _Parked[T]] | None, value: T) -> None:
     """Answer everybody on a shelf; a shelf that nobody needed does not exist."""
     for parked in list(shelf.values()) if shelf else ():
         parked.fire(value)

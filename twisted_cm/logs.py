@@ -68,15 +68,33 @@ def log_observer(written: IO[Any], kind: str, levels: Iterable[Level] = ()) -> I
     @param levels: in place of the default ones.
     @return: writes events as lines.
     """
+    line = json_line if kind == "json" else text_line
+    return FilteringLogObserver(FileLogObserver(written, line), [_predicate(levels)])
+
+
+def _predicate(levels: Iterable[Level]) -> LogLevelFilterPredicate:
     predicate = LogLevelFilterPredicate()
     for namespace, level in (*_DEFAULT_LEVELS, *levels):
         predicate.setLogLevelForNamespace(namespace, level)
-    line = json_line if kind == "json" else text_line
-    return FilteringLogObserver(FileLogObserver(written, line), [predicate])
+    return predicate
+
+
+#: The levels of this process's own log, where it has one.
+_own_levels: list[LogLevelFilterPredicate] = []
+
+
+def debug_is_logged(namespace: str) -> bool:
+    """
+    @return: whether anybody may want events of level debug: not so where the
+        log is this module's and has them left out.
+    """
+    return not _own_levels or _own_levels[-1].logLevelForNamespace(namespace) <= LogLevel.debug
 
 
 def begin_log(written: IO[Any], kind: str, levels: Iterable[Level] = ()) -> None:
     """Write the log of this process, as L{log_observer} does, to C{written}."""
+    levels = tuple(levels)
+    _own_levels.append(_predicate(levels))
     globalLogBeginner.beginLoggingTo([log_observer(written, kind, levels)], redirectStandardIO=False)
 
 

@@ -10,6 +10,7 @@ while a live reader is more than L{HIGH_WATER} bytes behind.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from typing import IO, Any
@@ -101,13 +102,12 @@ class ResultBody:
         if self.aborted:
             return
         if self._file is not None:
-            self._file.seek(self.size)
-            self._file.write(data)
+            _write_at(self._file, data, self.size)
         elif self.size + len(data) > MEMORY_LIMIT:
-            self._file = tempfile.TemporaryFile(prefix="twisted-cm-result-")  # noqa: SIM115 - closed with the result
-            self._file.write(self._data)
-            self._file.write(data)
-            self._data = b""
+            file = tempfile.TemporaryFile(prefix="twisted-cm-result-", buffering=0)  # noqa: SIM115 - closed with the result
+            _write_at(file, self._data, 0)
+            _write_at(file, data, self.size)
+            self._file, self._data = file, b""
         elif not self.size:
             self._data = bytes(data)
         else:
@@ -123,8 +123,6 @@ class ResultBody:
     def finish(self) -> None:
         """The last byte has been written."""
         self._data = bytes(self._data)
-        if self._file is not None:
-            self._file.flush()
         self.complete = True
         for reader in list(self._readers):
             reader.notify()
@@ -143,8 +141,7 @@ class ResultBody:
         """
         if self._file is None:
             return bytes(self._data[offset : offset + size])
-        self._file.seek(offset)
-        return self._file.read(size)
+        return os.pread(self._file.fileno(), size, offset)
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         """See L{IResult.read}."""
@@ -199,6 +196,15 @@ class ResultBody:
         elif self._paused and not behind:
             self._paused = False
             self._producer.resumeProducing()
+
+
+def _write_at(file: IO[bytes], data: bytes | bytearray, offset: int) -> None:
+    """Write all of C{data}; the system may take it in parts."""
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(file.fileno(), left, offset)
+        offset += written
+        left = left[written:]
 
 
 @implementer(IPushProducer)

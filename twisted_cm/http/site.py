@@ -42,7 +42,7 @@ HEAD_TIMEOUT = 10.0
 BODY_TIMEOUT = 60.0
 
 #: Seconds that an idle connection is kept at shutdown, for a request that is on its way.
-QUIET = 0.5
+QUIET = 1.0
 
 #: The most levels of arrays and objects in a JSON body.
 MOST_LEVELS = 200
@@ -69,6 +69,21 @@ class RequestBody:
     @ivar ended: whether the last byte has arrived.
     @ivar received: the bytes that have arrived.
     """
+
+    # Each parked caller has one.
+    __slots__ = (
+        "_begun",
+        "_consumer",
+        "_discarding",
+        "_done",
+        "_limit",
+        "_paused",
+        "_transport",
+        "_unclaimed",
+        "ended",
+        "length",
+        "received",
+    )
 
     def __init__(self, length: int | None, transport: IPushProducer) -> None:
         self.length = length
