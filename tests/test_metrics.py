@@ -232,6 +232,7 @@ class Prometheus:
             found = re.search(r"Listening on.* address=(127\.0\.0\.1:\d+)", line)
             if found:
                 self.url = f"http://{found[1]}"
+            if "Server is ready" in line:
                 break
 
     def query(self, expression: str) -> list[Any]:
