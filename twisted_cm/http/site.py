@@ -268,8 +268,6 @@ class EmulatorRequest(Request):
     def process(self) -> None:
         """Hand the request to the resource; path segments stay percent-encoded, each route decodes its own ids."""
         self.site = self.channel.site
-        self.prepath: list[bytes] = []
-        self.postpath: list[bytes] = self.path[1:].split(b"/")
         self.setHeader(b"Date", self.site.date())
         if not self.path.startswith(b"/") or not self.path.isascii():
             self.write(self.error(invalid_request("The request target is not the path of a URI.")))
