@@ -15,15 +15,17 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IAddress, IConsumer, IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, datetimeToString, parse_qs
 from twisted.web.http import Request as HTTPRequest
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
@@ -52,6 +54,9 @@ CLOSE_TIMEOUT = 60.0
 
 #: Seconds in which a client must take something of the answer that waits for it.
 STALL_TIMEOUT = 120.0
+
+#: Bytes of an answer that are sent at once: what is longer goes out at the pace of the reactor, in turn with others.
+SHORT = 16 * 1024
 
 #: Bytes of a body that are kept while no route has asked for them.
 UNCLAIMED_LIMIT = 64 * 1024
@@ -348,6 +353,11 @@ class EmulatorRequest(Request):
         else:
             self.channel.transport.abortConnection()
 
+    def write(self, data: bytes) -> None:
+        """Send a part of the answer, after its head if it is the first."""
+        super().write(data)  # type: ignore[no-untyped-call]
+        self.channel.send_head()
+
     # What routes answer with
 
     def json(self, value: JSONValue, status: int = 200) -> bytes:
@@ -530,6 +540,17 @@ class EmulatorChannel(HTTPChannel):
         self._deadline: IDelayedCall | None = None
         self._stall: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
+        self._address: IAddress | None = None
+        self._socket: Connection | None = None
+        self._head = b""
+
+    def getHost(self) -> IAddress:
+        """
+        @return: the address that the client has connected to, asked of the system once.
+        """
+        if self._address is None:
+            self._address = super().getHost()  # type: ignore[no-untyped-call]
+        return self._address
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes are there; those of a head must not come one by one for ever."""
@@ -671,12 +692,49 @@ class EmulatorChannel(HTTPChannel):
         if not self.requests:
             self.loseConnection()
 
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Begin an answer; its head is kept until L{send_head}, or goes out with what is written before."""
+        lines = [b"%b %b %b" % (version, code, reason)]
+        lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
+        self._head = b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def send_head(self) -> None:
+        """Send the head of an answer, if none of its body has taken it along."""
+        if self._head:
+            self.write(b"")
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send a part of an answer in several pieces."""
+        self.write(b"".join(iovec))
+
+    def write(self, data: bytes) -> None:
+        """
+        Send a part of an answer.
+
+        What is short and has nothing before it is given to the socket at once:
+        the reactor would have to be asked when that can be done, and told when
+        it is.
+        """
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        if self._socket is not None and len(data) <= SHORT and self._socket.connected and not _holds_back(self._socket):
+            # Where it fails, so it will when the transport tries, which then ends the connection.
+            sent = self._socket.writeSomeData(data)
+            if isinstance(sent, int):
+                data = data[sent:]
+        if data:
+            self.transport.write(data)
+
     def when_flushed(self, report: Callable[[bool], None]) -> None:
         """
         Call C{report} once: with L{True} when everything written so far has
         been handed to the operating system, with L{False} if the connection is
         lost first.
         """
+        if self._socket is not None and self._socket.connected and not _holds_back(self._socket):
+            report(True)
+            return
         self._flush_waits.append(report)
         if len(self._flush_waits) == 1:
             # A TLS transport collects small writes until the next turn of the reactor.
@@ -712,6 +770,8 @@ class EmulatorChannel(HTTPChannel):
 
     def connectionMade(self) -> None:
         """The connection is there."""
+        if isinstance(self.transport, Connection):
+            self._socket = self.transport
         self.site.channels.add(self)
         super().connectionMade()  # type: ignore[no-untyped-call]
 
