@@ -8,7 +8,9 @@ templates in what a route returns, of which there are none here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -19,12 +21,51 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, ValidationError
 
 from .errors import ApiError
 from .site import BodyLost, EmulatorRequest
 
 #: How many paths are remembered with their routes: those that are asked for again and again.
 REMEMBERED = 1024
+
+#: An id that stands for any at the end of a remembered path.
+ANY_ID = "-"
+
+_LAST_ID = re.compile(r"/<id:(\w+)>$")
+
+
+class Routes:
+    """
+    The map of routes, with a memory.
+
+    Werkzeug searches afresh for each request, with closures that hold each
+    other and are left to the garbage collector.  Most paths come again.  One
+    that ends with the id of a job comes once, so it is looked up by what is
+    before that.
+    """
+
+    def __init__(self, url_map: Map) -> None:
+        rules = {rule.endpoint: rule.rule for rule in url_map.iter_rules()}
+        self._words = {path.rpartition("/")[2] for path in rules.values()}
+        self._last_ids = {endpoint: found[1] for endpoint, path in rules.items() if (found := _LAST_ID.search(path))}
+        self._ids = url_map.converters["id"](url_map)
+        self._search = lru_cache(REMEMBERED)(url_map.bind("localhost").match)
+
+    def match(self, method: str, path: str) -> tuple[str, Mapping[str, Any]]:
+        """
+        @return: the endpoint that a request is for, and its arguments.
+        @raise HTTPException: there is none.
+        """
+        parent, _, last = path.rpartition("/")
+        if last and last not in self._words:
+            endpoint, arguments = self._search(f"{parent}/{ANY_ID}", method)
+            name = self._last_ids.get(endpoint)
+            if name is not None:
+                with suppress(ValidationError):
+                    return endpoint, {**arguments, name: self._ids.to_python(last)}
+        endpoint, arguments = self._search(path, method)
+        return endpoint, arguments
 
 
 class Dispatcher(Resource):
@@ -40,18 +81,12 @@ class Dispatcher(Resource):
         super().__init__()  # type: ignore[no-untyped-call]
         self.app = app
         self._refusal = refusal
-        routes = app.url_map.bind("localhost")
-
-        @lru_cache(REMEMBERED)
-        def match(method: str, path: str) -> tuple[str, Mapping[str, Any]]:
-            return routes.match(path, method)
-
-        self._match = match
+        self._routes = Routes(app.url_map)
 
     def render(self, request: EmulatorRequest) -> int:
         """Route the request; the answer is written when it is there."""
         try:
-            endpoint, arguments = self._match(request.method.decode("latin-1"), request.path.decode("latin-1"))
+            endpoint, arguments = self._routes.match(request.method.decode("latin-1"), request.path.decode("latin-1"))
         except HTTPException as error:
             request.write(request.error(self._refusal(error)))
             request.finish()
