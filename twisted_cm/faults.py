@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from attrs import asdict, define, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
-from zope.interface import Interface, implementer
+from zope.interface import Attribute, Interface, implementer
 
 from .jobs import JSONValue
 
@@ -119,6 +119,8 @@ def new_fault(plan: FaultPlan) -> Fault:
 class IFaultBook(Interface):
     """The faults of an emulator."""
 
+    active: bool = Attribute("Whether there is any that could strike.")
+
     def add(plan: FaultPlan) -> Deferred[Fault]:
         """
         Make a plan active.
@@ -164,6 +166,11 @@ class FaultBook:
         self._seeded = list(plans)
         for plan in self._seeded:
             self._add(plan)
+
+    @property
+    def active(self) -> bool:
+        """See L{IFaultBook.active}."""
+        return bool(self._faults)
 
     def _add(self, plan: FaultPlan) -> Fault:
         fault = new_fault(plan)

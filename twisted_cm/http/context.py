@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import unquote
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from werkzeug.routing import BaseConverter, ValidationError
@@ -127,7 +126,7 @@ class Context:
             if owner is not None:
                 raise errors.forbidden("The Module-Auth-Token header is another runtime's.")
             raise errors.invalid_module_auth_token()
-        if await self.faults.draw(FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
+        if await self.fault(FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
             raise errors.invalid_module_auth_token()
 
     async def check_query(self, runtime_id: str, query_type: str, query: JSONValue) -> None:
@@ -166,20 +165,25 @@ class Context:
         Queue a job, unless a fault has other plans for it.
         """
         function = submission.query_type
-        failing = await self.faults.draw(FaultKind.FAIL_JOB, runtime_id, function)
-        dropping = failing or await self.faults.draw(FaultKind.DROP_JOB, runtime_id, function)
+        failing = await self.fault(FaultKind.FAIL_JOB, runtime_id, function)
+        dropping = failing or await self.fault(FaultKind.DROP_JOB, runtime_id, function)
         job = await self.broker.enqueue(runtime_id, submission, held=dropping is not None)
         if failing is not None:
             await self.broker.fail_job(job.job_id, failing.message or "A fault was injected.")
         return job
 
-    def pause(self, fault: FaultPlan | None) -> Deferred[None]:
+    async def fault(self, kind: FaultKind, runtime_id: str, function: str | None = None) -> FaultPlan | None:
         """
-        @return: fires after the time that a fault delays something for.
+        @return: what goes wrong now, see L{IFaultBook.draw}; where no fault is active, nothing is asked.
         """
-        if fault is None or fault.seconds is None:
-            return succeed(None)
-        return deferLater(self.reactor, fault.seconds)
+        return await self.faults.draw(kind, runtime_id, function) if self.faults.active else None
+
+    async def pause(self, fault: FaultPlan | None) -> None:
+        """
+        Wait for the time that a fault delays something for.
+        """
+        if fault is not None and fault.seconds is not None:
+            await deferLater(self.reactor, fault.seconds)
 
     def holds(self, request: EmulatorRequest, runtime: Runtime) -> bool:
         """

@@ -124,7 +124,7 @@ class ContourRoutes:
         await self._send(request, job, job.result)
 
     async def _send(self, request: EmulatorRequest, job: Job, result: IResult) -> None:
-        if await self.context.faults.draw(FaultKind.CUT_RESULT, job.runtime_id, job.submission.query_type) is not None:
+        if await self.context.fault(FaultKind.CUT_RESULT, job.runtime_id, job.submission.query_type) is not None:
             request.setHeader("Content-Type", "application/octet-stream")
             request.setHeader("Content-Length", str(max(result.size, 1)))
             request.write(await result.read(0, result.size // 2))

@@ -174,8 +174,8 @@ class RuntimeRoutes:
     async def poll(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """C{GET /job}: park until there is a job."""
         await self.context.module(request, runtime_id)
-        faults, broker = self.context.faults, self.context.broker
-        refusing = await faults.draw(FaultKind.POLL_ERROR, runtime_id)
+        broker = self.context.broker
+        refusing = await self.context.fault(FaultKind.POLL_ERROR, runtime_id)
         if refusing is not None:
             raise errors.injected(refusing.status or 500)
         wait = preferred_wait(request, self.context.limits.poll_timeout)
@@ -183,10 +183,10 @@ class RuntimeRoutes:
         if job is None:
             return request.no_content()
         job_id, attempt, function = job.job_id, job.attempts, job.submission.query_type
-        if await faults.draw(FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
+        if await self.context.fault(FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
             await broker.deliver_again(job_id)
         try:
-            await self.context.pause(await faults.draw(FaultKind.DELAY_DISPATCH, runtime_id, function))
+            await self.context.pause(await self.context.fault(FaultKind.DELAY_DISPATCH, runtime_id, function))
         except CancelledError:
             await broker.give_back(job_id, attempt)
             raise
@@ -239,7 +239,7 @@ class RuntimeRoutes:
         broker = self.context.broker
         job = await broker.open_result(runtime_id, job_id)
         request.take_your_time()
-        delaying = await self.context.faults.draw(FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
+        delaying = await self.context.fault(FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
         await self.context.pause(delaying)
         body = broker.new_result(job_id, request.header("Content-Type"))
         begun = False

@@ -410,8 +410,8 @@ class EmulatorRequest(Request):
         """
         @return: a request header as text, the last one if it was sent twice.
         """
-        values = self.header_values(name)
-        return values[-1] if values else None
+        values = self.requestHeaders.getRawHeaders(name.encode("ascii"))
+        return values[-1].decode("utf-8", "replace").strip() if values else None
 
     def header_values(self, name: str) -> list[str]:
         """

@@ -33,6 +33,11 @@ class RedisFaults:
         node.loaded.append(self._loaded)
         node.attached.append(self._attached)
 
+    @property
+    def active(self) -> bool:
+        """See L{IFaultBook.active}."""
+        return bool(self._faults)
+
     async def _attached(self) -> None:
         if self._seed is not None:
             await self._replace(to_json([describe_plan(each) for each in self._seed]), self._seed)
@@ -100,8 +105,6 @@ class RedisFaults:
 
     def draw(self, kind: FaultKind, runtime_id: str, function: str | None = None) -> Deferred[FaultPlan | None]:
         """See L{IFaultBook.draw}."""
-        if not self._faults:
-            return succeed(None)
         asked = [each for each in self._faults.values() if each.could_strike(kind, runtime_id, function)]
         if not asked:
             return succeed(None)
