@@ -114,17 +114,34 @@ class Emulator:
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
 
+def read_head(client: socket.socket) -> tuple[bytes, int, bytes]:
+    """
+    @return: the head of an answer, the length of its body as it says, and what of that has come with it.
+    """
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += client.recv(65536)
+    head, _, begun = received.partition(b"\r\n\r\n")
+    length = next(
+        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0
+    )
+    return head, length, begun
+
+
 def read_answer(client: socket.socket) -> tuple[bytes, bytes]:
     """
     @return: the head and the body of an answer that says its length.
     """
-    received = bytearray()
-    while b"\r\n\r\n" not in received:
-        received += client.recv(65536)
-    head, _, body = received.partition(b"\r\n\r\n")
-    length = next(
-        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0
-    )
+    head, length, body = read_head(client)
     while len(body) < length:
-        body += client.recv(1024 * 1024)
-    return bytes(head), bytes(body)
+        body += client.recv(length - len(body))
+    return head, body
+
+
+def receive(client: socket.socket, size: int) -> None:
+    """Receive so many bytes, and keep none of them."""
+    buffer = bytearray(MIB)
+    while size:
+        received = client.recv_into(buffer, min(size, MIB))
+        assert received, "the connection was closed"
+        size -= received

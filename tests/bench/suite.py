@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import click
 from attrs import asdict, frozen
-from emulator import MIB, Emulator, read_answer
+from emulator import MIB, Emulator, read_answer, read_head, receive
 from floor import Floor, floor_request
 from http_client import Connection, caller_request, connect, inspect_request, module_request
 from rich.console import Console
@@ -227,8 +227,9 @@ class Suite:
         job_id = self.emulator.take(runtime)
         posting = threading.Thread(target=runtime.sendall, args=(module_request("POST", f"/results/{job_id}", result),))
         posting.start()
-        _, body = read_answer(caller)
-        assert len(body) == len(result)
+        _, length, begun = read_head(caller)
+        assert length == len(result)
+        receive(caller, length - len(begun))
         posting.join()
         read_answer(runtime)
 
@@ -421,9 +422,7 @@ def round_trip(echo: socket.socket, content: bytes) -> None:
     """Send to an echo, and have all of it back."""
     sending = threading.Thread(target=echo.sendall, args=(content,))
     sending.start()
-    received = 0
-    while received < len(content):
-        received += len(echo.recv(MIB))
+    receive(echo, len(content))
     sending.join()
 
 
