@@ -228,7 +228,7 @@ class Recorder:
         if result.size > RESULT_LIMIT:
             digest = sha256()
             offset = 0
-            while chunk := await result.read(offset, CHUNK * 4):
+            while chunk := await result.read(offset, CHUNK):
                 digest.update(chunk)
                 offset += len(chunk)
                 # Others have their turn: a result may be as large as one likes.

@@ -26,7 +26,7 @@ MEMORY_LIMIT = 1024 * 1024
 HIGH_WATER = 256 * 1024
 
 #: The most that is read at once, in bytes.
-CHUNK = 64 * 1024
+CHUNK = 256 * 1024
 
 
 class IResult(IConsumer):

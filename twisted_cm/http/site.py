@@ -58,6 +58,9 @@ STALL_TIMEOUT = 120.0
 #: Bytes of an answer that are sent at once: what is longer goes out at the pace of the reactor, in turn with others.
 SHORT = 16 * 1024
 
+#: Bytes that are read at once of a body that is longer than that, and is wanted at the speed that it comes.
+BULK = 256 * 1024
+
 #: Bytes of a body that are kept while no route has asked for them.
 UNCLAIMED_LIMIT = 64 * 1024
 
@@ -342,6 +345,8 @@ class EmulatorRequest(Request):
         """The body of this request may pause for as long as it likes."""
         self.channel.setTimeout(None)
         self.channel.end_deadline()
+        if self.body.length is not None and self.body.length > BULK:
+            self.channel.read_in_bulk()
 
     def break_off(self) -> None:
         """
@@ -627,9 +632,16 @@ class EmulatorChannel(HTTPChannel):
         self.end_deadline()
         super().allContentReceived()  # type: ignore[no-untyped-call]
 
+    def read_in_bulk(self) -> None:
+        """Read more at once, until the head request is answered."""
+        if self._socket is not None:
+            self._socket.bufferSize = BULK
+
     def requestDone(self, request: HTTPRequest) -> None:
         """The head request is answered; from now on the connection is idle, and may be for as long as any."""
         self._head_there = False
+        if self._socket is not None:
+            self._socket.bufferSize = Connection.bufferSize
         self.end_deadline()
         self._savedTimeOut = self.site.timeOut
         if self._closing is not None:
