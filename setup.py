@@ -54,6 +54,7 @@ setup(
         "cryptography>=42",
         "jsonschema>=4.20",
         "klein>=24.8",
+        "orjson>=3.10",
         "prometheus-client>=0.20",
         "pyopenssl>=24.3",
         "pyyaml>=6.0.1",

@@ -61,6 +61,24 @@ async def test_a_synchronous_caller_gets_the_exact_bytes(harness: Harness) -> No
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"ü": ["€", "😀", "\u2028", "\x7f", '"\\/'], "": None},
+        {"half a pair": "\ud83d", "beside": "ü"},
+        [2**63 - 1, 2**63, -(2**63), 10**400],
+        [0.1, -0.0, 5e-324, 1.7976931348623157e308, 1e22, 123456789.123456789],
+    ],
+    ids=["text", "half a surrogate pair", "integers", "floats"],
+)
+async def test_a_query_arrives_as_it_was_sent(harness: Harness, query: Any) -> None:
+    caller = harness.execute(query)
+    job = await serve_one(harness, b"1")
+    assert repr(job["query"]) == repr(query)
+    assert (await caller)[0] == 200
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_asynchronous_job_from_handle_to_result(harness: Harness) -> None:
     body = {"deployedAppRid": "ri.one", "queryType": "f"}
     status, handle, _ = await harness.app("POST", "/deployed-apps/jobs", body)

@@ -34,7 +34,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         received = self._received = self._received + data if self._received else data
         end = received.find(b"\r\n\r\n")
-        if end < 0 or self._answer is None:
+        if end < 0 or self._answer is None or self._answer.done():
             return
         body = received[end + 4 :]
         at = received.find(b"\r\nContent-Length: ", 0, end)

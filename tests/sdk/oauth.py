@@ -1,8 +1,10 @@
 """An application that gets its token from the official Python SDK; run by the tests."""
 
+import json
 import os
 import ssl
 import urllib.request
+from typing import Any
 from urllib.error import HTTPError
 
 import foundry_sdk
@@ -12,10 +14,10 @@ url = os.environ["URL"]
 trust = ssl.create_default_context(cafile=os.environ["CA"])
 
 
-def me(token: str) -> str:
+def me(token: str) -> Any:
     request = urllib.request.Request(f"{url}/multipass/api/me", headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(request, context=trust) as answer:
-        return answer.read().decode()
+        return json.load(answer)
 
 
 auth = ConfidentialClientAuth(
@@ -26,7 +28,7 @@ auth = ConfidentialClientAuth(
     config=foundry_sdk.Config(verify=os.environ["CA"]),
 )
 token = auth.get_token()
-assert '"username": "app"' in me(token.access_token)
+assert me(token.access_token)["username"] == "app"
 print("app", token.expires_in)
 auth._try_refresh_token()
 assert auth.get_token().access_token != token.access_token

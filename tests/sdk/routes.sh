@@ -24,9 +24,9 @@ expect '{}' "$("${module[@]}" -d '[{"functionName": "f", "type": "object"}]' "$(
 expect '[]' "$("${module[@]}" -X POST "$(field restartNotificationUri <<<"$session")")"
 
 submit='{"deployedAppRid": "ri.curl", "deployedAppBranch": "dev", "queryType": "f", "query": 1}'
-id=$("${app[@]}" -d "$submit" "$contour/deployed-apps/jobs" | sed 's/^{"id": "\([^"]*\)".*/\1/')
+id=$("${app[@]}" -d "$submit" "$contour/deployed-apps/jobs" | field id)
 expect "$id" "$("${module[@]}" "$job_uri" | field jobId)"
-"${app[@]}" "$contour/jobs/$id/status" | grep -q '"type": "running"'
+"${app[@]}" "$contour/jobs/$id/status" | grep -q '"type": *"running"'
 expect 204 "$("${module[@]}" "${status[@]}" -d 'the result' "$result_uri/$id")"
 expect 'the result' "$("${app[@]}" -X PUT -d "{\"id\": \"$id\"}" "$contour/jobs/result/v2")"
 
@@ -38,9 +38,9 @@ expect 'streamed' "$(cat "${TMPDIR:-/tmp}/routes.$$")"
 rm "${TMPDIR:-/tmp}/routes.$$"
 
 direct=$("${module[@]}" -d '{"queryType": "f"}' "$runtimes/curl/jobs" | field job_id)
-"${curl[@]}" "$runtimes/curl/jobs/$direct" | grep -q '"status": "queued"'
-"${app[@]}" "$runtimes" | grep -q '"runtime_id": "curl"'
-"${app[@]}" "$runtimes/curl" | grep -q '"queued_jobs": 1'
+"${curl[@]}" "$runtimes/curl/jobs/$direct" | grep -q '"status": *"queued"'
+"${app[@]}" "$runtimes" | grep -q '"runtime_id": *"curl"'
+"${app[@]}" "$runtimes/curl" | grep -q '"queued_jobs": *1'
 expect 204 "$("${app[@]}" "${status[@]}" -X DELETE "$runtimes/curl")"
 expect 404 "$("${app[@]}" "${status[@]}" "$runtimes/curl")"
 "${curl[@]}" "$base/_emulate/foundry/compute-modules/info" | grep -q 'BEGIN CERTIFICATE'

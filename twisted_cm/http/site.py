@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import orjson
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IConsumer, IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -58,7 +59,7 @@ STALL_TIMEOUT = 120.0
 #: Bytes of an answer that are sent at once: what is longer goes out at the pace of the reactor, in turn with others.
 SHORT = 16 * 1024
 
-#: Bytes that are read at once of a body that is longer than that, and is wanted at the speed that it comes.
+#: Bytes that are read at once of a body that is longer than that and may take its time.
 BULK = 256 * 1024
 
 #: Bytes of a body that are kept while no route has asked for them.
@@ -342,7 +343,7 @@ class EmulatorRequest(Request):
             channel.when_flushed(self._report_delivery)
 
     def take_your_time(self) -> None:
-        """The body of this request may pause for as long as it likes."""
+        """The body of this request may pause for as long as it likes; one that is large is read in larger pieces."""
         self.channel.setTimeout(None)
         self.channel.end_deadline()
         if self.body.length is not None and self.body.length > BULK:
@@ -370,9 +371,9 @@ class EmulatorRequest(Request):
         @return: C{value} as the body of an answer, for a route to return.
         """
         try:
-            body = _ENCODER.encode(value).encode("utf-8")
-        except UnicodeEncodeError:
-            # Half a surrogate pair, which JSON can only say escaped.
+            body = orjson.dumps(value)
+        except TypeError:
+            # An integer of more than 64 bits, or half a surrogate pair, which JSON can only say escaped.
             body = json.dumps(value).encode("ascii")
         return self.answer(body, "application/json", status)
 
@@ -480,7 +481,6 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_each_key_once)
 
 
