@@ -68,6 +68,14 @@ class Figure:
         limit = float(self.bar[2:])
         return measured >= limit if self.bar.startswith(">=") else measured <= limit
 
+    def rounded(self) -> dict[str, Any]:
+        """
+        @return: itself by name, with numbers of four digits.
+        """
+        return {
+            name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in asdict(self).items()
+        }
+
 
 class Suite:
     """The scenarios, over one emulator and one floor; each yields its figures."""
@@ -170,9 +178,10 @@ class Suite:
         try:
             asyncio.run(until(self.url, lambda runtime: runtime["parked_polls"] >= 1))
             seconds = 10 / self.scale
-            before = self.emulator.cpu()
+            emulator, floor = self.emulator.cpu(), self.floor.cpu()
             time.sleep(seconds)
-            yield Figure("idle Python SDK", "% of a core", (self.emulator.cpu() - before) / seconds * 100)
+            used = (self.emulator.cpu() - emulator, self.floor.cpu() - floor)
+            yield Figure("idle Python SDK", "% of a core", *(each / seconds * 100 for each in used))
         finally:
             sdk.terminate()
             sdk.wait(20)
@@ -383,32 +392,29 @@ async def park(emulator: Emulator, floor: Floor, callers: int) -> list[Figure]:
     @return: the memory of each parked caller, and the CPU of all while they wait.
     """
     url, body = emulator.urls["http"], body_of(caller_request(1))
-    floor_pid = floor.process.pid
-    figures = []
-    used = []
-    for pid, base, request in (
-        (emulator.process.pid, url, caller_request(1)),
-        (floor_pid, floor.url, floor_request("POST", RESULT, body, "parked")),
+    cpu, memory = [], []
+    for server, base, request in (
+        (emulator, url, caller_request(1)),
+        (floor, floor.url, floor_request("POST", RESULT, body, "parked")),
     ):
-        before = memory_of(pid)
+        before = memory_of(server.process.pid)
         connections = [await connect(base) for _ in range(callers)]
         waiting = [asyncio.ensure_future(connection.request(request)) for connection in connections]
         if base == url:
             await until(url, lambda runtime: runtime["queued_jobs"] >= callers)
         else:
             await asyncio.sleep(3)
-        used.append((memory_of(pid) - before) / callers / 1024)
-        if base == url:
-            cpu = emulator.cpu()
-            await asyncio.sleep(5)
-            figures.append(
-                Figure(f"{callers} parked callers: CPU", "% of a core", (emulator.cpu() - cpu) / 5 * 100, bar="<=0.5")
-            )
+        memory.append((memory_of(server.process.pid) - before) / callers / 1024)
+        used = server.cpu()
+        await asyncio.sleep(5)
+        cpu.append((server.cpu() - used) / 5 * 100)
         for connection in connections:
             connection.close()
         await asyncio.gather(*waiting, return_exceptions=True)
-    figures.append(Figure(f"{callers} parked callers: memory each", "KiB", used[0], used[1], bar="<=12"))
-    return figures
+    return [
+        Figure(f"{callers} parked callers: CPU", "% of a core", *cpu, bar="<=0.5"),
+        Figure(f"{callers} parked callers: memory each", "KiB", *memory, bar="<=12"),
+    ]
 
 
 def memory_of(pid: int) -> int:
@@ -468,9 +474,12 @@ SCENARIOS = ("ceiling", "sync", "asynchronous", "parked", "history", "payload", 
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(SCENARIOS), help="This scenario; may be repeated.")
 @click.option("--quick", is_flag=True, help="A tenth of everything, once: to see that it runs.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here, too.")
-def main(only: tuple[str, ...], quick: bool, json_file: Path | None) -> None:
-    """Every figure beside a floor measured in the same run, and whether its bar is kept."""
+def main(only: tuple[str, ...], quick: bool) -> None:
+    """
+    Every figure beside a floor measured in the same run, and whether its bar is kept.
+
+    The table goes to standard error, the same as JSON to standard output. The exit status is 1 if a bar is missed.
+    """
     global START_STATE
     figures: list[Figure] = []
     with closing(Emulator()) as emulator, closing(Floor()) as floor:
@@ -485,9 +494,9 @@ def main(only: tuple[str, ...], quick: bool, json_file: Path | None) -> None:
         numbers = (written(number) for number in (each.value, each.floor))
         ratio = "" if each.ratio is None else f"{each.ratio:.2f}"
         table.add_row(each.scenario, each.unit, *numbers, ratio, each.bar, kept)
-    Console(width=120).print(table)
-    if json_file is not None:
-        json_file.write_text(json.dumps([{**asdict(each), "passed": each.passed} for each in figures], indent=1) + "\n")
+    Console(width=120, stderr=True).print(table)
+    lines = [json.dumps({**each.rounded(), "passed": each.passed}) for each in figures]
+    click.echo("[" + ",\n ".join(lines) + "]")
     if not quick and not all(each.passed for each in figures):
         raise SystemExit(1)
 
