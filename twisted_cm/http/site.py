@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -318,6 +319,11 @@ class EmulatorRequest(Request):
         self._delivered = Deferred()
         return self._delivered
 
+    @property
+    def awaits_delivery(self) -> bool:
+        """Whether somebody wants to know if the answer has left."""
+        return self._delivered is not None
+
     def _report_delivery(self, delivered: bool) -> None:
         if self._delivered is not None:
             waiting, self._delivered = self._delivered, None
@@ -527,6 +533,16 @@ def _holds_back(descriptor: Any) -> bool:
     return bool(descriptor.dataBuffer or descriptor._tempDataLen)
 
 
+def _has_ended(connected: socket.socket) -> bool:
+    """Whether the other side has closed; asked without taking anything from what it has sent."""
+    try:
+        return not connected.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 class EmulatorChannel(HTTPChannel):
     """A connection of the emulator."""
 
@@ -730,13 +746,19 @@ class EmulatorChannel(HTTPChannel):
         if self._head:
             data = self._head + data
             self._head = b""
-        if self._socket is not None and len(data) <= SHORT and self._socket.connected and not _holds_back(self._socket):
+        if self._socket is not None and len(data) <= SHORT and self._may_send_now(self._socket):
             # Where it fails, so it will when the transport tries, which then ends the connection.
             sent = self._socket.writeSomeData(data)
             if isinstance(sent, int):
                 data = data[sent:]
         if data:
             self.transport.write(data)
+
+    def _may_send_now(self, connection: Connection) -> bool:
+        if not connection.connected or _holds_back(connection):
+            return False
+        # To a client that has gone it would go, too; the transport reads before it writes, and so finds out.
+        return not self.requests[0].awaits_delivery or not _has_ended(connection.socket)
 
     def when_flushed(self, report: Callable[[bool], None]) -> None:
         """
@@ -777,7 +799,7 @@ class EmulatorChannel(HTTPChannel):
             self._end_stall()
             self._end_quiet()
             # A plain one that closes when all is written may do so before anybody has looked.
-            self._report_flush(hasattr(self.transport, "dataBuffer") and not _holds_back(self.transport))
+            self._report_flush(self._socket is not None and not _holds_back(self._socket))
             self.site.left(self)
 
     def connectionMade(self) -> None:
