@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-import psutil
+from cpu import cpu_of
 
 RUNTIME = "/_emulate/foundry/compute-modules/runtimes/bench"
 CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
@@ -106,8 +106,7 @@ class Emulator:
         """
         @return: the seconds of a core that the emulator has used.
         """
-        used = psutil.Process(self.process.pid).cpu_times()
-        return float(used.user + used.system)
+        return cpu_of(self.process.pid)
 
     def forget_peak(self) -> None:
         """Let the peak of the memory begin anew."""

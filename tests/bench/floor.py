@@ -14,7 +14,7 @@ import subprocess
 import sys
 from typing import Any
 
-import psutil
+from cpu import cpu_of
 
 
 class Floor:
@@ -34,8 +34,7 @@ class Floor:
         """
         @return: the seconds of a core that it has used.
         """
-        used = psutil.Process(self.process.pid).cpu_times()
-        return float(used.user + used.system)
+        return cpu_of(self.process.pid)
 
     def close(self) -> None:
         """Stop it."""

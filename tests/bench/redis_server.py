@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
+from cpu import cpu_of
 
 #: The options of a Redis that keeps whatever it has acknowledged.  With the default, to sync its file each second, it
 #: may answer before it has written, while a sync is under way.
@@ -43,8 +43,7 @@ class RedisServer:
     def cpu(self) -> float:
         """The seconds of a core that it has used."""
         assert self._process is not None
-        used = psutil.Process(self._process.pid).cpu_times()
-        return float(used.user + used.system)
+        return cpu_of(self._process.pid)
 
     def command(self, *words: str) -> bytes:
         """The first bytes of an answer, or none where there is no Redis."""

@@ -190,19 +190,21 @@ class Suite:
 
     def history(self) -> Iterator[Figure]:
         """Whether a job costs more when many have gone before it."""
-        block = 10_000 // self.scale
-        with closing(Emulator()) as emulator:
-            costs, walls = [], []
-            with click.progressbar(length=10 * block, label="  history", file=sys.stderr) as bar:
-                for _ in range(10):
-                    before, started = emulator.cpu(), time.perf_counter()
-                    asyncio.run(alone(emulator.urls["http"], block))
-                    walls.append(time.perf_counter() - started)
-                    costs.append(emulator.cpu() - before)
-                    bar.update(block)
-        name = f"history: last {block} of {10 * block} jobs / first"
-        yield Figure(name, "s of CPU", costs[-1], costs[0], costs[-1] / costs[0], "<=1.05")
-        yield Figure(f"{name}, by the clock", "s", walls[-1], walls[0], walls[-1] / walls[0])
+        part, parts = 1000 // self.scale, 100
+
+        def cost(emulator: Emulator) -> float:
+            before = emulator.cpu()
+            asyncio.run(alone(emulator.urls["http"], part))
+            return (emulator.cpu() - before) / part * 1e6
+
+        with closing(Emulator()) as old, closing(Emulator()) as new:
+            with click.progressbar(length=parts * part, label="  history", file=sys.stderr) as bar:
+                for _ in range(parts - 10):
+                    cost(old)
+                    bar.update(part)
+            # The first of another, in turn with the last of this one: the machine may have become slower meanwhile.
+            pairs = [[cost(old), cost(new)] for _ in range(10)]
+        yield _median(f"history: last {10 * part} of {parts * part} jobs / first: CPU", "us", pairs, "<=1.05")
 
     def payload(self) -> Iterator[Figure]:
         """Results by their size, beside an echo of as many bytes."""
