@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -12,6 +14,7 @@ import pytest
 import pytest_twisted
 from conftest import RUNTIMES, SEED, Harness, Server, make_harness, raw_caller, serve_one
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 from twisted.web.client import ResponseFailed
 
 from twisted_cm.faults import FaultBook, FaultKind, FaultPlan
@@ -33,6 +36,15 @@ def limited(request: pytest.FixtureRequest) -> Iterator[Harness]:
     yield made
     pytest_twisted.blockon(made.pool.closeCachedConnections())
     pytest_twisted.blockon(made.service.stopService())
+
+
+def receive_all(client: socket.socket) -> bytes:
+    """Everything, however it ends."""
+    received = b""
+    with suppress(OSError):
+        while data := client.recv(65536):
+            received += data
+    return received
 
 
 async def inject(harness: Harness, **fault: Any) -> None:
@@ -209,6 +221,22 @@ async def test_a_result_is_cut_in_its_middle(harness: Harness) -> None:
     with pytest.raises(ResponseFailed):
         await caller
     assert (await harness.app("GET", f"/jobs/{job['jobId']}/result"))[1] == b"0123456789"
+
+
+@pytest.mark.parametrize("size", [10, 5_000_000])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_of_a_result_that_is_cut_half_is_sent(harness: Harness, scheme: str, size: int) -> None:
+    await inject(harness, kind="cut_result", count=1)
+    caller = await deferToThread(raw_caller, harness, scheme)
+    await harness.until(lambda: harness.broker._work["one"].queued)
+    await serve_one(harness, b"x" * (size // 2) + b"y" * (size // 2))
+    received = await deferToThread(receive_all, caller)
+    assert f"Content-Length: {size}\r\n".encode() in received
+    body = received.partition(b"\r\n\r\n")[2]
+    assert set(body) == {ord("x")}
+    # What a system has taken and not sent yet is lost when a connection is aborted.
+    assert len(body) == size // 2 or (len(body) < size // 2 and size > 10)
 
 
 @pytest_twisted.ensureDeferred

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import socket
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,7 @@ from twisted_cm.faults import FaultKind, FaultPlan
 from twisted_cm.function_schemas import parse_function_schemas
 from twisted_cm.http.app import emulator_app, sidecar_app
 from twisted_cm.http.context import Limits
-from twisted_cm.jobs import JobSource, Submission
+from twisted_cm.jobs import JobSource, JobState, Submission
 from twisted_cm.results import ResultBody
 from twisted_cm.seed import Sidecar
 from twisted_cm.tls import local_certificate
@@ -513,6 +514,46 @@ async def test_a_connection_is_free_again_after_a_large_envelope(harness: Harnes
     assert not channel._waitingForTransport
     wire.transport.write(GET + b"\r\n")
     await wire.until(lambda: wire.received.count(b"HTTP/1.1 200 ") == 2)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_a_large_envelope_is_delivered_though_its_connection_is_being_closed(
+    harness: Harness, scheme: str
+) -> None:
+    await harness.app("POST", "/deployed-apps/jobs", json.loads(execution(b'"' + b"x" * 5_000_000 + b'"')))
+    (site,) = harness.service._sites
+    former = set(site.channels)
+    wire = await connect(harness, scheme)
+    (channel,) = site.channels - former
+    wire.transport.pauseProducing()
+    wire.transport.write(head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n")
+    await harness.until(lambda: channel._flush_waits and not channel._flush_watch.active())
+    channel.loseConnection()
+    wire.transport.resumeProducing()
+    assert (await wire.until_closed()).endswith(b"}}")
+    await harness.until(lambda: channel not in site.channels)
+    assert [job.state for job in harness.broker._jobs.values()] == [JobState.RUNNING]
+
+
+@pytest_twisted.ensureDeferred
+async def test_pipelined_answers_are_whole_and_in_order_though_the_client_is_slow(harness: Harness) -> None:
+    """Each is short; the first go to the socket at once, one of them in part, the others as it takes them."""
+    ids = []
+    for number in range(50):
+        query = f'"{number} {"x" * 15_000}"'.encode()
+        ids.append((await harness.app("POST", "/deployed-apps/jobs", json.loads(execution(query))))[1]["id"])
+    (site,) = harness.service._sites
+    former = set(site.channels)
+    wire = await connect(harness)
+    (channel,) = site.channels - former
+    channel._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 40_000)
+    wire.transport.pauseProducing()
+    wire.transport.write(b"".join(head("GET", f"{RUNTIMES}/one/jobs/{each}") + b"\r\n" for each in ids))
+    await harness.until(lambda: channel.transport.dataBuffer)
+    wire.transport.resumeProducing()
+    await wire.until(lambda: wire.received.count(b'"error_message"') == 50)
+    assert re.findall(rb'"query":"(\d+) x{15000}"', wire.received) == [b"%d" % number for number in range(50)]
 
 
 @pytest_twisted.ensureDeferred

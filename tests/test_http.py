@@ -210,6 +210,21 @@ async def test_a_poller_that_has_vanished_unseen_gives_its_envelope_back(harness
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
+async def test_a_poller_that_is_just_being_cut_off_gives_its_envelope_back(harness: Harness, scheme: str) -> None:
+    poller = await raw_poll(harness, scheme)
+    work = harness.broker._work["one"]
+    await harness.until(lambda: work.polls)
+    (channel,) = harness.service._sites[0].channels
+    channel.transport.abortConnection()
+    harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+    assert work.running
+    await harness.until(lambda: not harness.service._sites[0].channels)
+    assert [job.state for job in harness.broker._jobs.values()] == [JobState.QUEUED]
+    poller.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
 async def test_a_delivered_envelope_stays_delivered_when_the_poller_closes(harness: Harness, scheme: str) -> None:
     poller = await raw_poll(harness, scheme)
     work = harness.broker._work["one"]

@@ -119,7 +119,7 @@ def new_fault(plan: FaultPlan) -> Fault:
 class IFaultBook(Interface):
     """The faults of an emulator."""
 
-    active: bool = Attribute("Whether there is any that could strike.")
+    active: bool = Attribute("Whether there are any, spent or not.")
 
     def add(plan: FaultPlan) -> Deferred[Fault]:
         """

@@ -47,7 +47,7 @@ class Routes:
 
     def __init__(self, url_map: Map) -> None:
         rules = {rule.endpoint: rule.rule for rule in url_map.iter_rules()}
-        self._words = {path.rpartition("/")[2] for path in rules.values()}
+        self._words = {rule.rule.rpartition("/")[2] for rule in url_map.iter_rules()}
         self._last_ids = {endpoint: found[1] for endpoint, path in rules.items() if (found := _LAST_ID.search(path))}
         self._ids = url_map.converters["id"](url_map)
         self._search = lru_cache(REMEMBERED)(url_map.bind("localhost").match)

@@ -1,12 +1,13 @@
 """
 The connection and request classes under the routes.
 
-They differ from Twisted's in three ways.  A request with a body is routed when
+They differ from Twisted's in four ways.  A request with a body is routed when
 its headers are there, so that a result can stream through and a body that is
 too large or unauthorized is refused before it is read.  A route can learn
-whether its answer left this process, which a job envelope needs.  And an answer
+whether its answer left this process, which a job envelope needs.  An answer
 that is ready before the request's body has arrived is sent at once, while the
-rest is thrown away.
+rest is thrown away.  And a short answer does not wait for the reactor to say
+that the socket can be written to: mostly it can.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ CLOSE_TIMEOUT = 60.0
 #: Seconds in which a client must take something of the answer that waits for it.
 STALL_TIMEOUT = 120.0
 
-#: Bytes of an answer that are sent at once: what is longer goes out at the pace of the reactor, in turn with others.
+#: The most bytes of an answer, or its beginning, that are sent at once: what is longer goes out at the reactor's pace.
 SHORT = 16 * 1024
 
 #: Bytes that are read at once of a body that is longer than that and may take its time.
@@ -363,12 +364,14 @@ class EmulatorRequest(Request):
         if self.chunked:
             self.channel.loseConnection()
         else:
-            self.channel.transport.abortConnection()
+            abort = self.channel.transport.abortConnection
+            self.channel.when_flushed(lambda _: abort())
 
     def write(self, data: bytes) -> None:
         """Send a part of the answer, after its head if it is the first."""
         super().write(data)  # type: ignore[no-untyped-call]
-        self.channel.send_head()
+        if not self.gone:
+            self.channel.send_head()
 
     # What routes answer with
 
@@ -649,7 +652,7 @@ class EmulatorChannel(HTTPChannel):
         super().allContentReceived()  # type: ignore[no-untyped-call]
 
     def read_in_bulk(self) -> None:
-        """Read more at once, until the head request is answered."""
+        """Read more at once, until the head request is answered; as much may be written before that is held back."""
         if self._socket is not None:
             self._socket.bufferSize = BULK
 
@@ -721,7 +724,7 @@ class EmulatorChannel(HTTPChannel):
             self.loseConnection()
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Begin an answer; its head is kept until L{send_head}, or goes out with what is written before."""
+        """Begin an answer; its head is kept for what is written next, or until L{send_head}."""
         lines = [b"%b %b %b" % (version, code, reason)]
         lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
         self._head = b"\r\n".join(lines) + b"\r\n\r\n"
@@ -736,28 +739,22 @@ class EmulatorChannel(HTTPChannel):
         self.write(b"".join(iovec))
 
     def write(self, data: bytes) -> None:
-        """
-        Send a part of an answer.
-
-        What is short and has nothing before it is given to the socket at once:
-        the reactor would have to be asked when that can be done, and told when
-        it is.
-        """
+        """Send a part of an answer, its head with the first; that is often all of it, and goes at once if it can."""
         if self._head:
-            data = self._head + data
-            self._head = b""
-        if self._socket is not None and len(data) <= SHORT and self._may_send_now(self._socket):
-            # Where it fails, so it will when the transport tries, which then ends the connection.
-            sent = self._socket.writeSomeData(data)
-            if isinstance(sent, int):
-                data = data[sent:]
+            data, self._head = self._head + data, b""
+            if self._socket is not None and len(data) <= SHORT and self._may_send_now(self._socket):
+                # Where it fails, so it will when the transport tries, which then ends the connection.
+                sent = self._socket.writeSomeData(data)
+                if isinstance(sent, int):
+                    data = data[sent:]
         if data:
             self.transport.write(data)
 
     def _may_send_now(self, connection: Connection) -> bool:
-        if not connection.connected or _holds_back(connection):
+        """Whether the socket can be given something without the reactor, which asks it first, and reads from it."""
+        if not connection.connected or connection._aborting or _holds_back(connection):
             return False
-        # To a client that has gone it would go, too; the transport reads before it writes, and so finds out.
+        # A client that has gone would seem to get it; the reactor finds that out as it reads.
         return not self.requests[0].awaits_delivery or not _has_ended(connection.socket)
 
     def when_flushed(self, report: Callable[[bool], None]) -> None:
@@ -782,6 +779,14 @@ class EmulatorChannel(HTTPChannel):
         else:
             self._report_flush(True)
 
+    def _has_flushed(self) -> bool:
+        """Whether all that was written has gone; a connection may end before anybody has looked, or when it has."""
+        if self._socket is not None:
+            return not _holds_back(self._socket)
+        # What TLS collects is counted nowhere; it has gone on by the time that somebody looks.
+        looked = self._flush_watch is not None and not self._flush_watch.active()
+        return looked and hasattr(self.transport, "dataBuffer") and not _holds_back(self.transport)
+
     def _report_flush(self, flushed: bool) -> None:
         if self._flush_watch is not None and self._flush_watch.active():
             self._flush_watch.cancel()
@@ -798,8 +803,7 @@ class EmulatorChannel(HTTPChannel):
             self.end_deadline()
             self._end_stall()
             self._end_quiet()
-            # A plain one that closes when all is written may do so before anybody has looked.
-            self._report_flush(self._socket is not None and not _holds_back(self._socket))
+            self._report_flush(self._has_flushed())
             self.site.left(self)
 
     def connectionMade(self) -> None:
