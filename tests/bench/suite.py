@@ -38,7 +38,7 @@ T = TypeVar("T")
 ENVELOPE, RESULT, HANDLE, STATUS = 230, 16, 330, 290
 
 #: How many times emulator and floor are measured in turn; the median counts.
-ROUNDS = 5
+ROUNDS = 9
 
 
 @frozen
