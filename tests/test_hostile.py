@@ -537,6 +537,26 @@ async def test_a_large_envelope_is_delivered_though_its_connection_is_being_clos
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_client_that_does_not_take_a_result_that_is_cut_is_cut_off(harness: Harness) -> None:
+    harness.service.faults.add(FaultPlan(FaultKind.CUT_RESULT))
+    (site,) = harness.service._sites
+    site.close_timeout = 0.2
+    _, listener = harness.service._ports[0]
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", listener.getHost().port))
+        (channel,) = await harness.until(lambda: site.channels)
+        channel.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        body = execution(b"1")
+        client.sendall(head("POST", EXECUTE, BEARER, f"Content-Length: {len(body)}") + b"\r\n" + body)
+        await harness.until(lambda: harness.broker._work["one"].queued)
+        await serve_one(harness, b"x" * 120_000)
+        assert channel.transport.dataBuffer
+        assert channel in site.channels
+        await harness.until(lambda: channel not in site.channels)
+
+
+@pytest_twisted.ensureDeferred
 async def test_pipelined_answers_are_whole_and_in_order_though_the_client_is_slow(harness: Harness) -> None:
     """Each is short; the first go to the socket at once, one of them in part, the others as it takes them."""
     ids = []

@@ -364,8 +364,7 @@ class EmulatorRequest(Request):
         if self.chunked:
             self.channel.loseConnection()
         else:
-            abort = self.channel.transport.abortConnection
-            self.channel.when_flushed(lambda _: abort())
+            self.channel.abort_when_flushed()
 
     def write(self, data: bytes) -> None:
         """Send a part of the answer, after its head if it is the first."""
@@ -697,6 +696,11 @@ class EmulatorChannel(HTTPChannel):
         if self in self.site.channels and not self._parting:
             self._parting = True
             self._set_deadline(self.site.close_timeout)
+
+    def abort_when_flushed(self) -> None:
+        """Abort once all that was written has gone; a client that does not let it is cut off like an idle one."""
+        self._set_deadline(self.site.close_timeout)
+        self.when_flushed(lambda flushed: self.transport.abortConnection() if flushed else None)
 
     def close_when_answered(self) -> None:
         """
