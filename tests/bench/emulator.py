@@ -139,8 +139,8 @@ def read_answer(client: socket.socket) -> tuple[bytes, bytes]:
 
 def receive(client: socket.socket, size: int) -> None:
     """Receive so many bytes, and keep none of them."""
-    buffer = bytearray(MIB)
+    buffer = bytearray(min(size, MIB))
     while size:
-        received = client.recv_into(buffer, min(size, MIB))
+        received = client.recv_into(buffer, min(size, len(buffer)))
         assert received, "the connection was closed"
         size -= received
