@@ -266,13 +266,8 @@ class _Client:
         return understand(await self._request("GET", path, None, Repeat.ALWAYS, wait), parse)
 
 
-class ComputeModules(_Client):
-    """
-    An application's client: submits jobs to deployed apps, asks how they stand, fetches their results.
-
-    Every method raises L{ComputeModulesError}, mostly an L{ApiError} of the
-    kind that the emulator names.
-    """
+class _BearerClient(_Client):
+    """A client that says with a bearer token who asks."""
 
     def __init__(
         self,
@@ -294,6 +289,15 @@ class ComputeModules(_Client):
         @raise ValueError: C{url} is no http or https URL, or C{ca_certificate} holds no certificate.
         """
         super().__init__(Connections(url, reactor, ca_certificate, agent, retries), _bearer(token))
+
+
+class ComputeModules(_BearerClient):
+    """
+    An application's client: submits jobs to deployed apps, asks how they stand, fetches their results.
+
+    Every method raises L{ComputeModulesError}, mostly an L{ApiError} of the
+    kind that the emulator names.
+    """
 
     async def execute(
         self,
@@ -572,25 +576,12 @@ class RuntimeSession(_Client):
         )
 
 
-class EmulatorControl(_Client):
-    """What a tester or an administrator does with an emulator: look at it, make things go wrong, start over."""
+class EmulatorControl(_BearerClient):
+    """
+    What a tester or an administrator does with an emulator: look at it, make things go wrong, start over.
 
-    def __init__(
-        self,
-        url: str,
-        token: str | None = None,
-        *,
-        reactor: Any = None,
-        ca_certificate: str | None = None,
-        agent: IAgent | None = None,
-        retries: Retries | None = _DEFAULT_RETRIES,
-    ) -> None:
-        """
-        The arguments are those of L{ComputeModules}.
-
-        @param token: a bearer token, or the admin token for an emulator that listens beyond loopback.
-        """
-        super().__init__(Connections(url, reactor, ca_certificate, agent, retries), _bearer(token))
+    Its token is a bearer token, or the admin token for an emulator that listens beyond loopback.
+    """
 
     async def info(self) -> EmulatorInfo:
         """Ask how the emulator is reached; this takes no token."""
