@@ -94,6 +94,20 @@ def _print_json(value: JSONValue) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def _print_list(
+    found: list[dict[str, JSONValue]],
+    as_json: bool,
+    columns: Row,
+    row: Callable[[dict[str, JSONValue]], Row],
+    nothing: str,
+) -> None:
+    """Print what an emulator has of one kind, as JSON or in a row for each; C{nothing} is said where it has none."""
+    if as_json:
+        _print_json(found)
+    else:
+        _print_table(columns, [row(each) for each in found], nothing)
+
+
 # Asking
 
 
@@ -172,12 +186,8 @@ def runtimes(as_json: bool) -> Callable[[EmulatorControl], Awaitable[None]]:
     """List the runtimes."""
 
     async def show(control: EmulatorControl) -> None:
-        found = await control.runtimes()
-        if as_json:
-            _print_json(found)
-            return
         columns = ("RUNTIME", "CONNECTED", "LAST POLL", "QUEUED", "RUNNING", "POLLS", "DEPLOYED APPS")
-        _print_table(columns, [_runtime_row(each) for each in found], "No runtimes.")
+        _print_list(await control.runtimes(), as_json, columns, _runtime_row, "No runtimes.")
 
     return show
 
@@ -221,12 +231,8 @@ def jobs(
         if follow:
             await _follow(control, find, wanted, _show_json_line if as_json else _show_line)
             return
-        found = await find(control)
-        if as_json:
-            _print_json(found)
-            return
         columns = ("JOB", "STATUS", "FUNCTION", "RUNTIME", "QUEUED", "TOOK", "ATTEMPTS", "RESULT", "ERROR")
-        _print_table(columns, [_job_row(each) for each in found], "No jobs.")
+        _print_list(await find(control), as_json, columns, _job_row, "No jobs.")
 
     def wanted(job: dict[str, JSONValue]) -> bool:
         return (
@@ -361,12 +367,8 @@ def faults(context: click.Context, /, as_json: bool, **caller: Any) -> None:
 
 def _list_faults(as_json: bool) -> Callable[[EmulatorControl], Awaitable[None]]:
     async def show(control: EmulatorControl) -> None:
-        found = await control.faults()
-        if as_json:
-            _print_json(found)
-            return
         columns = ("FAULT", "KIND", "RUNTIME", "FUNCTION", "STRUCK", "OF", "DETAILS")
-        _print_table(columns, [_fault_row(each) for each in found], "No faults.")
+        _print_list(await control.faults(), as_json, columns, _fault_row, "No faults.")
 
     return show
 
