@@ -296,8 +296,7 @@ class EmulatorRequest(Request):
 
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone; called by the channel."""
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
+        _cancel(self._linger)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         if self.answering is not None:
             self.answering.cancel()
@@ -342,8 +341,7 @@ class EmulatorRequest(Request):
         self._linger = self.site.reactor.callLater(LINGER, self.channel.transport.abortConnection)
 
     def _finish(self) -> None:
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
+        _cancel(self._linger)
         channel = self.channel
         super().finish()  # type: ignore[no-untyped-call]
         if self._delivered is not None:
@@ -530,6 +528,12 @@ class _FlushWatch:
         """The transport is gone; the channel says so to whoever waits."""
 
 
+def _cancel(timer: IDelayedCall | None) -> None:
+    """Let a timer that may not have been set, or may have fired, not fire any more."""
+    if timer is not None and timer.active():
+        timer.cancel()
+
+
 def _holds_back(descriptor: Any) -> bool:
     """Whether a transport has written bytes that the operating system has not."""
     return bool(descriptor.dataBuffer or descriptor._tempDataLen)
@@ -624,15 +628,13 @@ class EmulatorChannel(HTTPChannel):
                 self.transport.abortConnection()
 
     def _set_deadline(self, seconds: float) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        _cancel(self._deadline)
         self._deadline = self.site.reactor.callLater(seconds, self.transport.abortConnection)
 
     def end_deadline(self) -> None:
         """Whatever had to be there in time is there, or may take longer."""
         self._body_due = False
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        _cancel(self._deadline)
         self._deadline = None
 
     def allHeadersReceived(self) -> None:
@@ -678,17 +680,13 @@ class EmulatorChannel(HTTPChannel):
     def pauseProducing(self) -> None:
         """The client does not take what is written as fast as it is; it may be slow, but not for ever."""
         super().pauseProducing()  # type: ignore[no-untyped-call]
-        self._end_stall()
+        _cancel(self._stall)
         self._stall = self.site.reactor.callLater(self.site.stall_timeout, self.transport.abortConnection)
 
     def resumeProducing(self) -> None:
         """The client has taken what was written."""
-        self._end_stall()
+        _cancel(self._stall)
         super().resumeProducing()  # type: ignore[no-untyped-call]
-
-    def _end_stall(self) -> None:
-        if self._stall is not None and self._stall.active():
-            self._stall.cancel()
 
     def loseConnection(self) -> None:
         """Close once all is written; a client that does not let it is cut off like an idle one."""
@@ -716,12 +714,8 @@ class EmulatorChannel(HTTPChannel):
             self.persistent = False
 
     def _await_quiet(self) -> None:
-        self._end_quiet()
+        _cancel(self._closing)
         self._closing = self.site.reactor.callLater(QUIET, self._close_if_idle)
-
-    def _end_quiet(self) -> None:
-        if self._closing is not None and self._closing.active():
-            self._closing.cancel()
 
     def _close_if_idle(self) -> None:
         if not self.requests:
@@ -792,8 +786,7 @@ class EmulatorChannel(HTTPChannel):
         return looked and hasattr(self.transport, "dataBuffer") and not _holds_back(self.transport)
 
     def _report_flush(self, flushed: bool) -> None:
-        if self._flush_watch is not None and self._flush_watch.active():
-            self._flush_watch.cancel()
+        _cancel(self._flush_watch)
         waits, self._flush_waits = self._flush_waits, []
         for report in waits:
             report(flushed)
@@ -805,8 +798,8 @@ class EmulatorChannel(HTTPChannel):
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
         finally:
             self.end_deadline()
-            self._end_stall()
-            self._end_quiet()
+            _cancel(self._stall)
+            _cancel(self._closing)
             self._report_flush(self._has_flushed())
             self.site.left(self)
 
@@ -881,11 +874,7 @@ class EmulatorSite(Site):
         for channel in list(self.channels):
             channel.close_when_answered()
 
-        def done(result: None) -> None:
-            if cut.active():
-                cut.cancel()
-
-        return drained.addCallback(done)
+        return drained.addCallback(lambda _: _cancel(cut))
 
     def _cut_off(self) -> None:
         for channel in list(self.channels):
