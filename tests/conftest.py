@@ -26,9 +26,9 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from twisted_cm.seed import parse_seed
+from twisted_cm.config.seed import parse_seed
+from twisted_cm.config.tls import local_certificate
 from twisted_cm.service import EmulatorService, Settings
-from twisted_cm.tls import local_certificate
 
 ROOT = Path(__file__).parent.parent
 RUNTIMES = "/_emulate/foundry/compute-modules/runtimes"

@@ -144,7 +144,7 @@ def test_the_life_of_a_job_can_be_followed_by_its_id(tmp_path: Path, state_dir: 
     if "json" in options:
         events = [json.loads(line) for line in lines]
         assert {(each["job_id"], each["runtime_id"]) for each in events} == {(job_id, "one")}
-        assert {each["namespace"] for each in events} == {"twisted_cm.broker.MemoryBroker"}
+        assert {each["namespace"] for each in events} == {"twisted_cm.broker.memory.MemoryBroker"}
         messages = [each["message"] for each in events]
     else:
         messages = [found[3] for found in map(LINE.fullmatch, lines) if found is not None]
@@ -185,5 +185,5 @@ def test_twistd_logs_in_json_when_told_so(tmp_path: Path, state_dir: Path) -> No
     # When all has ended, twistd lets the signal do what it would have done.
     assert process.wait(timeout=10) == -signal.SIGTERM
     namespaces = {each["namespace"] for each in events}
-    assert {"twisted_cm.tap", "twisted_cm.service.EmulatorService"} <= namespaces
+    assert {"twisted_cm.twistd", "twisted_cm.service.EmulatorService"} <= namespaces
     assert "twisted.scripts._twistd_unix.UnixAppLogger" in namespaces

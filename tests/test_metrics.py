@@ -20,10 +20,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
-from twisted_cm.broker import BrokerStopped, JobLimits, MemoryBroker, SessionRequest
-from twisted_cm.jobs import JobSource, Submission
+from twisted_cm.broker.interface import BrokerStopped
+from twisted_cm.broker.memory import MemoryBroker
+from twisted_cm.broker.results import ResultBody
 from twisted_cm.metrics import Distribution, Metrics
-from twisted_cm.results import ResultBody
+from twisted_cm.model.jobs import JobSource, Submission
+from twisted_cm.model.limits import JobLimits
+from twisted_cm.model.registry import SessionRequest
 
 APP = {"Authorization": "Bearer app-token"}
 DASHBOARD = json.loads((ROOT / "docs" / "grafana-dashboard.json").read_text())

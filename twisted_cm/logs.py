@@ -32,14 +32,18 @@ from twisted.python.failure import Failure
 #: How the log may look, the first by default.
 FORMATS = ("text", "json")
 
+
 #: Where more of C{--log-level} may stand, separated by spaces.
 LEVELS_VARIABLE = "TWISTED_CM_LOG_LEVEL"
+
 
 #: What is logged unless more or less is asked for, by namespace.
 _DEFAULT_LEVELS = (("", LogLevel.info), ("twisted", LogLevel.warn), ("log_legacy", LogLevel.warn))
 
+
 #: A logger of a class has its name at the end of the namespace.
 _CLASS = re.compile(r"\._?[A-Z]\w*$")
+
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 

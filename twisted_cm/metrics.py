@@ -17,18 +17,17 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
 
 from . import __version__
-from .broker import BrokerLoad, Change
-from .jobs import JobSource, JobState
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-    from prometheus_client.core import Metric
+from .broker.interface import BrokerLoad, Change
+from .model.jobs import JobSource, JobState
 
 #: Upper bounds of the buckets that times are counted in, in seconds.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
 
 #: Upper bounds of the buckets that results are counted in, in bytes.
 BYTES = (256, 1024, 16 * 1024, 64 * 1024, 256 * 1024, 1024**2, 16 * 1024**2, 64 * 1024**2, 256 * 1024**2)

@@ -7,195 +7,47 @@ in use is known before a daemon detaches or a privilege is dropped.
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import resource
-import select
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from attrs import Factory, evolve, field, frozen
+import click
+from attrs import evolve, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError, succeed
-from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocolFactory,
-    IReactorFromThreads,
-    IReactorTime,
-    IReadDescriptor,
-)
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from .broker import BrokerError, IBroker, MemoryBroker
-from .credentials import DEVELOPMENT_TOKEN, Credentials, ITokenStore, MemoryTokens
-from .faults import FaultBook, IFaultBook
-from .http.app import emulator_site, sidecar_site
-from .http.browsers import BrowserGuard
-from .http.context import Addresses, Context, Limits
-from .http.site import EmulatorSite
+from .broker.faults import FaultBook, IFaultBook
+from .broker.interface import BrokerError, IBroker
+from .broker.memory import MemoryBroker
+from .broker.tokens import ITokenStore, MemoryTokens
+from .config.options import ServerOptions, certificate_of, sidecars_of
+from .config.seed import Seed, read_seed
+from .config.seed_file import InvalidSeed
+from .config.settings import DEFAULT_PORT, Settings, limits_of
+from .config.tls import CertificateError
+from .listeners import CannotStart, bind, is_loopback, refuse_more, url_of
 from .metrics import Metrics
-from .recording import CannotRecord, Recorder
-from .seed import InvalidSeed, Seed, Sidecar, read_seed
-from .tls import ServerCertificate
-
-DEFAULT_PORT = 4000
-DEFAULT_TLS_PORT = 4443
+from .model.addresses import Addresses
+from .model.tokens import DEVELOPMENT_TOKEN
+from .recording.record import CannotRecord, Recorder
+from .server.app import emulator_site, sidecar_site
+from .server.browsers import BrowserGuard
+from .server.context import Context
+from .server.credentials import Credentials
+from .server.transport.site import EmulatorSite
 
 #: Seconds that connections may take to end at shutdown before they are cut off.
 SHUTDOWN_GRACE = 4.0
 
+
 #: Seconds that the broker may take to say that it is there before the emulator counts as not ready.
 PING_TIMEOUT = 2.0
-
-_BACKLOG = 4096
-
-#: How many files a server should be able to open: each party that parks has a connection, and each is a file.
-_WANTED_FILES = 8192
-
-_log = Logger()
-
-
-class CannotStart(Exception):
-    """The service cannot be made; the message says what to do."""
-
-
-@frozen
-class Settings:
-    """
-    Everything that a service is made from.
-
-    @ivar listen: whether to listen at all; L{False} for an emulator that is used through its C{site} alone.
-    @ivar interface: the address to listen on.
-    @ivar port: for plain HTTP; 0 picks a free one.
-    @ivar tls_port: for HTTPS; 0 picks a free one.
-    @ivar certificate: for HTTPS; L{None} for no TLS listener at all.
-    @ivar allowed_hosts: names that clients may call it by on loopback, beside localhost and addresses.
-    @ivar cors_origins: the origins of web pages that may call it.
-    @ivar record: the file that each job is appended to when it ends, or L{None}.
-    @ivar broker: the URL of the Redis to share with other emulators; L{None} to keep everything in this process.
-    @ivar base_url: what session URIs are built on, in place of what a request came in with.
-    """
-
-    seed: Seed = Factory(Seed)
-    listen: bool = True
-    interface: str = "127.0.0.1"
-    port: int = DEFAULT_PORT
-    tls_port: int = DEFAULT_TLS_PORT
-    certificate: ServerCertificate | None = None
-    admin_token: str | None = field(default=None, repr=False)
-    base_url: str | None = None
-    limits: Limits = Factory(Limits)
-    sidecars: tuple[Sidecar, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
-    record: Path | None = None
-    broker: str | None = field(default=None, repr=False)
-
-
-def limits_of(
-    seed: Seed, poll_timeout: float | None = None, sync_timeout: float | None = None, max_body: int | None = None
-) -> Limits:
-    """
-    @return: the limits that are given, or else the seed's, or else the default ones.
-    """
-    default = Limits()
-    return Limits(
-        next(each for each in (poll_timeout, seed.poll_timeout, default.poll_timeout) if each is not None),
-        next(each for each in (sync_timeout, seed.sync_timeout, default.sync_timeout) if each is not None),
-        default.max_body if max_body is None else max_body,
-    )
-
-
-def is_loopback(interface: str) -> bool:
-    """
-    @return: whether an address to listen on can be reached from this machine only.
-    """
-    if interface == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(interface).is_loopback
-    except ValueError:
-        return False
-
-
-def raise_file_limit() -> None:
-    """Let this process open as many files as it may, and say so if they are few."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        except (ValueError, OSError):
-            # Some systems have a limit below what they say is the limit.
-            pass
-    if soft != resource.RLIM_INFINITY and soft < _WANTED_FILES:
-        _log.warn(
-            "only {limit} files may be open, and each connection is one; raise that with ulimit -Hn {wanted}",
-            limit=soft,
-            wanted=_WANTED_FILES,
-        )
-
-
-def _bind(interface: str, port: int, option: str) -> socket.socket:
-    """Bind and listen; C{option} is what the user would change."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            interface, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError) as error:
-        raise CannotStart(f"cannot listen on {interface}: {error}; choose another address with --interface") from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise CannotStart(
-            f"cannot listen on {interface} port {port}: {error.strerror}; choose another port with {option},"
-            " 0 for any that is free"
-        ) from None
-    return listener
-
-
-def _refuse_more(listener: socket.socket, port: Any) -> None:
-    """
-    Take in whoever has connected already, and refuse everybody else at once.
-
-    A port that is told to stop still has its socket for a turn of the reactor,
-    in which clients could connect and never be answered.
-    """
-    waiting = select.poll()
-    waiting.register(listener, select.POLLIN)
-    for _ in range(_BACKLOG):
-        if not waiting.poll(0):
-            break
-        port.doRead()
-    # Where this is not known, the socket is closed a turn later.
-    with suppress(OSError):
-        listener.shutdown(socket.SHUT_RDWR)
-
-
-def _port_of(listener: socket.socket) -> int:
-    port: int = listener.getsockname()[1]
-    return port
-
-
-def _url(scheme: str, interface: str, listener: socket.socket | None) -> str | None:
-    if listener is None:
-        return None
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface)
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{_port_of(listener)}"
 
 
 #: A site, and the sockets to serve it on.
@@ -219,9 +71,11 @@ def _parts(reactor: IReactorTime, settings: Settings) -> tuple[IBroker, IFaultBo
             MemoryTokens(reactor.seconds),
         )
     try:
-        from .redis.broker import RedisBroker
-        from .redis.node import InvalidAddress, RedisNode, parse_address
-        from .redis.stores import RedisFaults, RedisTokens
+        from .broker.redis.address import InvalidAddress, parse_address
+        from .broker.redis.broker import RedisBroker
+        from .broker.redis.faults import RedisFaults
+        from .broker.redis.node import RedisNode
+        from .broker.redis.tokens import RedisTokens
     except ModuleNotFoundError as error:
         raise CannotStart(
             f"a broker on Redis needs {error.name}; install it with: pip install 'twisted-cm[redis]'"
@@ -272,35 +126,6 @@ class SeedReloader(Service):
             return succeed(None)
         reseeded: Deferred[None] = Deferred.fromCoroutine(self._service.reseed(seed))
         return reseeded.addErrback(lambda failure: self._log.failure("seed not reloaded", failure))
-
-
-@implementer(IReadDescriptor)
-class StopWithStdin:
-    """Stops the reactor when standard input ends; what comes before its end means nothing."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        reactor.addReader(self)
-
-    def fileno(self) -> int:
-        """See L{IReadDescriptor}."""
-        return 0
-
-    def logPrefix(self) -> str:
-        """See L{IReadDescriptor}."""
-        return "stdin"
-
-    def doRead(self) -> None:
-        """See L{IReadDescriptor}."""
-        with suppress(InterruptedError, BlockingIOError):
-            if not os.read(0, 65536):
-                self._reactor.removeReader(self)
-                self._reactor.stop()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """See L{IReadDescriptor}: its other side is gone, or the reactor has stopped for another reason."""
-        with suppress(ReactorNotRunning):
-            self._reactor.stop()
 
 
 class EmulatorService(Service):
@@ -377,7 +202,7 @@ class EmulatorService(Service):
     def _open(self, interface: str, port: int, option: str) -> socket.socket | None:
         if not self.settings.listen:
             return None
-        listener = _bind(interface, port, option)
+        listener = bind(interface, port, option)
         self._sockets.append(listener)
         return listener
 
@@ -392,8 +217,8 @@ class EmulatorService(Service):
     def _addresses(self, interface: str, plain: socket.socket | None, tls: socket.socket | None) -> Addresses:
         certificate = self.settings.certificate
         return Addresses(
-            http=_url("http", interface, plain),
-            https=_url("https", interface, tls),
+            http=url_of("http", interface, plain),
+            https=url_of("https", interface, tls),
             ca_certificate=None if certificate is None else certificate.ca_certificate,
             base_url=self.settings.base_url,
         )
@@ -510,7 +335,7 @@ class EmulatorService(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         for listener, port in self._ports:
-            _refuse_more(listener, port)
+            refuse_more(listener, port)
         self._close_sockets()
         closing = [port.stopListening() for _, port in self._ports]
         self._ports = []
@@ -524,3 +349,33 @@ class EmulatorService(Service):
             yield site.drain(SHUTDOWN_GRACE)
         if self._recorder is not None:
             yield self._recorder.stop()
+
+
+def make_service(reactor: IReactorTime, options: ServerOptions) -> EmulatorService:
+    """
+    Make the service that the options describe, its sockets bound.
+
+    @raise click.ClickException: it cannot be made; the message says what to do.
+    """
+    try:
+        seed = read_seed(options.seed) if options.seed is not None else Seed()
+        return EmulatorService(
+            reactor,
+            Settings(
+                seed=seed,
+                interface=options.interface,
+                port=next(port for port in (options.port, seed.port, DEFAULT_PORT) if port is not None),
+                tls_port=options.tls_port,
+                certificate=certificate_of(options),
+                broker=options.broker or seed.broker,
+                admin_token=options.admin_token or None,
+                base_url=options.base_url,
+                allowed_hosts=options.allowed_hosts,
+                cors_origins=options.cors_origins,
+                record=options.record,
+                limits=limits_of(seed, options.poll_timeout, options.sync_timeout, options.max_body),
+                sidecars=sidecars_of(options, seed),
+            ),
+        )
+    except (InvalidSeed, CertificateError, CannotStart) as error:
+        raise click.ClickException(str(error)) from None

@@ -10,8 +10,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from twisted_cm.http.openapi import load_description
-from twisted_cm.packaged import load_schema
+from twisted_cm.config.json_schemas import load_schema
+from twisted_cm.server.routes.openapi import load_description
 
 METHODS = ("get", "post", "put", "delete")
 

@@ -9,7 +9,7 @@ from twisted.application.service import ServiceMaker
 
 compute_modules = ServiceMaker(
     "twisted-cm",
-    "twisted_cm.tap",
+    "twisted_cm.twistd",
     "A local emulator of Palantir Foundry's compute modules.",
     "compute-modules",
 )

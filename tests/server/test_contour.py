@@ -1,0 +1,485 @@
+"""Every Contour route over real sockets: status, results, cancellation, and results that stream."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import weakref
+from typing import Any
+
+import pytest
+import pytest_twisted
+from conftest import (
+    CONTOUR,
+    RUNTIMES,
+    Harness,
+    make_harness,
+    pause,
+    raw_caller,
+    raw_stream,
+    raw_stream_head,
+    receive_until,
+    serve_one,
+)
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.web.client import ResponseFailed
+
+from twisted_cm.model.limits import Limits
+
+SUBMISSION = {"deployedAppRid": "ri.one", "queryType": "f"}
+
+
+async def submit(harness: Harness, rid: str = "ri.one") -> dict[str, Any]:
+    status, handle, _ = await harness.app("POST", "/deployed-apps/jobs", {**SUBMISSION, "deployedAppRid": rid})
+    assert status == 200
+    found: dict[str, Any] = handle
+    return found
+
+
+async def take(harness: Harness) -> str:
+    """Be the runtime that is handed the next job."""
+    status, envelope, _ = await harness.module("GET", "/job")
+    assert status == 200
+    job_id: str = envelope["computeModuleJobV1"]["jobId"]
+    return job_id
+
+
+def in_background(coroutine: Any) -> Deferred[Any]:
+    return Deferred.fromCoroutine(coroutine)
+
+
+# Status
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+@pytest_twisted.ensureDeferred
+async def test_status_in_foundrys_union(harness: Harness, version: str) -> None:
+    handle = await submit(harness)
+
+    async def status(job: dict[str, Any]) -> Any:
+        path = f"{CONTOUR}/jobs/status/{version}"
+        body = {"jobHandle": job["jobHandle"]}
+        code, answer, sent = await harness.call("PUT", path, body, Authorization="Bearer app-token", Prefer="wait=0")
+        assert (code, sent.getRawHeaders("Preference-Applied")) == (200, ["wait=0"])
+        return answer
+
+    assert await status(handle) == {"type": "queued", "queued": {"queueInfo": "NORMAL_OPERATION"}}
+    await take(harness)
+    progress = {"completedTasks": 0, "approxNumTasks": None, "metadata": None}
+    assert await status(handle) == {"type": "inProgress", "inProgress": progress}
+    await harness.module("POST", f"/results/{handle['id']}", b"1")
+    succeeded = await status(handle)
+    assert succeeded["type"] == "succeeded"
+    assert succeeded["succeeded"]["multiplexerJobTiming"]["type"] == "queuedJob"
+
+    canceled = await submit(harness)
+    await harness.app("DELETE", f"/jobs/{canceled['id']}")
+    failed = await submit(harness)
+    await take(harness)
+    await harness.module("POST", "/restart")
+    for job, kind, message in (
+        (canceled, "canceled", "The job was canceled."),
+        (failed, "failed", "runtime restarted"),
+    ):
+        answer = await status(job)
+        assert answer["type"] == kind
+        exception = answer[kind]["exception"]
+        assert set(exception) == {"args", "errorInstanceId", "errorType", "message", "safeMessage"}
+        assert exception["message"] == message
+        assert await status(job) == answer
+
+
+@pytest_twisted.ensureDeferred
+async def test_status_parks_until_the_job_has_ended(harness: Harness) -> None:
+    handle = await submit(harness)
+    parked = [
+        in_background(harness.app("PUT", "/jobs/status/v3", {"id": handle["id"]})),
+        in_background(
+            harness.call(
+                "GET", f"{CONTOUR}/jobs/{handle['id']}/status", Authorization="Bearer app-token", Prefer="wait=20"
+            )
+        ),
+    ]
+    await harness.until(lambda: len(harness.broker._end_waits.get(handle["id"], ())) == 2)
+    # That it runs, and even that its result has begun, is not its end.
+    job_id = await take(harness)
+    post = raw_stream(harness, job_id, "a")
+    await harness.until(lambda: harness.broker._jobs[job_id].result)
+    assert not any(each.called for each in parked)
+    post.sendall(b"0\r\n\r\n")
+    (_, foundry, _), (_, plain, headers) = [await each for each in parked]
+    assert (foundry["type"], plain["type"]) == ("succeeded", "succeeded")
+    assert headers.getRawHeaders("Preference-Applied") == ["wait=20"]
+    post.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_status_answers_after_the_poll_timeout() -> None:
+    hasty = make_harness(limits=Limits(poll_timeout=0.05, sync_timeout=30))
+    try:
+        handle = await submit(hasty)
+        _, answer, _ = await hasty.app("PUT", "/jobs/status/v2", {"id": handle["id"]})
+        assert answer["type"] == "queued"
+        _, answer, headers = await hasty.app("GET", f"/jobs/{handle['id']}/status")
+        assert answer["type"] == "queued"
+        assert not headers.hasHeader("Preference-Applied")
+    finally:
+        await hasty.pool.closeCachedConnections()
+        await hasty.service.stopService()
+
+
+# Results
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_result_by_every_route(harness: Harness) -> None:
+    handle = await submit(harness)
+    routes = [
+        ("GET", f"/jobs/{handle['id']}/result", None),
+        ("PUT", "/jobs/result/v2", {"id": handle["id"]}),
+        ("PUT", "/jobs/result/v3", {"jobHandle": handle["jobHandle"]}),
+    ]
+    for route in routes:
+        status, answer, _ = await harness.app(*route)
+        assert (status, answer["error"]) == (409, "job_not_ready")
+        assert answer["error_description"] == f"Compute-module job '{handle['id']}' has not completed successfully."
+    await serve_one(harness, b"\x00\xff")
+    for route in routes:
+        status, answer, headers = await harness.app(*route)
+        assert (status, answer) == (200, b"\x00\xff")
+        assert headers.getRawHeaders("X-Job-Id") == [handle["id"]]
+    for method, path, body in (
+        ("GET", "/jobs/none/result", None),
+        ("GET", "/jobs/none/status", None),
+        ("PUT", "/jobs/result/v3", {"id": "none"}),
+        ("PUT", "/jobs/status/v2", {"id": "none"}),
+        ("DELETE", "/jobs/none", None),
+        ("DELETE", "/jobs/v3", {"id": "none"}),
+        ("PUT", "/jobs/none/soft-cancel", None),
+    ):
+        status, answer, _ = await harness.app(method, path, body)
+        assert (status, answer["error"]) == (404, "not_found"), path
+    for body in ({}, {"id": 1}, {"jobHandle": "{"}, {"jobHandle": "{}"}, [], {"jobHandle": "[" * 100_000}):
+        status, answer, _ = await harness.app("PUT", "/jobs/result/v3", body)
+        assert (status, answer["error"]) == (400, "invalid_request"), str(body)[:20]
+
+
+@pytest_twisted.ensureDeferred
+async def test_both_execute_routes_are_one(harness: Harness) -> None:
+    caller = in_background(harness.app("POST", "/deployed-apps/jobs/execute", {**SUBMISSION, "query": [1]}))
+    assert (await serve_one(harness, b"2"))["query"] == [1]
+    assert (await caller)[:2] == (200, b"2")
+
+
+# Canceling
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_canceled_job_is_never_dispatched(harness: Harness) -> None:
+    first, second, third, last = [await submit(harness) for _ in range(4)]
+    assert (await harness.app("DELETE", f"/jobs/{first['id']}"))[:2] == (204, b"")
+    assert (await harness.app("DELETE", "/jobs", {"id": second["id"]}))[0] == 204
+    assert (await harness.app("DELETE", "/jobs/v3", {"jobHandle": third["jobHandle"]}))[0] == 204
+    assert await take(harness) == last["id"]
+    _, answer, _ = await harness.app("GET", f"/jobs/{first['id']}/status")
+    assert answer == {"type": "canceled", "canceled": {"message": "The job was canceled."}}
+    assert (await harness.app("GET", f"/jobs/{first['id']}/result"))[0] == 409
+
+
+@pytest_twisted.ensureDeferred
+async def test_canceling_a_running_job_answers_at_once_and_discards_its_result(harness: Harness) -> None:
+    caller = harness.execute()
+    job_id = await take(harness)
+    watcher = in_background(harness.app("PUT", "/jobs/status/v3", {"id": job_id}))
+    await harness.until(lambda: job_id in harness.broker._end_waits)
+    assert (await harness.app("DELETE", f"/jobs/{job_id}"))[0] == 204
+    status, answer, _ = await caller
+    assert (status, answer["error"], answer["error_description"]) == (500, "job_failed", "The job was canceled.")
+    assert (await watcher)[1]["type"] == "canceled"
+    for _ in range(2):
+        assert (await harness.module("POST", f"/results/{job_id}", b"late"))[:2] == (204, b"")
+    streamed = raw_stream(harness, job_id, "late")
+    streamed.sendall(b"0\r\n\r\n")
+    assert b" 204 " in await receive_until(streamed, b"\r\n\r\n")
+    streamed.close()
+    assert (await harness.app("GET", f"/jobs/{job_id}/result"))[0] == 409
+    # The runtime carries on.
+    following = harness.execute()
+    await serve_one(harness, b"ok")
+    assert (await following)[1] == b"ok"
+
+
+@pytest_twisted.ensureDeferred
+async def test_canceling_mid_stream_breaks_the_answer_and_lets_the_runtime_finish(harness: Harness) -> None:
+    caller = raw_caller(harness)
+    job_id = await take(harness)
+    post = raw_stream(harness, job_id, "first")
+    await receive_until(caller, b"first\r\n")
+    await harness.app("DELETE", f"/jobs/{job_id}")
+    assert not (await receive_until(caller, None)).endswith(b"0\r\n\r\n")
+    post.sendall(b"4\r\nlast\r\n0\r\n\r\n")
+    assert b" 204 " in await receive_until(post, b"\r\n\r\n")
+    post.close()
+    caller.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_soft_cancel_leaves_a_running_job_alone(harness: Harness) -> None:
+    running, queued = await submit(harness), await submit(harness)
+    assert await take(harness) == running["id"]
+    for job, kind in ((running, "running"), (queued, "canceled")):
+        assert (await harness.app("PUT", f"/jobs/{job['id']}/soft-cancel"))[:2] == (204, b"")
+        assert (await harness.app("GET", f"/jobs/{job['id']}/status"))[1]["type"] == kind
+    await harness.module("POST", f"/results/{running['id']}", b"1")
+    assert (await harness.app("DELETE", f"/jobs/{running['id']}"))[0] == 204
+    assert (await harness.app("GET", f"/jobs/{running['id']}/result"))[1] == b"1"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_disconnects_once_its_job_runs_does_not_cancel_it(harness: Harness) -> None:
+    caller = raw_caller(harness)
+    job_id = await take(harness)
+    caller.close()
+    await harness.until(lambda: job_id not in harness.broker._result_waits)
+    await harness.module("POST", f"/results/{job_id}", b"kept")
+    assert (await harness.app("GET", f"/jobs/{job_id}/result"))[1] == b"kept"
+
+
+# Deployed apps
+
+
+@pytest_twisted.ensureDeferred
+async def test_schemas_of_a_deployed_app(harness: Harness) -> None:
+    by_query = f"{CONTOUR}/schemas?rid=ri.one&branch=master"
+    by_path = "/contour-backend-multiplexer/api/deployed-apps/ri.one/master/function-schemas"
+    for path in (by_query, by_path, f"{CONTOUR}/schemas?rid=ri.one"):
+        assert (await harness.call("GET", path, Authorization="Bearer app-token"))[:2] == (200, None)
+    await harness.module("POST", "/schemas", [])
+    assert (await harness.call("GET", by_query, Authorization="Bearer app-token"))[1] == []
+    output = {"type": "single", "single": {"dataType": {"type": "string", "string": {}}}}
+    posted = [
+        {"functionName": "g", "inputs": [{"name": "x"}], "output": output, "ontologyProvenance": None},
+        {"functionName": "f", "inputs": [], "output": output, "new": 1},
+    ]
+    await harness.module("POST", "/schemas", posted)
+    expected = [
+        {"functionName": "f", "inputs": [], "output": output, "issues": []},
+        {"functionName": "g", "inputs": [{"name": "x"}], "output": output, "issues": ["CANNOT_PARSE_INPUTS"]},
+    ]
+    for path in (by_query, by_path):
+        assert (await harness.call("GET", path, Authorization="Bearer app-token"))[1] == expected
+    for path, code in (
+        (f"{CONTOUR}/schemas", 400),
+        (f"{CONTOUR}/schemas?rid=%20", 400),
+        (f"{CONTOUR}/schemas?rid=%ff", 400),
+        (f"{CONTOUR}/schemas?rid=ri.one&rid=ri.two", 400),
+        (f"{CONTOUR}/schemas?rid=ri.none", 404),
+        (f"{CONTOUR}/schemas?rid=ri.one&branch=dev", 404),
+        (by_path.replace("ri.one", "ri.off"), 404),
+    ):
+        assert (await harness.call("GET", path, Authorization="Bearer app-token"))[0] == code, path
+        assert (await harness.call("GET", path))[0] == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_status_of_a_deployed_app(harness: Harness) -> None:
+    path = "/contour-backend-multiplexer/api/deployed-apps/ri.one/master/status"
+    states = []
+    for _ in range(2):
+        _, answer, _ = await harness.call("GET", path, Authorization="Bearer app-token")
+        states.append((answer["currentReplicaSet"]["state"], answer["currentReplicaSet"]["responsiveReplicas"]))
+        await harness.call("GET", f"{RUNTIMES}/one/job", Module_Auth_Token="token-one", Prefer="wait=0")
+    assert states == [("STARTING", 0), ("ACTIVE", 1)]
+    assert answer["computeModuleId"] == "ri.one"
+    assert (await harness.call("GET", path.replace("ri.one", "ri.none"), Authorization="Bearer app-token"))[0] == 404
+
+
+# Streaming
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_a_stream_reaches_the_caller_while_it_is_posted(harness: Harness, scheme: str) -> None:
+    caller = await deferToThread(raw_caller, harness, scheme)
+    job_id = await take(harness)
+    post = await deferToThread(raw_stream, harness, job_id, "first", scheme)
+    received = await receive_until(caller, b"first\r\n")
+    assert b"200 OK" in received
+    assert b"0\r\n\r\n" not in received
+    await deferToThread(post.sendall, b"6\r\nsecond\r\n0\r\n\r\n")
+    assert await receive_until(caller, b"0\r\n\r\n") == b"6\r\nsecond\r\n0\r\n\r\n"
+    assert (await harness.app("GET", f"/jobs/{job_id}/result"))[1] == b"firstsecond"
+    post.close()
+    caller.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_a_runtime_that_dies_mid_stream_breaks_the_answer(harness: Harness, scheme: str) -> None:
+    caller = await deferToThread(raw_caller, harness, scheme)
+    job_id = await take(harness)
+    post = await deferToThread(raw_stream, harness, job_id, "first", scheme)
+    received = await receive_until(caller, b"first\r\n")
+    post.close()
+    received += await receive_until(caller, None)
+    assert not received.endswith(b"0\r\n\r\n")
+    _, answer, _ = await harness.app("GET", f"/jobs/{job_id}/status")
+    assert answer["type"] == "failed"
+    assert "lost" in answer["failed"]["message"]
+    caller.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_begins_with_its_first_byte() -> None:
+    hasty = make_harness(limits=Limits(poll_timeout=30, sync_timeout=0.2))
+    try:
+        caller = hasty.execute()
+        job_id = await take(hasty)
+        post = raw_stream_head(hasty, job_id)
+        # Nothing has been streamed, so the caller's time passes.
+        status, answer, _ = await caller
+        assert (status, answer["error"]) == (504, "job_timeout")
+        before = len(hasty.service._sites[0].channels)
+        post.close()
+        await hasty.until(lambda: len(hasty.service._sites[0].channels) < before)
+        assert (await hasty.app("GET", f"/jobs/{job_id}/status"))[1]["type"] == "running"
+        empty = raw_stream_head(hasty, job_id)
+        empty.sendall(b"0\r\n\r\n")
+        assert b" 204 " in await receive_until(empty, b"\r\n\r\n")
+        assert (await hasty.app("GET", f"/jobs/{job_id}/result"))[:2] == (200, b"")
+        empty.close()
+    finally:
+        await hasty.pool.closeCachedConnections()
+        await hasty.service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_runtime_dies_mid_stream_when_its_job_is_gone(harness: Harness) -> None:
+    caller = raw_caller(harness)
+    job_id = await take(harness)
+    post = raw_stream(harness, job_id, "first")
+    received = await receive_until(caller, b"first\r\n")
+    assert (await harness.call("POST", "/_emulate/foundry/compute-modules/reset"))[0] == 204
+    received += await receive_until(caller, None)
+    assert not received.endswith(b"0\r\n\r\n")
+    post.close()
+    caller.close()
+    # Whatever fails in the emulator meanwhile fails the test.
+    await harness.until(lambda: len(harness.service._sites[0].channels) <= 1)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_goes_away_mid_stream_does_not_stop_the_post(harness: Harness, scheme: str) -> None:
+    caller = await deferToThread(raw_caller, harness, scheme)
+    job_id = await take(harness)
+    post = await deferToThread(raw_stream, harness, job_id, "first", scheme)
+    await receive_until(caller, b"first\r\n")
+    body = harness.broker._jobs[job_id].result
+    caller.close()
+    await harness.until(lambda: not body._readers)
+    rest = b"x" * 3_000_000
+    await deferToThread(post.sendall, b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest))
+    assert b" 204 " in await receive_until(post, b"\r\n\r\n")
+    assert (await harness.app("GET", f"/jobs/{job_id}/result"))[1] == b"first" + rest
+    post.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_does_not_read_holds_the_runtime_back(harness: Harness, scheme: str) -> None:
+    caller = await deferToThread(raw_caller, harness, scheme)
+    job_id = await take(harness)
+    post = await deferToThread(raw_stream, harness, job_id, "first", scheme)
+    body = await harness.until(lambda: harness.broker._jobs[job_id].result)
+    chunk = b"10000\r\n%s\r\n" % (b"x" * 65536)
+    posting = deferToThread(lambda: [post.sendall(chunk) for _ in range(900)] and post.sendall(b"0\r\n\r\n"))
+    # What the sockets hold between the two, and no more.
+    await harness.until(lambda: body._paused)
+    await pause(0.3)
+    assert body._paused
+    assert body.size < 50_000_000
+    assert body.size - body._readers[0].offset < 1_000_000
+    caller.close()
+    # Whoever held it back is gone, and the post goes on.
+    await posting
+    assert b" 204 " in await receive_until(post, b"\r\n\r\n")
+    assert body.size == 900 * 65536 + 5
+    post.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_large_result_is_kept_in_a_file_and_removed_with_its_job(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    real = tempfile.TemporaryFile
+
+    def temporary_file(*arguments: Any, **options: Any) -> Any:
+        file = real(*arguments, **options)
+        made.append(weakref.ref(file))
+        return file
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", temporary_file)
+    small, large = await submit(harness), await submit(harness)
+    await serve_one(harness, b"x" * 1024 * 1024)
+    assert made == []
+    content = b"y" * (1024 * 1024 + 1)
+    await serve_one(harness, content)
+    assert len(made) == 1
+    assert (await harness.app("GET", f"/jobs/{large['id']}/result"))[1] == content
+    assert len((await harness.app("GET", f"/jobs/{small['id']}/result"))[1]) == 1024 * 1024
+    await harness.broker.delete_runtime("one")
+    gc.collect()
+    assert made[0]() is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_over_the_limit_is_refused_and_fails_its_job() -> None:
+    small = make_harness(limits=Limits(max_body=1000))
+    try:
+        caller = small.execute()
+        job_id = await take(small)
+        post = raw_stream(small, job_id, "x" * 900)
+        post.sendall(b"c8\r\n" + b"y" * 200 + b"\r\n")
+        assert b" 413 " in await receive_until(post, b"}}")
+        post.close()
+        with pytest.raises(ResponseFailed):
+            await caller
+        assert (await small.app("GET", f"/jobs/{job_id}/status"))[1]["type"] == "failed"
+        # A fixed length is refused before any of it is read, and the runtime may post a smaller one.
+        second = await submit(small)
+        await take(small)
+        assert (await small.module("POST", f"/results/{second['id']}", b"x" * 1001))[0] == 413
+        assert (await small.module("POST", f"/results/{second['id']}", b"x" * 1000))[0] == 204
+    finally:
+        await small.pool.closeCachedConnections()
+        await small.service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_memory_stays_flat_while_a_stream_is_longer_than_it(harness: Harness) -> None:
+    """Two hundred times what is kept in memory goes through while the caller reads slowly."""
+    caller = raw_caller(harness)
+    caller.setblocking(False)
+    job_id = await take(harness)
+    post = raw_stream(harness, job_id, "first")
+    body = await harness.until(lambda: harness.broker._jobs[job_id].result)
+    chunk = b"10000\r\n%s\r\n" % (b"x" * 65536)
+    posting = deferToThread(lambda: [post.sendall(chunk) for _ in range(800)] and post.sendall(b"0\r\n\r\n"))
+    received = b""
+    behind = 0
+    while not received.endswith(b"0\r\n\r\n"):
+        try:
+            received = received[-16:] + caller.recv(100_000)
+        except BlockingIOError:
+            await pause(0.001)
+        if body._readers:
+            behind = max(behind, body.size - body._readers[0].offset)
+    await posting
+    assert body.size == 800 * 65536 + 5
+    assert behind < 1_000_000
+    assert body._data == b""
+    post.close()
+    caller.close()

@@ -1,0 +1,22 @@
+"""That the benchmarks run; what they measure is not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+SUITE = ROOT / "tests/bench" / "suite.py"
+
+
+def test_each_figure_comes_with_its_floor() -> None:
+    scenarios = ("sync", "asynchronous", "payload", "stream", "start")
+    command = [sys.executable, str(SUITE), "--quick", *(f"--only={each}" for each in scenarios)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    figures = json.loads(ran.stdout)
+    assert len(figures) == 18
+    for each in figures:
+        assert each["value"] > 0 and each["floor"] > 0 and each["ratio"] > 0, each
+        assert each["scenario"] in ran.stderr
+    assert {each["bar"] for each in figures} == {"", "<=1.5", ">=0.7", ">=0.6"}

@@ -1,0 +1,361 @@
+"""
+The pages of the documentation, with every code block in them executed.
+
+A page is played from top to bottom in a directory of its own:
+
+- a block with a caption is a file of that name;
+- a C{console} block is commands, after C{$}, each with what it prints below it, C{...} standing for anything.  Those
+  that serve, C{twisted-cm serve}, C{twisted-cm exec} and C{docker run}, run on in the background.
+
+Any other block is for the page's own entry in L{PLAYERS} to take.  Ports are
+other ones than in the text, since several runs may share a machine.
+"""
+
+from __future__ import annotations
+
+import doctest
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+import yaml
+from attrs import define
+from conftest import BIN, ROOT, RUNTIMES, free_port, kill
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
+
+DOCS = ROOT / "docs"
+SDK = ROOT / ".venv-sdk" / "bin"
+TYPESCRIPT = ROOT / "tests" / "sdk" / "typescript"
+STAND_INS = ROOT / "tests" / "docs"
+ADMIN_TOKEN = "admin-token"
+
+HOW_TO_ADD = (
+    "Each code block of docs/{page}.rst is to be executed. Give it a ':caption:' if it is a file, 'console' and '$' if"
+    " it is commands; then add the page to PLAYERS in tests/system/test_docs.py: '\"{page}\": Page.play', or a function of its"
+    " own for blocks that are neither."
+)
+
+
+@define
+class Block:
+    """A code block; C{name} is its caption."""
+
+    page: str
+    line: int
+    language: str
+    name: str | None
+    text: str
+    executed: bool = False
+
+    def __str__(self) -> str:
+        return f"docs/{self.page}.rst, line {self.line} ({self.language})"
+
+
+def blocks_of(app: Sphinx, page: str) -> list[Block]:
+    found = []
+    for node in app.env.get_doctree(page).findall(nodes.literal_block):
+        if "docstring of" in (node.source or ""):
+            continue
+        named = isinstance(node.parent, nodes.container) and node.parent.get("literal_block")
+        caption = next(iter(node.parent.findall(nodes.caption)), None) if named else None
+        name = caption.astext() if caption is not None else None
+        found.append(Block(page, node.line or 0, node.get("language", "default"), name, node.astext()))
+    return found
+
+
+class Page:
+    """One page, while it is played."""
+
+    def __init__(self, blocks: list[Block], directory: Path) -> None:
+        self.blocks = blocks
+        self.directory = directory / "page"
+        self.ports = {"4000": str(free_port()), "4443": str(free_port())}
+        self.background: list[subprocess.Popen[bytes]] = []
+        self.bin, home = directory / "bin", directory / "home"
+        for each in (self.directory, self.bin, home):
+            each.mkdir()
+        self.url = f"http://127.0.0.1:{self.ports['4000']}"
+        others = re.compile("PYTEST_|TWISTED_CM_|XDG_STATE_HOME|.*_proxy", re.IGNORECASE)
+        kept = {name: value for name, value in os.environ.items() if not others.match(name)}
+        self.environment = {
+            **kept,
+            "PATH": f"{self.bin}:{BIN}:{os.environ['PATH']}",
+            "HOME": str(home),
+            "TWISTED_CM_URL": self.url,
+            "TWISTED_CM_ADMIN_TOKEN": ADMIN_TOKEN,
+            # What is installed already is what the tests are of.
+            "PIP_NO_INDEX": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            # A plugin of this project's own tests that takes seconds to load.
+            "PYTEST_ADDOPTS": "-p no:schemathesis",
+            "npm_config_offline": "true",
+            "npm_config_audit": "false",
+            "npm_config_fund": "false",
+        }
+
+    def stand_in(self, command: str, file: str) -> None:
+        """Have a command be a program of C{tests/docs}."""
+        script = self.bin / command
+        script.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_INS / file} "$@"\n')
+        script.chmod(0o755)
+
+    def play(self) -> None:
+        """Execute every block that is a file or commands."""
+        for block in self.blocks:
+            if block.name is not None:
+                self.write(block)
+            elif block.language == "console":
+                self.run_console(block)
+
+    def write(self, block: Block) -> Path:
+        """Make a block the file that it is."""
+        assert block.name is not None
+        path = self.directory / block.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.moved(block.text) + "\n", "utf-8")
+        block.executed = True
+        return path
+
+    def moved(self, text: str) -> str:
+        """A text with the ports of this run in it."""
+        return re.sub(r"\b(4000|4443)\b", lambda match: self.ports[match[1]], text)
+
+    def run_console(self, block: Block) -> None:
+        """Run commands, and compare what they print."""
+        for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+            lines = part.splitlines()
+            command = lines.pop(0)
+            while command.endswith("\\"):
+                command = command[:-1] + lines.pop(0).strip()
+            if re.match(r"twisted-cm (serve|exec)\b|docker run\b", command):
+                self.start(command)
+                continue
+            printed = self.run(command, str(block))
+            expected = "\n".join(lines)
+            matches = doctest.OutputChecker().check_output(
+                expected + "\n", printed + "\n", doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+            )
+            assert not expected or matches, f"{block}: {command}\nprints\n{printed}\nand not\n{expected}"
+        block.executed = True
+
+    def run(self, command: str, where: str) -> str:
+        """Run a command to its end; return what it printed."""
+        ran = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", self.moved(command)],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+        )
+        printed = ran.stdout.decode()
+        assert ran.returncode == 0, f"{where}: {command}\n{printed}\n{self.log.read_text() if self.background else ''}"
+        return printed
+
+    @property
+    def log(self) -> Path:
+        """What goes on in the background."""
+        return self.directory.parent / "log"
+
+    def start(self, command: str) -> None:
+        """Run a command in the background, and wait until it does what it is for."""
+        serves = command.startswith("twisted-cm serve")
+        if serves:
+            command += f" --port {self.ports['4000']} --tls-port {self.ports['4443']}"
+        before = set() if serves else self.polls()
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec {self.moved(command)}"],
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if serves else log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.background.append(process)
+        if serves:
+            assert process.stdout is not None
+            assert any(b"Ctrl-C stops." in line for line in process.stdout), self.log.read_text()
+            return
+        for _ in range(600):
+            if self.polls() - before:
+                return
+            assert process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        raise AssertionError(f"{command} takes no jobs\n{self.log.read_text()}")
+
+    def polls(self) -> set[tuple[str, int]]:
+        """Which runtime polled when."""
+        asked = Request(self.url + RUNTIMES, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+        with urlopen(asked) as answer:
+            return {(each["runtime_id"], each["last_poll_at"]) for each in json.load(answer) if each["connected"]}
+
+    def stop(self) -> None:
+        """End what runs in the background."""
+        for process in reversed(self.background):
+            kill(process)
+
+
+def play_node(page: Page) -> None:
+    """As a project whose packages are installed: those of C{tests/sdk/typescript}."""
+    shutil.copytree(TYPESCRIPT / "node_modules", page.directory / "node_modules", symlinks=True)
+    shutil.copy(TYPESCRIPT / "package-lock.json", page.directory)
+    page.play()
+
+
+def play_docker(page: Page) -> None:
+    """
+    No engine can run where the tests do, so C{docker} is C{tests/docs/docker.py}.
+
+    It carries out the Dockerfile in a directory, with the interpreter of
+    C{.venv-sdk} as the image's, and runs the image's command with nothing but
+    the variables of C{--env-file}, read as docker does, if all the files that
+    they name are mounted.  C{host.docker.internal} is this machine, as it is
+    in Docker Desktop.  The Dockerfile itself is held to hadolint's rules.
+    """
+    page.stand_in("docker", "docker.py")
+    page.environment["SDK_BIN"] = str(SDK)
+    page.play()
+    subprocess.run([str(BIN / "hadolint"), "Dockerfile"], cwd=page.directory, check=True)
+
+
+def play_github_actions(page: Page) -> None:
+    """The workflow fits GitHub's schema; its C{run} steps are run, those of a job in order and in one copy."""
+    page.stand_in("python", "python.py")
+    page.environment["SDK_BIN"] = str(SDK)
+    page.play()
+    (workflow,) = (page.directory / ".github" / "workflows").iterdir()
+    validated = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.github-workflows", str(workflow)]
+    subprocess.run(validated, check=True)
+    for name, job in yaml.safe_load(workflow.read_text())["jobs"].items():
+        checkout = shutil.copytree(page.directory, page.directory.parent / name)
+        steps = [step["run"] for step in job["steps"] if "run" in step]
+        for number, step in enumerate(steps):
+            (checkout.parent / f"{name}.{number}").write_text(step)
+        runs_steps = subprocess.Popen(
+            ["bash", "-c", RUN_STEPS, name, *(f"../{name}.{number}" for number in range(len(steps)))],
+            cwd=checkout,
+            env=page.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        page.background.append(runs_steps)
+        assert runs_steps.stdout is not None
+        printed = []
+        for line in runs_steps.stdout:
+            printed.append(line.decode())
+            if line == b"Every step has passed.\n":
+                break
+        else:
+            raise AssertionError("".join(printed))
+
+
+def play_monitoring(page: Page) -> None:
+    """Prometheus takes the configuration; C{test_packaging} has systemd look at the unit."""
+    page.play()
+    subprocess.run(["promtool", "check", "config", "prometheus.yml"], cwd=page.directory, check=True)
+    (unit,) = (block for block in page.blocks if block.language == "ini")
+    unit.executed = unit.text.strip() == (DOCS / "twisted-cm.service").read_text().strip()
+
+
+def play_scaling(page: Page) -> None:
+    """C{test_nodes} runs nodes on a Redis with these options, and nginx with this configuration in front of them."""
+    commands, nginx = page.blocks
+    nginx.executed = nginx.text.strip() == (DOCS / "nginx.conf").read_text().strip()
+    commands.executed = commands.text.count("$ twisted-cm serve") == commands.text.count("--broker redis://") == 2
+
+
+def play_tutorial(page: Page) -> None:
+    """Nothing can be downloaded, so what is installed is what the tests are of, and the SDK of C{.venv-sdk}."""
+    install, *others = page.blocks
+    install.executed = "pip install" in install.text
+    python = page.bin / "python"
+    python.write_text(f'#!/bin/sh\nexec {SDK}/python "$@"\n')
+    python.chmod(0o755)
+    page.blocks = others
+    page.play()
+
+
+#: As GitHub runs the steps of a job; what they leave in the background lives until the job ends.
+RUN_STEPS = """
+for step in "$@"; do bash -e "$step" </dev/null || exit; done
+echo "Every step has passed."
+read
+"""
+
+#: How each page with code blocks is played.
+PLAYERS: dict[str, Callable[[Page], None]] = {
+    "docker": play_docker,
+    "faults": Page.play,
+    "github-actions": play_github_actions,
+    "monitoring": play_monitoring,
+    "node": play_node,
+    "scaling": play_scaling,
+    "testing-with-pytest": Page.play,
+    "testing-with-trial": Page.play,
+    "tutorial/index": play_tutorial,
+}
+
+
+#: The reference is made of the descriptions and shows their examples; it has no commands.
+PAGES = sorted(
+    path.relative_to(DOCS).with_suffix("").as_posix() for path in (*DOCS.glob("*.rst"), *DOCS.glob("tutorial/*.rst"))
+)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sphinx]:
+    """The documentation, read."""
+    out = tmp_path_factory.mktemp("docs")
+    with docutils_namespace():
+        app = Sphinx(DOCS, DOCS, out, out / "doctrees", "dummy", status=None, warningiserror=True)
+        app.build()
+        assert app.statuscode == 0
+        yield app
+
+
+def execute(name: str, blocks: list[Block], directory: Path) -> None:
+    """Play a page, and see that nothing of it was left out."""
+    assert name in PLAYERS, HOW_TO_ADD.format(page=name)
+    page = Page(blocks, directory)
+    try:
+        PLAYERS[name](page)
+    finally:
+        page.stop()
+    left = [str(block) for block in blocks if not block.executed]
+    assert not left, f"Not executed: {'; '.join(left)}. {HOW_TO_ADD.format(page=name)}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_code_block_runs(app: Sphinx, name: str, tmp_path: Path) -> None:
+    blocks = blocks_of(app, name)
+    if blocks:
+        execute(name, blocks, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("page", "language", "text", "says"),
+    [
+        ("testing-with-trial", "python", "print()", "Not executed: docs/testing-with-trial.rst, line 7"),
+        ("testing-with-trial", "console", "$ echo one \\\n   two\n$ false", "line 7 .console.: false"),
+        ("testing-with-trial", "console", "$ echo one \\\n   two\none three", r"and not\s+one three"),
+        ("of-somebody", "console", "$ true", "add the page to PLAYERS"),
+    ],
+)
+def test_a_page_that_is_wrong_is_noticed(page: str, language: str, text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=says):
+        execute(page, [Block(page, 7, language, None, text)], tmp_path)

@@ -1,0 +1,1 @@
+"""Who waits for whom: the broker, in memory and on Redis."""

@@ -1,0 +1,245 @@
+"""
+What the user configured: the seed file (contract section 5).
+
+A seed is checked as a whole, against C{schemas/seed.json}, before anything is
+made of it.  Every violation is reported with its path and its line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from attrs import Factory, field, frozen
+from jsonschema import Draft202012Validator
+
+from ..model.faults import FaultPlan, fault_plan
+from ..model.limits import JobLimits
+from ..model.registry import Registry
+from ..model.runtimes import DEFAULT_BRANCH, Binding, Runtime
+from ..model.tokens import DEVELOPMENT_TOKEN, TOKEN_LIFETIME, BearerToken, OAuthClient, Principal
+from .json_schemas import load_schema
+from .seed_file import InvalidSeed, Lines, SeedPath, explain, format_problem, load_document
+
+#: Parts of a seed's C{foundry} that other emulators serve and this one does not.
+FOREIGN_SECTIONS = ("users", "enrollment", "connections", "ontologies")
+
+
+_SCHEMA = load_schema("seed.json")
+
+
+_VALIDATOR = Draft202012Validator(_SCHEMA)
+
+
+@frozen
+class Sidecar:
+    """
+    A sidecar listener for one runtime (contract section 2).
+
+    @ivar port: for plain HTTP; 0 picks a free one.
+    @ivar tls_port: for HTTPS; 0 picks a free one.
+    """
+
+    runtime_id: str
+    port: int = 8946
+    tls_port: int = 8945
+
+
+@frozen
+class SeedRuntime:
+    """A runtime that is there from the start."""
+
+    runtime_id: str
+    module_auth_token: str | None = field(default=None, repr=False)
+
+
+@frozen
+class Seed:
+    """
+    A seed, checked.
+
+    @ivar port: where to listen, unless the command line says otherwise.
+    @ivar poll_timeout: seconds, or L{None} for the default.
+    @ivar sync_timeout: seconds, or L{None} for the default.
+    @ivar validate_queries: check each query against its function's schema before it is queued.
+    @ivar broker: the URL of the Redis to share, or L{None} for none.
+    @ivar job_limits: leases, queue depth and retention.
+    @ivar faults: what is to go wrong from the start.
+    @ivar warnings: what was accepted and has no effect, a line each.
+    """
+
+    tokens: tuple[BearerToken, ...] = ()
+    port: int | None = None
+    oauth_clients: tuple[OAuthClient, ...] = ()
+    poll_timeout: float | None = None
+    sync_timeout: float | None = None
+    validate_queries: bool = False
+    broker: str | None = field(default=None, repr=False)
+    job_limits: JobLimits = Factory(JobLimits)
+    faults: tuple[FaultPlan, ...] = ()
+    runtimes: tuple[SeedRuntime, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+    sidecars: tuple[Sidecar, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def development_token(self) -> bool:
+        """Whether the development token is valid, since there is no other way in."""
+        return not self.tokens and not self.oauth_clients
+
+    @property
+    def bearer_tokens(self) -> tuple[BearerToken, ...]:
+        """The tokens that are valid: the seeded ones, or the development token."""
+        return (BearerToken(DEVELOPMENT_TOKEN, Principal("admin")),) if self.development_token else self.tokens
+
+    def registry(self) -> Registry:
+        """
+        @return: a registry with the seed's runtimes and bindings in it; the broker makes up the tokens it leaves open.
+        """
+        registry = Registry()
+        for runtime in self.runtimes:
+            registry.add(Runtime(runtime.runtime_id, runtime.module_auth_token or ""))
+        for binding in self.bindings:
+            registry.bind(binding)
+        return registry
+
+
+#: A seed as text in YAML or JSON, as the value that such text stands for, as a file, or checked already.
+SeedLike: TypeAlias = Seed | str | Mapping[str, Any] | Path | None
+
+
+def make_seed(seed: SeedLike) -> Seed:
+    """
+    @return: the seed, checked; the default one for L{None}.
+    @raise twisted_cm.seed.InvalidSeed: something in it is wrong.
+    """
+    if seed is None:
+        return Seed()
+    if isinstance(seed, Seed):
+        return seed
+    if isinstance(seed, Path):
+        return read_seed(seed)
+    return parse_seed(seed if isinstance(seed, str) else json.dumps(seed))
+
+
+def read_seed(path: Path) -> Seed:
+    """
+    Read a seed file.
+
+    @param path: YAML, or JSON if its name ends so.
+    @raise InvalidSeed: it cannot be read, or something in it is wrong.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidSeed([f"{path}: {error.strerror or error}; name a readable file with --seed"]) from None
+    except UnicodeDecodeError as error:
+        raise InvalidSeed([f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8"]) from None
+    try:
+        return parse_seed(text, is_json=path.suffix.lower() == ".json")
+    except InvalidSeed as error:
+        raise InvalidSeed([f"{path}: {problem}" for problem in error.problems]) from None
+
+
+def parse_seed(text: str, is_json: bool = False) -> Seed:
+    """
+    Read the text of a seed file.
+
+    @raise InvalidSeed: with everything wrong with it.
+    """
+    document, lines, warnings = load_document(text, is_json)
+    if document is None:
+        document = {}
+    problems = sorted(
+        (lines.line(path), format_problem(path, lines, message))
+        for error in _VALIDATOR.iter_errors(document)
+        for path, message in explain(error)
+    )
+    if problems:
+        raise InvalidSeed([problem for _, problem in problems])
+    return _build(document, lines, warnings)
+
+
+def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
+    foundry = document.get("foundry") or {}
+    modules = foundry.get("compute_modules") or {}
+    base: SeedPath = ("foundry", "compute_modules")
+    for section in (name for name in FOREIGN_SECTIONS if name in foundry):
+        warnings.append(f"line {lines.line(('foundry', section))}: foundry.{section}: not served here")
+
+    def first_of(items: Sequence[Any], keys: Sequence[object], path: SeedPath) -> Iterator[Any]:
+        seen = set()
+        for index, (item, key) in enumerate(zip(items, keys, strict=True)):
+            if key in seen:
+                warnings.append(format_problem((*path, index), lines, "defined before; the first one counts"))
+            else:
+                seen.add(key)
+                yield item
+
+    runtimes = [SeedRuntime(**item) for item in modules.get("runtimes", [])]
+    runtimes = list(first_of(runtimes, [item.runtime_id for item in runtimes], (*base, "runtimes")))
+    bindings = [
+        Binding(
+            item["deployed_app_rid"],
+            item.get("branch", DEFAULT_BRANCH),
+            item["runtime_id"],
+            item.get("display_name"),
+            item.get("active", True),
+        )
+        for item in modules.get("deployed_apps", [])
+    ]
+    keys = [(item.deployed_app_rid, item.branch) for item in bindings]
+    bindings = list(first_of(bindings, keys, (*base, "deployed_apps")))
+    sidecars = [Sidecar(**item) for item in modules.get("sidecars", [])]
+    sidecars = list(first_of(sidecars, [item.runtime_id for item in sidecars], (*base, "sidecars")))
+    clients = [
+        OAuthClient(
+            item["client_id"],
+            item["client_secret"],
+            tuple(item["scopes"]) if "scopes" in item else None,
+            item.get("token_lifetime", TOKEN_LIFETIME),
+        )
+        for item in foundry.get("oauth_clients", [])
+    ]
+    clients = list(first_of(clients, [item.client_id for item in clients], ("foundry", "oauth_clients")))
+
+    known = {runtime.runtime_id for runtime in runtimes}
+    for runtime_id in [*(item.runtime_id for item in bindings), *(item.runtime_id for item in sidecars)]:
+        if runtime_id not in known:
+            known.add(runtime_id)
+            runtimes.append(SeedRuntime(runtime_id))
+    tokens = [
+        BearerToken(token, Principal((owner or {}).get("login", "anonymous"), tuple((owner or {}).get("scopes", ()))))
+        for token, owner in (document.get("tokens") or {}).items()
+    ]
+    return Seed(
+        tokens=tuple(tokens),
+        port=foundry.get("port"),
+        oauth_clients=tuple(clients),
+        poll_timeout=modules.get("poll_timeout"),
+        sync_timeout=modules.get("sync_timeout"),
+        validate_queries=modules.get("validate_queries", False),
+        broker=modules.get("broker"),
+        job_limits=_job_limits(modules),
+        faults=tuple(fault_plan(item) for item in modules.get("faults", [])),
+        runtimes=tuple(runtimes),
+        bindings=tuple(bindings),
+        sidecars=tuple(sidecars),
+        warnings=tuple(warnings),
+    )
+
+
+def _job_limits(modules: dict[str, Any]) -> JobLimits:
+    retention = modules.get("retention") or {}
+    given = {
+        "lease": modules.get("job_lease"),
+        "max_attempts": modules.get("max_attempts"),
+        "queue_depth": modules.get("queue_depth"),
+        "queue_bytes": modules.get("queue_bytes"),
+        "retained_jobs": retention.get("jobs"),
+        "retained_bytes": retention.get("bytes"),
+        "retained_seconds": retention.get("seconds"),
+    }
+    return JobLimits(**{name: value for name, value in given.items() if value is not None})

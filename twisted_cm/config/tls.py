@@ -1,0 +1,161 @@
+"""
+The certificates of the TLS listeners.
+
+The Python SDK speaks nothing but HTTPS, so there is a certificate from the
+first start: a local CA and a leaf that it signed, made by trustme and kept in a
+state directory, or the user's own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import trustme
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtensionOID
+from twisted.internet.ssl import CertificateOptions
+
+_PEM = Encoding.PEM
+
+
+_CA, _CA_KEY, _LEAF = "ca.pem", "ca-key.pem", "server.pem"
+
+
+#: The names that every leaf is good for; the last is how a container calls the machine it runs on.
+_NAMES = ("localhost", "127.0.0.1", "::1", "host.docker.internal")
+
+
+class CertificateError(Exception):
+    """A certificate that cannot be made, kept or read; the message says what to do."""
+
+
+@frozen
+class ServerCertificate:
+    """
+    What a TLS listener shows.
+
+    @ivar pem: the private key, the certificate and those between it and its CA, in PEM.
+    @ivar ca_certificate: what a client verifies it with, in PEM.
+    """
+
+    pem: bytes = field(repr=False)
+    ca_certificate: str
+
+    def options(self) -> CertificateOptions:
+        """
+        @return: the context factory for a listener.
+        @raise CertificateError: the PEM holds no usable key and certificate.
+        """
+        try:
+            leaf, *between = x509.load_pem_x509_certificates(self.pem)
+            key = load_pem_private_key(self.pem, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise CertificateError(f"no usable key and certificate: {error}") from None
+        if key.public_key() != leaf.public_key():
+            raise CertificateError("no usable key and certificate: the key is not the certificate's")
+        # pyOpenSSL takes cryptography's own objects since 24.3, which Twisted's annotations do not say yet.
+        shown: dict[str, Any] = {"privateKey": key, "certificate": leaf, "extraCertChain": between}
+        return CertificateOptions(**shown)
+
+
+def default_state_dir() -> Path:
+    """
+    @return: C{twisted-cm} in the user's directory for state (XDG base directory specification).
+    """
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "twisted-cm"
+
+
+def user_certificate(certificate: Path, key: Path | None, ca: Path | None) -> ServerCertificate:
+    """
+    The user's own certificate.
+
+    @param certificate: PEM, with the certificates between it and its CA behind it.
+    @param key: the private key in PEM; L{None} if it is in C{certificate}.
+    @param ca: what clients verify it with, in PEM; L{None} if it is self-signed.
+    @raise CertificateError: a file cannot be read, or holds something else.
+    """
+    try:
+        own = certificate.read_bytes()
+        pem = own if key is None else key.read_bytes() + b"\n" + own
+        trusted = (ca or certificate).read_bytes()
+        authorities = x509.load_pem_x509_certificates(trusted)
+    except OSError as error:
+        raise CertificateError(f"{error.filename}: {error.strerror}; name a readable PEM file") from None
+    except ValueError as error:
+        raise CertificateError(f"{ca or certificate}: not a certificate in PEM: {error}") from None
+    found = ServerCertificate(pem, b"".join(each.public_bytes(_PEM) for each in authorities).decode("ascii"))
+    found.options()
+    return found
+
+
+def local_certificate(state_dir: Path, interface: str) -> ServerCertificate:
+    """
+    The certificate in the state directory, made if there is none that will do.
+
+    @param interface: the address that is listened on; the certificate is good for it too.
+    @raise CertificateError: the directory cannot be used.
+    """
+    names = set(_NAMES)
+    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", socket.gethostname()):
+        names.add(socket.gethostname())
+    if interface not in ("0.0.0.0", "::", ""):
+        names.add(interface)
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (state_dir / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return _kept_certificate(state_dir, names)
+    except OSError as error:
+        raise CertificateError(
+            f"{error.filename or state_dir}: {error.strerror}; choose another directory with --state-dir"
+        ) from None
+    except ValueError as error:
+        raise CertificateError(f"{state_dir}: its certificates cannot be read ({error}); delete them") from None
+
+
+def _kept_certificate(state_dir: Path, names: set[str]) -> ServerCertificate:
+    if not (state_dir / _CA).exists():
+        ca = trustme.CA(organization_name="twisted-cm", organization_unit_name="local development")
+        write_private(state_dir / _CA_KEY, ca.private_key_pem.bytes())
+        write_private(state_dir / _CA, ca.cert_pem.bytes())
+    authority = (state_dir / _CA).read_bytes()
+    leaf = state_dir / _LEAF
+    if not leaf.exists() or not _good_for(leaf.read_bytes(), names, authority):
+        ca = trustme.CA.from_pem(authority, (state_dir / _CA_KEY).read_bytes())
+        write_private(leaf, ca.issue_cert(*sorted(names)).private_key_and_cert_chain_pem.bytes())
+    return ServerCertificate(leaf.read_bytes(), authority.decode("ascii"))
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that nobody else may read, whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _good_for(pem: bytes, names: set[str], ca: bytes) -> bool:
+    """Whether a leaf was signed by this CA and covers all the names."""
+    leaf = x509.load_pem_x509_certificate(pem)
+    try:
+        leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(ca))
+    except Exception:
+        return False
+    alternatives = leaf.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+    assert isinstance(alternatives, x509.SubjectAlternativeName)
+    covered = {str(name.value) for name in alternatives}
+    return names <= covered

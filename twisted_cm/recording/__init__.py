@@ -1,0 +1,1 @@
+"""What happened before: record jobs to a file, and answer from it."""

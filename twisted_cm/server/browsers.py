@@ -1,0 +1,115 @@
+"""
+What a browser may do here.
+
+On loopback some routes need no token, so a web page that somebody has open
+must not reach them: not by a name that was made to point here (DNS
+rebinding), and not by sending a request across sites.  What is no browser
+sends neither C{Origin} nor C{Sec-Fetch-Site}.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from . import errors
+from .transport.request import EmulatorRequest
+
+#: The names that this machine has for itself; the second is what a container calls it.
+_OWN_NAMES = ("localhost", "host.docker.internal")
+
+
+_ALLOWED_HEADERS = "Authorization, Content-Type, Module-Auth-Token, Prefer"
+
+
+_EXPOSED_HEADERS = "X-Job-Id, Preference-Applied, Retry-After"
+
+
+@frozen
+class BrowserGuard:
+    """
+    Looks at each request before it is routed.
+
+    @ivar hosts: the names that a Host header may have, beside this machine's
+        own and addresses; L{None} where any may come, that is, beyond loopback.
+    @ivar origins: the origins whose pages may call, C{https://host:port}.
+    """
+
+    hosts: frozenset[str] | None = None
+    origins: frozenset[str] = frozenset()
+
+    def admit(self, request: EmulatorRequest) -> bool:
+        """
+        @return: whether the request may be routed; if not, it has been answered.
+        """
+        try:
+            host = self._host(request)
+            origin = request.header("Origin")
+            if origin is not None and origin in self.origins:
+                _share(request, origin)
+                if request.method == b"OPTIONS" and request.header("Access-Control-Request-Method") is not None:
+                    _answer_preflight(request)
+                    return False
+            elif _changes_state(request) and _crosses_sites(request, origin, host):
+                raise errors.forbidden("A page of another origin may not do this; allow its origin with --cors-origin.")
+        except errors.ApiError as error:
+            request.write(request.error(error))
+            request.finish()
+            return False
+        return True
+
+    def _host(self, request: EmulatorRequest) -> str:
+        """What the client calls this server; it must say so once (RFC 9112, section 3.2)."""
+        named = request.header_values("Host")
+        if len(named) > 1 or (not named and request.clientproto == b"HTTP/1.1"):
+            raise errors.invalid_request("A request has one Host header.")
+        host = named[0].lower() if named else ""
+        if not host.isascii():
+            raise errors.invalid_request("The Host header is not the name of a host.")
+        if self.hosts is not None and named and not self._known(host):
+            raise errors.forbidden(
+                "The Host header does not name this machine; call localhost or an address, or start with"
+                " --allowed-host."
+            )
+        return host
+
+    def _known(self, host: str) -> bool:
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        if name in _OWN_NAMES or name.endswith(".localhost") or (self.hosts is not None and name in self.hosts):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _changes_state(request: EmulatorRequest) -> bool:
+    """A poll takes a job from its queue."""
+    return request.method != b"GET" or request.path.endswith(b"/job")
+
+
+def _crosses_sites(request: EmulatorRequest, origin: str | None, host: str) -> bool:
+    if origin is not None and (not host or origin.lower().partition("://")[2] != host):
+        return True
+    return request.header("Sec-Fetch-Site") in ("cross-site", "same-site")
+
+
+def _share(request: EmulatorRequest, origin: str) -> None:
+    """Let a page of an allowed origin read the answer."""
+    request.setHeader("Access-Control-Allow-Origin", origin)
+    request.setHeader("Access-Control-Expose-Headers", _EXPOSED_HEADERS)
+    request.setHeader("Vary", "Origin")
+
+
+def _answer_preflight(request: EmulatorRequest) -> None:
+    request.setHeader("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE")
+    request.setHeader("Access-Control-Allow-Headers", _ALLOWED_HEADERS)
+    request.setHeader("Access-Control-Max-Age", "600")
+    request.no_content()
+    request.finish()

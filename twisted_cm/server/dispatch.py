@@ -1,0 +1,123 @@
+"""
+From a request to its answer: which route it is for, and what becomes of what the route returns or raises.
+
+The routes are Klein's.  Klein's own resource does the same with a good deal
+more for each request: it binds the map of routes anew, and looks for pages and
+templates in what a route returns, of which there are none here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+from klein import Klein
+from twisted.internet.defer import CancelledError, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, ValidationError
+
+from .errors import ApiError
+from .transport.body import BodyLost
+from .transport.request import EmulatorRequest
+
+#: How many paths are remembered with their routes: those that are asked for again and again.
+REMEMBERED = 1024
+
+
+#: An id that stands for any at the end of a remembered path.
+ANY_ID = "-"
+
+
+_LAST_ID = re.compile(r"/<id:(\w+)>$")
+
+
+class Routes:
+    """
+    The map of routes, with a memory.
+
+    Werkzeug searches afresh for each request, with closures that hold each
+    other and are left to the garbage collector.  Most paths come again.  One
+    that ends with the id of a job comes once, so it is looked up by what is
+    before that.
+    """
+
+    def __init__(self, url_map: Map) -> None:
+        rules = {rule.endpoint: rule.rule for rule in url_map.iter_rules()}
+        self._words = {rule.rule.rpartition("/")[2] for rule in url_map.iter_rules()}
+        self._last_ids = {endpoint: found[1] for endpoint, path in rules.items() if (found := _LAST_ID.search(path))}
+        self._ids = url_map.converters["id"](url_map)
+        self._search = lru_cache(REMEMBERED)(url_map.bind("localhost").match)
+
+    def match(self, method: str, path: str) -> tuple[str, Mapping[str, Any]]:
+        """
+        @return: the endpoint that a request is for, and its arguments.
+        @raise HTTPException: there is none.
+        """
+        parent, _, last = path.rpartition("/")
+        if last and last not in self._words:
+            endpoint, arguments = self._search(f"{parent}/{ANY_ID}", method)
+            name = self._last_ids.get(endpoint)
+            if name is not None:
+                with suppress(ValidationError):
+                    return endpoint, {**arguments, name: self._ids.to_python(last)}
+        endpoint, arguments = self._search(path, method)
+        return endpoint, arguments
+
+
+class Dispatcher(Resource):
+    """The resource over the routes of one Klein application."""
+
+    isLeaf = True
+    _log = Logger()
+
+    def __init__(self, app: Klein, refusal: Callable[[Exception], ApiError]) -> None:
+        """
+        @param refusal: what to answer to an exception; it logs one that nobody expects.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.app = app
+        self._refusal = refusal
+        self._routes = Routes(app.url_map)
+
+    def render(self, request: EmulatorRequest) -> int:
+        """Route the request; the answer is written when it is there."""
+        try:
+            endpoint, arguments = self._routes.match(request.method.decode("latin-1"), request.path.decode("latin-1"))
+        except HTTPException as error:
+            request.write(request.error(self._refusal(error)))
+            request.finish()
+        else:
+            request.answering = maybeDeferred(self.app.execute_endpoint, endpoint, request, **arguments)
+            request.answering.addCallbacks(
+                self._answered, self._refused, callbackArgs=(request,), errbackArgs=(request,)
+            ).addErrback(self._failed, request)
+            if request.gone:
+                request.answering.cancel()
+        return NOT_DONE_YET
+
+    def _answered(self, answer: bytes | None, request: EmulatorRequest) -> None:
+        if not request.gone:
+            if answer:
+                request.write(answer)
+            request.finish()
+
+    def _refused(self, failure: Failure, request: EmulatorRequest) -> None:
+        if request.gone and failure.check(CancelledError, BodyLost):
+            return
+        if request.gone or request.startedWriting or failure.check(CancelledError, BodyLost):
+            failure.raiseException()
+        assert isinstance(failure.value, Exception)
+        self._answered(request.error(self._refusal(failure.value)), request)
+
+    def _failed(self, failure: Failure, request: EmulatorRequest) -> None:
+        """There is no way to say what went wrong, but to end an answer that has begun so that it is seen."""
+        self._log.failure("while answering {method} {path}", failure, method=request.method, path=request.path)
+        if not request.gone:
+            request.break_off()

@@ -1,0 +1,185 @@
+"""
+What a runtime may post as its function schemas (contract section 1, Schemas).
+
+A post is read into named entries, each either in Foundry's own form (it has
+C{inputs} or C{output}) or a JSON Schema.  A post is taken whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from attrs import frozen
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from jsonschema.validators import validator_for
+
+from ..config.json_schemas import load_schema
+from ..model.runtimes import FunctionSchema
+from ..model.types import JSONValue
+
+CANNOT_PARSE_INPUTS = "CANNOT_PARSE_INPUTS"
+
+
+CANNOT_PARSE_OUTPUT = "CANNOT_PARSE_OUTPUT"
+
+
+_NAME_KEYS = ("functionName", "function_name", "name")
+
+
+_SCHEMA_KEYS = ("schema", "schemaPayload")
+
+
+_CONTAINER_KEYS = ("functions", "schemas")
+
+
+_FOUNDRY = load_schema("function_schema.json")
+
+
+def _part(name: str) -> Draft202012Validator:
+    return Draft202012Validator({"$defs": _FOUNDRY["$defs"], "$ref": f"#/$defs/{name}"})
+
+
+_INPUTS = _part("inputs")
+
+
+_OUTPUT = _part("output")
+
+
+@frozen
+class Violation:
+    """
+    One thing wrong with a post.
+
+    @ivar pointer: where, as a JSON pointer (RFC 6901).
+    @ivar message: what.
+    """
+
+    pointer: str
+    message: str
+
+
+class InvalidSchemas(Exception):
+    """A post that cannot be taken, with everything that is wrong with it."""
+
+    def __init__(self, violations: list[Violation]) -> None:
+        super().__init__("; ".join(f"{violation.pointer or '/'}: {violation.message}" for violation in violations))
+        self.violations = violations
+
+
+@frozen
+class _Entry:
+    pointer: str
+    name: str
+    schema_pointer: str
+    schema: JSONValue
+
+
+def _token(part: str | int) -> str:
+    return "/" + str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _entries(value: JSONValue, pointer: str) -> Iterator[_Entry | Violation]:
+    """Every named entry in a post, whatever it is wrapped in; a L{Violation} where there is none."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            if isinstance(item, dict):
+                yield from _entries(item, pointer + _token(index))
+            else:
+                yield Violation(pointer + _token(index), "a function schema must be an object")
+        return
+    name_key = next((key for key in _NAME_KEYS if key in value), None)
+    if name_key is not None and not isinstance(value[name_key], Mapping):
+        name = value[name_key]
+        if not isinstance(name, str) or not name.strip():
+            yield Violation(pointer + _token(name_key), "a function's name must be a string that is not blank")
+            return
+        schema_key = next((key for key in _SCHEMA_KEYS if key in value), None)
+        if schema_key is None:
+            yield _Entry(pointer, name, pointer, value)
+        else:
+            yield _Entry(pointer, name, pointer + _token(schema_key), value[schema_key])
+        return
+    container = next((key for key in _CONTAINER_KEYS if isinstance(value.get(key), list)), None)
+    if container is not None:
+        yield from _entries(value[container], pointer + _token(container))
+        return
+    if {"inputs", "output"} & value.keys() or not all(isinstance(item, Mapping) for item in value.values()):
+        yield Violation(pointer, "a function schema must have a functionName")
+        return
+    for name, schema in value.items():
+        if name.strip():
+            yield _Entry(pointer + _token(name), name, pointer + _token(name), schema)
+        else:
+            yield Violation(pointer + _token(name), "a function's name must not be blank")
+
+
+def pointer_to(path: Iterable[str | int]) -> str:
+    """
+    @return: the JSON pointer (RFC 6901) of a path into a JSON value.
+    """
+    return "".join(_token(part) for part in path)
+
+
+def is_foundry_form(schema: JSONValue) -> bool:
+    """
+    @return: whether a function's schema is in Foundry's own form; it is a JSON Schema otherwise.
+    """
+    return "inputs" in schema or "output" in schema
+
+
+def _understood(validator: Draft202012Validator, value: JSONValue) -> bool:
+    try:
+        return bool(validator.is_valid(value))
+    except RecursionError:
+        return False
+
+
+def _check(entry: _Entry) -> FunctionSchema | Violation:
+    schema = entry.schema
+    if not isinstance(schema, dict):
+        return Violation(entry.schema_pointer, "a function schema must be an object")
+    if is_foundry_form(schema):
+        issues = []
+        if not _understood(_INPUTS, schema.get("inputs")):
+            issues.append(CANNOT_PARSE_INPUTS)
+        if not _understood(_OUTPUT, schema.get("output")):
+            issues.append(CANNOT_PARSE_OUTPUT)
+        return FunctionSchema(entry.name, schema, tuple(issues))
+    if not isinstance(schema.get("$schema", ""), str):
+        return Violation(entry.schema_pointer + "/$schema", "must be a string")
+    try:
+        validator_for(schema, default=Draft202012Validator).check_schema(schema)
+    except SchemaError as error:
+        pointer = entry.schema_pointer + pointer_to(error.absolute_path)
+        return Violation(pointer, f"not a JSON Schema: {error.message}")
+    except RecursionError:
+        return Violation(entry.schema_pointer, "not a JSON Schema that can be read: nested too deeply")
+    return FunctionSchema(entry.name, schema)
+
+
+def parse_function_schemas(posted: JSONValue) -> list[FunctionSchema]:
+    """
+    Read what a runtime posted.
+
+    @param posted: the body, as JSON.
+    @return: each function once, in the order posted; C{posted_at} is for the registry to set.
+    @raise InvalidSchemas: with every violation, if there is one.
+    """
+    if not isinstance(posted, list | dict):
+        raise InvalidSchemas([Violation("", "function schemas must be an array or an object")])
+    found: dict[str, FunctionSchema] = {}
+    violations = []
+    for entry in _entries(posted, ""):
+        checked = entry if isinstance(entry, Violation) else _check(entry)
+        if isinstance(checked, Violation):
+            violations.append(checked)
+        elif isinstance(entry, _Entry):
+            former = found.setdefault(entry.name, checked)
+            if former.payload != checked.payload:
+                violations.append(
+                    Violation(entry.pointer, f"function '{entry.name}' is there twice, with different schemas")
+                )
+    if violations:
+        raise InvalidSchemas(violations)
+    return list(found.values())

@@ -1,0 +1,69 @@
+"""A JSON body: UTF-8, each key once, no NaN, and not nested too deeply."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from ..model.types import JSONValue
+from .errors import invalid_request
+
+#: The most levels of arrays and objects in a JSON body.
+MOST_LEVELS = 200
+
+
+def parse_json(body: bytes) -> JSONValue:
+    """
+    @param body: JSON in UTF-8.
+    @raise ApiError: 400, with what is wrong and where.
+    """
+    try:
+        value = _DECODER.decode(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise invalid_request("The request body is not UTF-8.", position=error.start) from None
+    except json.JSONDecodeError as error:
+        raise invalid_request(
+            f"The request body is not JSON: {error.msg}.", line=error.lineno, column=error.colno
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise invalid_request(f"The request body is not JSON that can be read: {error}.") from None
+    if _deeper_than(MOST_LEVELS, value):
+        raise invalid_request(f"The request body is nested more than {MOST_LEVELS} levels deep.")
+    return value
+
+
+def _deeper_than(levels: int, value: JSONValue) -> bool:
+    """What can just be read may be too deep to be written or checked."""
+    level: list[JSONValue] = [[value]]
+    for _ in range(levels + 1):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]} is larger than a number can be")
+    return number
+
+
+def _each_key_once(pairs: list[tuple[str, JSONValue]]) -> dict[str, JSONValue]:
+    """Of two values with one key, one would be lost."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_each_key_once)

@@ -1,0 +1,137 @@
+"""
+Whether a query fits the function that it is for.
+
+A function's schema is either in Foundry's own form, which is translated to a
+JSON Schema here, or is a JSON Schema already, which then describes the query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.validators import validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from ..model.runtimes import FunctionSchema
+from ..model.types import JSONValue
+from .function_schemas import CANNOT_PARSE_INPUTS, Violation, is_foundry_form, pointer_to
+
+#: The most violations that are reported of one query.
+MOST_VIOLATIONS = 20
+
+
+class UncheckableQuery(Exception):
+    """The function's schema cannot be applied to the query; the message says why."""
+
+
+def query_violations(schema: FunctionSchema, query: JSONValue) -> list[Violation]:
+    """
+    Check a query against its function's schema.
+
+    @return: what is wrong with it, at most L{MOST_VIOLATIONS}; nothing where
+        the schema says nothing of the inputs, or its inputs could not be understood.
+    @raise UncheckableQuery: the schema refers to what is not in it, or it or the query is nested too deeply or
+        holds what cannot be computed with.
+    """
+    violations = []
+    try:
+        wanted = _query_schema(schema)
+        # An empty registry: a reference never leaves the schema, let alone this machine.
+        kind = validator_for(wanted, default=Draft202012Validator)
+        validator = kind(wanted, registry=Registry(), format_checker=_FORMATS)
+        for error in validator.iter_errors(query):
+            violations.append(Violation(pointer_to(error.absolute_path), error.message[:300]))
+            if len(violations) == MOST_VIOLATIONS:
+                break
+    except Unresolvable as error:
+        raise UncheckableQuery(f"a reference in it leads nowhere: {error.ref}") from None
+    except RecursionError:
+        raise UncheckableQuery("it or the query is nested too deeply") from None
+    except Exception as error:
+        # What a reference in it leads to need not be a schema, and a number may be too large to divide.
+        raise UncheckableQuery(f"{type(error).__name__}: {error}"[:300]) from None
+    return violations
+
+
+def _query_schema(schema: FunctionSchema) -> JSONValue:
+    """The JSON Schema that a query must fit."""
+    payload = schema.payload
+    if not is_foundry_form(payload):
+        return payload
+    # The Python SDK posts no inputs for a function whose input has no type hint.
+    if CANNOT_PARSE_INPUTS in schema.issues or not payload["inputs"]:
+        return True
+    fields = {each["name"]: each["dataType"] for each in payload["inputs"]}
+    return _object(fields, {each["name"] for each in payload["inputs"] if each.get("required", True)})
+
+
+def _object(fields: dict[str, JSONValue], required: set[str]) -> JSONValue:
+    # The Python SDK fills in an optional field whether or not it calls it required.
+    required = {name for name in required if fields[name]["type"] != "optionalType"}
+    return {
+        "type": "object",
+        "properties": {
+            # What need not be there may also be null.
+            name: _value(data_type) if name in required else {"anyOf": [{"type": "null"}, _value(data_type)]}
+            for name, data_type in fields.items()
+        },
+        "required": sorted(required),
+        "additionalProperties": False,
+    }
+
+
+def _whole(bits: int) -> JSONValue:
+    return {"type": "integer", "minimum": -(2 ** (bits - 1)), "maximum": 2 ** (bits - 1) - 1}
+
+
+def _array(data_type: JSONValue, kind: str) -> JSONValue:
+    return {"type": "array", "items": _value(data_type[kind]["elementsType"])}
+
+
+def _custom(data_type: JSONValue) -> JSONValue:
+    fields = data_type["anonymousCustomType"]["fields"]
+    return _object(fields, set(fields))
+
+
+_NUMBER: JSONValue = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
+
+
+#: What a schema's C{format} is held to; the second is for a long that is written as a string.
+_FORMATS = FormatChecker(["date"])
+
+
+@_FORMATS.checks("long", raises=ValueError)
+def _is_long(value: object) -> bool:
+    return not isinstance(value, str) or (len(value) <= 20 and -(2**63) <= int(value) < 2**63)
+
+
+_DECIMAL = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z"
+
+
+#: How Foundry writes a value of each data type in JSON.
+_VALUES: dict[str, Callable[[JSONValue], JSONValue]] = {
+    "boolean": lambda _: {"type": "boolean"},
+    "byte": lambda _: _whole(8),
+    "short": lambda _: _whole(16),
+    "integer": lambda _: _whole(32),
+    "long": lambda _: {"anyOf": [_whole(64), {"type": "string", "pattern": r"^-?[0-9]+\Z", "format": "long"}]},
+    "float": lambda _: _NUMBER,
+    "double": lambda _: _NUMBER,
+    "decimal": lambda _: {"anyOf": [{"type": "number"}, {"type": "string", "pattern": _DECIMAL}]},
+    "string": lambda _: {"type": "string"},
+    "binary": lambda _: {"type": "string"},
+    "date": lambda _: {"type": "string", "format": "date"},
+    "timestamp": lambda _: {"type": ["string", "integer"]},
+    "list": lambda data_type: _array(data_type, "list"),
+    "set": lambda data_type: _array(data_type, "set"),
+    "map": lambda data_type: {"type": "object", "additionalProperties": _value(data_type["map"]["valuesType"])},
+    "optionalType": lambda data_type: {"anyOf": [{"type": "null"}, _value(data_type["optionalType"]["wrappedType"])]},
+    "anonymousCustomType": _custom,
+    "ontologyEdit": lambda _: True,
+}
+
+
+def _value(data_type: JSONValue) -> JSONValue:
+    return _VALUES[data_type["type"]](data_type)

@@ -1,0 +1,100 @@
+"""What changes, as server-sent events."""
+
+from __future__ import annotations
+
+import json
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from zope.interface import implementer
+
+from ...broker.interface import Change
+from ...model.jobs import Job
+from ...model.types import JSONValue
+from ..descriptions import summarize_job
+from ..transport.request import EmulatorRequest
+
+#: Seconds in which changes are gathered before they are sent, the last of each job.
+GATHER = 0.1
+
+
+#: Seconds after which a connection with nothing to say says so.
+HEARTBEAT = 15.0
+
+
+#: The most changes that are kept for a client that does not read; past that it is told to ask anew.
+MOST_PENDING = 10_000
+
+
+@implementer(IPushProducer)
+class EventFeed:
+    """
+    Sends changes to one client, at its pace.
+
+    What is not sent yet is kept by job and by runtime, so that a slow client
+    gets the last state of each and not every step.
+    """
+
+    def __init__(self, clock: IReactorTime, request: EmulatorRequest) -> None:
+        self._clock = clock
+        self._request = request
+        self._jobs: dict[str, Job] = {}
+        self._runtimes: dict[str, None] = {}
+        self._reload = False
+        self._paused = False
+        request.registerProducer(self, True)
+        request.write(b": connected\n\n")
+        self._timer: IDelayedCall = clock.callLater(HEARTBEAT, self._send)
+        self._gathering = False
+
+    def changed(self, change: Change) -> None:
+        """Something is different now; for L{twisted_cm.broker.IBroker.observe}."""
+        if change.job is None:
+            self._runtimes[change.runtime_id] = None
+        else:
+            self._jobs[change.job.job_id] = change.job
+        if change.forgotten or len(self._jobs) + len(self._runtimes) > MOST_PENDING:
+            self._jobs.clear()
+            self._runtimes.clear()
+            self._reload = True
+        if not self._gathering and not self._paused:
+            self._gathering = True
+            self._timer.reset(GATHER)
+
+    def _send(self) -> None:
+        self._gathering = False
+        self._timer = self._clock.callLater(HEARTBEAT, self._send)
+        if self._paused:
+            return
+        events = []
+        if self._reload:
+            events.append(_event("reload", {}))
+        events += [_event("runtime", {"runtime_id": each}) for each in self._runtimes]
+        events += [_event("job", summarize_job(job)) for job in self._jobs.values()]
+        self._reload = False
+        self._runtimes.clear()
+        self._jobs.clear()
+        self._request.write(b"".join(events) or b": still here\n\n")
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self._timer.cancel()
+        if not self._request.gone:
+            self._request.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        """See L{IPushProducer}."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """See L{IPushProducer}."""
+        self._paused = False
+        self._timer.reset(GATHER)
+
+    def stopProducing(self) -> None:
+        """See L{IPushProducer}: the client is gone, which cancels the route."""
+        self._paused = True
+
+
+def _event(kind: str, data: JSONValue) -> bytes:
+    # ASCII, in one line: what is in a job cannot end the event.
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode("ascii")

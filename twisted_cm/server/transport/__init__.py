@@ -1,0 +1,1 @@
+"""The connection, request and body under the routes."""

@@ -1,0 +1,70 @@
+"""The emulator under twistd: C{twistd compute-modules}."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
+from twisted.python import usage
+
+from .config.options import ServerOptions, server_options
+from .listeners import raise_file_limit
+from .model.tokens import DEVELOPMENT_TOKEN
+from .service import SeedReloader, make_service
+
+_log = Logger()
+
+
+@click.command("compute-modules")
+@server_options
+def _command(**options: object) -> None:
+    """A local emulator of Palantir Foundry's compute modules."""
+
+
+class Options(usage.Options):
+    """
+    The options as twistd wants them, parsed by click, so that they are those of C{twisted-cm serve}.
+
+    @ivar server: what was given.
+    """
+
+    server: ServerOptions
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """See L{usage.Options.parseOptions}; a bad option ends the process with one line that names it."""
+        try:
+            context = _command.make_context("twistd compute-modules", list(options or ()))
+            self.server = ServerOptions(**context.params)
+        except click.exceptions.Exit as exit:
+            raise SystemExit(exit.exit_code) from None
+        except click.ClickException as error:
+            _die(error)
+
+
+def makeService(options: Options) -> IService:
+    """
+    @return: the service, its sockets bound; if it cannot be made the process ends with one line that says why.
+    """
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    raise_file_limit()
+    try:
+        emulator = make_service(reactor, options.server)
+    except click.ClickException as error:
+        _die(error)
+    if emulator.settings.seed.development_token:
+        _log.info("bearer token: {token}", token=DEVELOPMENT_TOKEN)
+    both = MultiService()
+    emulator.setServiceParent(both)
+    SeedReloader(reactor, emulator, options.server.seed).setServiceParent(both)
+    return both
+
+
+def _die(error: click.ClickException) -> NoReturn:
+    print(f"twistd compute-modules: {error.format_message()}", file=sys.stderr)
+    raise SystemExit(error.exit_code)
