@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+from conftest import ROOT
+
 SUITE = ROOT / "tests/bench" / "suite.py"
 
 

@@ -41,8 +41,8 @@ ADMIN_TOKEN = "admin-token"
 
 HOW_TO_ADD = (
     "Each code block of docs/{page}.rst is to be executed. Give it a ':caption:' if it is a file, 'console' and '$' if"
-    " it is commands; then add the page to PLAYERS in tests/system/test_docs.py: '\"{page}\": Page.play', or a function of its"
-    " own for blocks that are neither."
+    " it is commands; then add the page to PLAYERS in tests/system/test_docs.py: '\"{page}\": Page.play', or a function"
+    " of its own for blocks that are neither."
 )
 
 

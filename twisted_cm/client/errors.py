@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import ClassVar
 
+from ..model import errors as names
 from ..model.types import JSONValue
 
 
@@ -83,79 +84,79 @@ class ApiError(ComputeModulesError):
 class InvalidRequest(ApiError):
     """The request cannot be understood; C{parameters} names what is wrong."""
 
-    kind = "invalid_request"
+    kind = names.INVALID_REQUEST
 
 
 class InvalidToken(ApiError):
     """The bearer token is missing, unknown or expired."""
 
-    kind = "invalid_token"
+    kind = names.INVALID_TOKEN
 
 
 class InvalidModuleAuthToken(ApiError):
     """The module auth token is missing or not this runtime's."""
 
-    kind = "invalid_module_auth_token"
+    kind = names.INVALID_MODULE_AUTH_TOKEN
 
 
 class Forbidden(ApiError):
     """The token is known and may not do this."""
 
-    kind = "forbidden"
+    kind = names.FORBIDDEN
 
 
 class NotFound(ApiError):
     """There is no such runtime, job, function or deployed app."""
 
-    kind = "not_found"
+    kind = names.NOT_FOUND
 
 
 class MethodNotAllowed(ApiError):
     """The route takes other methods."""
 
-    kind = "method_not_allowed"
+    kind = names.METHOD_NOT_ALLOWED
 
 
 class PayloadTooLarge(ApiError):
     """The query or the result has more bytes than the emulator takes."""
 
-    kind = "payload_too_large"
+    kind = names.PAYLOAD_TOO_LARGE
 
 
 class QueueFull(ApiError):
     """As many jobs wait for the runtime as may; this one was not queued."""
 
-    kind = "queue_full"
+    kind = names.QUEUE_FULL
 
 
 class JobNotReady(ApiError):
     """The job has no result, or none yet."""
 
-    kind = "job_not_ready"
+    kind = names.JOB_NOT_READY
 
 
 class JobAlreadyCompleted(ApiError):
     """The job has a result already, and it is another one."""
 
-    kind = "job_already_completed"
+    kind = names.JOB_ALREADY_COMPLETED
 
 
 class JobFailed(ApiError):
     """The job has failed or was canceled."""
 
-    kind = "job_failed"
+    kind = names.JOB_FAILED
 
 
 class Unavailable(ApiError):
     """The emulator is shutting down, or cannot reach its broker.  With a C{job_id}, the job was queued before that."""
 
-    kind = "unavailable"
+    kind = names.UNAVAILABLE
 
 
 class JobTimeout(ApiError):
     """The job takes longer than a caller may park; it lives on, and C{job_id} names it."""
 
-    kind = "job_timeout"
+    kind = names.JOB_TIMEOUT
 
 
 _KINDS = {each.kind: each for each in ApiError.__subclasses__()}

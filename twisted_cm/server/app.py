@@ -19,6 +19,7 @@ from ..broker.interface import (
     UnknownJob,
     UnknownRuntime,
 )
+from ..model import errors as names
 from . import errors
 from .context import Context
 from .dispatch import Dispatcher
@@ -112,7 +113,7 @@ def _refusal(error: Exception) -> errors.ApiError:
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
         return errors.ApiError(
-            405, "method_not_allowed", f"This route takes {allowed}.", {"allow": allowed}, {"Allow": allowed}
+            405, names.METHOD_NOT_ALLOWED, f"This route takes {allowed}.", {"allow": allowed}, {"Allow": allowed}
         )
     if isinstance(error, HTTPException):
         return errors.not_found("There is no such route.")

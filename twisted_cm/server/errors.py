@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+from ..model import errors as names
 from ..model.types import JSONValue
 
 #: For each status, the error code that Foundry's SDKs expect beside it.
@@ -65,14 +66,14 @@ class ApiError(Exception):
 
 def invalid_request(description: str, **parameters: JSONValue) -> ApiError:
     """The request cannot be understood; C{parameters} names what is wrong."""
-    return ApiError(400, "invalid_request", description, parameters)
+    return ApiError(400, names.INVALID_REQUEST, description, parameters)
 
 
 def invalid_token() -> ApiError:
     """The bearer token is missing, unknown or expired."""
     return ApiError(
         401,
-        "invalid_token",
+        names.INVALID_TOKEN,
         "The bearer token is missing, unknown or expired; send one in the Authorization header.",
         headers={"WWW-Authenticate": "Bearer"},
     )
@@ -80,12 +81,12 @@ def invalid_token() -> ApiError:
 
 def invalid_module_auth_token() -> ApiError:
     """The module auth token is missing or not this runtime's."""
-    return ApiError(401, "invalid_module_auth_token", "The Module-Auth-Token header is invalid.")
+    return ApiError(401, names.INVALID_MODULE_AUTH_TOKEN, "The Module-Auth-Token header is invalid.")
 
 
 def forbidden(description: str) -> ApiError:
     """The token is known and may not do this."""
-    return ApiError(403, "forbidden", description)
+    return ApiError(403, names.FORBIDDEN, description)
 
 
 def injected(status: int) -> ApiError:
@@ -99,7 +100,7 @@ def queue_full(runtime_id: str, limit: int, unit: str) -> ApiError:
     """As much waits for the runtime as may."""
     return ApiError(
         429,
-        "queue_full",
+        names.QUEUE_FULL,
         f"Compute-module runtime '{runtime_id}' has {limit} {unit} waiting, as many as may; try again later.",
         {"runtimeId": runtime_id, "limit": limit, "unit": unit},
         {"Retry-After": "1"},
@@ -108,7 +109,7 @@ def queue_full(runtime_id: str, limit: int, unit: str) -> ApiError:
 
 def not_found(description: str, **parameters: JSONValue) -> ApiError:
     """There is no such runtime, job or route."""
-    return ApiError(404, "not_found", description, parameters)
+    return ApiError(404, names.NOT_FOUND, description, parameters)
 
 
 def unknown_runtime(runtime_id: str) -> ApiError:
@@ -138,34 +139,34 @@ def unknown_function(query_type: str, known: list[str]) -> ApiError:
 def payload_too_large(limit: int) -> ApiError:
     """The request's body has more bytes than C{limit}."""
     return ApiError(
-        413, "payload_too_large", f"The request body is larger than the limit of {limit} bytes.", {"limit": limit}
+        413, names.PAYLOAD_TOO_LARGE, f"The request body is larger than the limit of {limit} bytes.", {"limit": limit}
     )
 
 
 def job_not_ready(job_id: str) -> ApiError:
     """There is no result to fetch."""
     return ApiError(
-        409, "job_not_ready", f"Compute-module job '{job_id}' has not completed successfully.", {"jobId": job_id}
+        409, names.JOB_NOT_READY, f"Compute-module job '{job_id}' has not completed successfully.", {"jobId": job_id}
     )
 
 
 def job_already_completed(job_id: str) -> ApiError:
     """A different result for a job that has one."""
     return ApiError(
-        409, "job_already_completed", f"Compute-module job '{job_id}' has already completed.", {"jobId": job_id}
+        409, names.JOB_ALREADY_COMPLETED, f"Compute-module job '{job_id}' has already completed.", {"jobId": job_id}
     )
 
 
 def job_failed(job_id: str, reason: str | None) -> ApiError:
     """The job that a caller is parked on has failed or was canceled."""
-    return ApiError(500, "job_failed", reason or "Compute module job failed.", {"jobId": job_id})
+    return ApiError(500, names.JOB_FAILED, reason or "Compute module job failed.", {"jobId": job_id})
 
 
 def job_timeout(job_id: str) -> ApiError:
     """The job that a caller is parked on takes longer than the caller may park."""
-    return ApiError(504, "job_timeout", f"Timed out waiting for compute-module job '{job_id}'.", {"jobId": job_id})
+    return ApiError(504, names.JOB_TIMEOUT, f"Timed out waiting for compute-module job '{job_id}'.", {"jobId": job_id})
 
 
 def unavailable(description: str, **parameters: JSONValue) -> ApiError:
     """No work is taken now; the client may try again."""
-    return ApiError(503, "unavailable", description, parameters, {"Retry-After": "1"})
+    return ApiError(503, names.UNAVAILABLE, description, parameters, {"Retry-After": "1"})

@@ -25,7 +25,8 @@ from ..client.records import ModuleJob
 from ..model.paths import runtime_path
 from ..model.types import JSONValue
 from .blocking import BlockingServer
-from .process import T
+
+T = TypeVar("T")
 
 #: What may be a function: it takes the query and returns its result, at once, later, or bit by bit.
 Function: TypeAlias = Callable[[Any], Any]
