@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 import pytest_twisted
-from conftest import RUNTIMES, SEED, Harness, Server, make_harness
+from conftest import ROOT, RUNTIMES, SEED, Harness, Server, make_harness
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -25,8 +25,6 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 from twisted.internet.threads import deferToThread
-
-from twisted_cm.config.json_schemas import read_packaged
 
 BASE = "/_emulate/foundry/compute-modules"
 
@@ -44,14 +42,14 @@ async def test_the_page_is_open_and_its_files_are_never_stale(harness: Harness) 
     ):
         status, content, headers = await harness.call("GET", BASE + path)
         name = path.rpartition("/")[2] or "index.html"
-        assert (status, content) == (200, read_packaged("dashboard", name))
+        assert (status, content) == (200, (ROOT / "twisted_cm/server/dashboard" / name).read_bytes())
         assert headers.getRawHeaders("Content-Type") == [content_type]
         assert headers.getRawHeaders("Cache-Control") == ["no-cache"]
         (tag,) = headers.getRawHeaders("ETag")
         status, content, headers = await harness.call("GET", BASE + path, If_None_Match=tag)
         assert (status, content) == (304, b"")
         status, content, _ = await harness.call("GET", BASE + path, If_None_Match='"of another version"')
-        assert (status, content) == (200, read_packaged("dashboard", name))
+        assert (status, content) == (200, (ROOT / "twisted_cm/server/dashboard" / name).read_bytes())
 
 
 @pytest_twisted.ensureDeferred

@@ -18,9 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import CONTOUR, ROOT, RUNTIMES, SEED, Server, kill
-from test_sdks import SDK_PYTHON, Launch, contour, execute, get, launch, submission, until
-
-__all__ = ["launch"]
+from sdk_processes import SDK_PYTHON, Launch, contour, execute, get, submission, until
 
 MODULE = (SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
 EXECUTE = f"{CONTOUR}/compute-modules/jobs/execute"

@@ -7,72 +7,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
-from conftest import CONTOUR, ROOT, RUNTIMES, Server, kill
+from conftest import ROOT, RUNTIMES, Server, kill
+from sdk_processes import SDK_PYTHON, Launch, contour, execute, get, submission, until
 
-SDK_PYTHON = str(ROOT / ".venv-sdk" / "bin" / "python")
 TYPESCRIPT = ROOT / "tests" / "sdk" / "typescript"
-
-
-def get(server: Server, path: str) -> Any:
-    with urlopen(Request(server.urls["http"] + path, headers={"Authorization": "Bearer app-token"})) as answer:
-        return json.load(answer)
-
-
-def contour(server: Server, method: str, path: str, body: Any = None) -> bytes:
-    """A request of an application."""
-    headers = {"Authorization": "Bearer app-token"}
-    data = None if body is None else json.dumps(body).encode()
-    with urlopen(Request(server.urls["http"] + CONTOUR + path, data, headers, method=method), timeout=60) as answer:
-        content: bytes = answer.read()
-        return content
-
-
-def submission(function: str, query: Any, rid: str = "ri.one") -> Any:
-    return {"deployedAppRid": rid, "queryType": function, "query": query}
-
-
-def execute(server: Server, function: str, query: Any, rid: str = "ri.one") -> bytes:
-    return contour(server, "POST", "/compute-modules/jobs/execute", submission(function, query, rid))
-
-
-def until(condition: Callable[[], Any], process: subprocess.Popen[bytes]) -> Any:
-    """Wait until something holds, for as long as the process that brings it about lives."""
-    for _ in range(600):
-        found = condition()
-        if found:
-            return found
-        assert process.poll() is None, process.communicate()[0].decode()
-        time.sleep(0.05)
-    raise AssertionError("never became true")
-
-
-@pytest.fixture
-def launch(server: Server) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts runtime processes with C{twisted-cm exec}, and ends them."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*command: str, runtime: str = "one", options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-        join = ("--runtime", runtime, "--module-auth-token", f"token-{runtime}", *options)
-        process = server.start("exec", *join, "--", *command)
-        started.append(process)
-        before = get(server, f"{RUNTIMES}/{runtime}")["last_poll_at"]
-        until(lambda: get(server, f"{RUNTIMES}/{runtime}")["last_poll_at"] != before, process)
-        return process
-
-    yield start
-    for process in started:
-        kill(process)
-
-
-Launch = Callable[..., "subprocess.Popen[bytes]"]
 
 
 def test_python_functions_of_every_kind(server: Server, launch: Launch, tmp_path: Path) -> None:
