@@ -1,4 +1,4 @@
-"""What the tests share: an emulator on ephemeral ports, and requests to it over real sockets."""
+"""Share the emulators of the tests, on ephemeral ports, and requests to them over real sockets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,11 +24,17 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 
+from twisted_cm.broker.interface import BrokerLoad, RuntimeSnapshot
 from twisted_cm.config.seed import parse_seed
 from twisted_cm.config.tls import local_certificate
+from twisted_cm.model.jobs import Job, JobFilter
+from twisted_cm.server.transport.site import EmulatorSite
 from twisted_cm.service import EmulatorService, Settings
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
 RUNTIMES = "/_emulate/foundry/compute-modules/runtimes"
@@ -53,15 +59,41 @@ foundry:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test that is marked so beside the reactor, which runs while the test waits."""
+    """Run a test marked ``beside_the_reactor`` outside the reactor's greenlet, so that it can wait for a Deferred."""
     if pyfuncitem.get_closest_marker("beside_the_reactor") is None:
         return None
     pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
     return True
 
 
+def result_of(deferred: Deferred[T]) -> T:
+    """Return the result of a Deferred that has already fired, or raise its exception.
+
+    A broker in memory answers at once, so a test can look at it without waiting.
+
+    Raises:
+        AssertionError: The Deferred has not fired. Await it instead.
+    """
+    failures: list[Failure] = []
+    results: list[T] = []
+    deferred.addCallbacks(results.append, failures.append)
+    if failures:
+        failures[0].raiseException()
+    assert results, f"{deferred} has not fired; await it"
+    return results[0]
+
+
 class Harness:
-    """One emulator and an HTTP client for it."""
+    """One emulator and an HTTP client for it.
+
+    To see what the emulator holds, a test uses :meth:`load`, :meth:`work`, :meth:`jobs`, :meth:`job`,
+    :meth:`connections` and :meth:`sites`. All but the last two need a broker in memory.
+
+    Attributes:
+        broker: The service's broker.
+        pool: The client's connections.
+        http: The client.
+    """
 
     def __init__(self, service: EmulatorService) -> None:
         self.service = service
@@ -69,8 +101,36 @@ class Harness:
         self.pool = HTTPConnectionPool(reactor)
         self.http = treq.client.HTTPClient(Agent(reactor, pool=self.pool))
 
+    def load(self) -> BrokerLoad:
+        """Return the totals over all runtimes: ``queued``, ``running``, ``parked_polls`` and ``parked_callers``."""
+        load: BrokerLoad = result_of(self.broker.load())
+        return load
+
+    def work(self, runtime_id: str = "one") -> RuntimeSnapshot:
+        """Return one runtime with its counts: ``queued``, ``running`` and ``parked_polls``."""
+        snapshot: RuntimeSnapshot = result_of(self.broker.snapshot(runtime_id))
+        return snapshot
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs that the broker keeps, the last submitted first."""
+        jobs: list[Job] = result_of(self.broker.jobs(JobFilter(), sys.maxsize))
+        return jobs
+
+    def job(self, job_id: str) -> Job:
+        """Return the job with that id."""
+        job: Job = result_of(self.broker.job(job_id))
+        return job
+
+    def connections(self) -> int:
+        """Return the number of open connections to all listeners."""
+        return sum(len(site.channels) for site in self.sites())
+
+    def sites(self) -> list[EmulatorSite]:
+        """Return the protocol factory of the main listeners, then that of each sidecar."""
+        return list(self.service._sites)
+
     async def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
-        """Status, body (JSON where it is) and headers of the answer."""
+        """Send a request; return the status, the body (parsed, if it is JSON) and the headers of the answer."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
         response = await self.http.request(method, self.service.addresses.http + path, headers=sent, data=data)
@@ -80,20 +140,20 @@ class Harness:
         return response.code, content, response.headers
 
     async def app(self, method: str, path: str, body: Any = None) -> tuple[int, Any, Any]:
-        """A request of an application."""
+        """Send a request of an application."""
         return await self.call(method, CONTOUR + path, body, Authorization="Bearer app-token")
 
     async def module(self, method: str, path: str, body: Any = None, runtime: str = "one") -> tuple[int, Any, Any]:
-        """A request of a runtime."""
+        """Send a request of a runtime."""
         return await self.call(method, f"{RUNTIMES}/{runtime}{path}", body, Module_Auth_Token=f"token-{runtime}")
 
     def execute(self, query: Any = None, rid: str = "ri.one") -> Deferred[tuple[int, Any, Any]]:
-        """A synchronous caller, parked."""
+        """Execute a job synchronously; the Deferred fires when the job has ended."""
         body = {"deployedAppRid": rid, "queryType": "f", "query": query}
         return Deferred.fromCoroutine(self.app("POST", "/compute-modules/jobs/execute", body))
 
     async def until(self, condition: Callable[[], Any]) -> Any:
-        """Wait for a state of the emulator that no answer tells of."""
+        """Wait until a condition holds, at most 30 seconds or so; return what it returned."""
         for _ in range(3000):
             found = condition()
             if found:
@@ -103,14 +163,14 @@ class Harness:
 
 
 def pause(seconds: float) -> Deferred[None]:
-    """Let the reactor run."""
+    """Return a Deferred that fires after some seconds of the reactor's time."""
     deferred: Deferred[None] = Deferred()
     reactor.callLater(seconds, deferred.callback, None)
     return deferred
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -118,7 +178,10 @@ def free_port() -> int:
 
 
 def raw(harness: Harness, request: str, scheme: str = "http") -> socket.socket:
-    """A client of bare sockets, which can vanish at will.  With https it must not run in the reactor's thread."""
+    """Send a request over a plain socket, which the test can close at any moment.
+
+    With https, call it outside the reactor's thread: the TLS handshake blocks.
+    """
     url = urlsplit(getattr(harness.service.addresses, scheme))
     client = socket.create_connection((url.hostname, url.port))
     if scheme == "https":
@@ -129,13 +192,14 @@ def raw(harness: Harness, request: str, scheme: str = "http") -> socket.socket:
 
 
 async def raw_poll(harness: Harness, scheme: str = "http") -> socket.socket:
+    """Send a job poll over a plain socket."""
     request = f"GET {RUNTIMES}/one/job HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: token-one\r\n\r\n"
     client: socket.socket = await deferToThread(raw, harness, request, scheme)
     return client
 
 
 async def serve_one(harness: Harness, result: bytes, runtime: str = "one") -> dict[str, Any]:
-    """Be a runtime for one job."""
+    """Take one job of a runtime and post its result; return the job."""
     status, envelope, _ = await harness.module("GET", "/job", runtime=runtime)
     assert status == 200
     job: dict[str, Any] = envelope["computeModuleJobV1"]
@@ -145,7 +209,7 @@ async def serve_one(harness: Harness, result: bytes, runtime: str = "one") -> di
 
 
 def raw_caller(harness: Harness, scheme: str = "http") -> socket.socket:
-    """A synchronous caller of bare sockets."""
+    """Execute a job synchronously over a plain socket."""
     body = '{"deployedAppRid": "ri.one", "queryType": "f"}'
     return raw(
         harness,
@@ -156,7 +220,7 @@ def raw_caller(harness: Harness, scheme: str = "http") -> socket.socket:
 
 
 def raw_stream_head(harness: Harness, job_id: str, scheme: str = "http") -> socket.socket:
-    """A runtime that is about to stream a result."""
+    """Send the headers of a result that a runtime streams."""
     return raw(
         harness,
         f"POST {RUNTIMES}/one/results/{job_id} HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: token-one\r\n"
@@ -166,14 +230,14 @@ def raw_stream_head(harness: Harness, job_id: str, scheme: str = "http") -> sock
 
 
 def raw_stream(harness: Harness, job_id: str, chunk: str, scheme: str = "http") -> socket.socket:
-    """A runtime that has begun to stream a result, and has posted one chunk."""
+    """Send the headers and the first chunk of a result that a runtime streams."""
     post = raw_stream_head(harness, job_id, scheme)
     post.sendall(f"{len(chunk):x}\r\n{chunk}\r\n".encode())
     return post
 
 
 async def receive_until(client: socket.socket, end: bytes | None) -> bytes:
-    """What arrives, up to C{end}, or to the end of the connection."""
+    """Receive up to and including ``end``, or until the connection is closed."""
     client.setblocking(False)
     received = b""
     for _ in range(2000):
@@ -189,7 +253,11 @@ async def receive_until(client: socket.socket, end: bytes | None) -> bytes:
 
 
 def make_harness(seed: str = SEED, **settings: Any) -> Harness:
-    """An emulator that listens; whoever makes it stops it."""
+    """Start an emulator that listens; the caller stops its service.
+
+    Args:
+        settings: Fields of :class:`Settings` to change.
+    """
     base = Settings(seed=parse_seed(seed), port=0, tls_port=0)
     base = evolve(base, limits=evolve(base.limits, poll_timeout=30, sync_timeout=30))
     service = EmulatorService(reactor, evolve(base, **settings))
@@ -199,11 +267,11 @@ def make_harness(seed: str = SEED, **settings: Any) -> Harness:
 
 @pytest.fixture(autouse=True)
 def no_failure_in_the_log() -> Iterator[None]:
-    """Whatever goes wrong inside the emulator fails the test that it happens in."""
+    """Fail a test during which the emulator logs a failure."""
     failures: list[str] = []
 
     def observe(event: dict[str, Any]) -> None:
-        # What Twisted itself logs has another key.
+        # Twisted's own log calls use the second key.
         failure = event.get("log_failure") or event.get("failure")
         if failure is not None:
             failures.append(failure.getTraceback())
@@ -216,6 +284,7 @@ def no_failure_in_the_log() -> Iterator[None]:
 
 @pytest.fixture
 def harness(state_dir: Path) -> Iterator[Harness]:
+    """Start an emulator that listens to HTTP and HTTPS, with the seed ``SEED``."""
     made = make_harness(certificate=local_certificate(state_dir, "127.0.0.1"))
     yield made
     pytest_twisted.blockon(made.pool.closeCachedConnections())
@@ -224,7 +293,7 @@ def harness(state_dir: Path) -> Iterator[Harness]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A Redis for tests that leave it running."""
+    """Start a Redis that all tests of the run share, so none may stop it."""
     server = RedisServer()
     yield server
     server.close()
@@ -232,14 +301,20 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state directory with certificates in it."""
+    """Make a state directory with a CA and a certificate in it."""
     directory = tmp_path_factory.mktemp("state")
     local_certificate(directory, "127.0.0.1")
     return directory
 
 
 class Server:
-    """A C{twisted-cm serve} process on ports of its own."""
+    """A ``twisted-cm serve`` process on free ports.
+
+    Attributes:
+        environment: Variables under which ``twisted-cm`` commands use this server.
+        urls: Base URLs by scheme, ``http`` and ``https``.
+        banner: What the server printed while it started.
+    """
 
     def __init__(self, directory: Path, state: Path, *options: str, seed: str = SEED) -> None:
         self.environment = {**os.environ, "TWISTED_CM_STATE_DIR": str(state)}
@@ -266,13 +341,13 @@ class Server:
         self.environment["TWISTED_CM_TOKEN"] = "app-token"
 
     def cm(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
-        """Run a command against this server to its end."""
+        """Run a ``twisted-cm`` command against this server and wait for its end."""
         return subprocess.run(
             [str(BIN / "twisted-cm"), *arguments], env=self.environment, capture_output=True, timeout=60, **options
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a command against this server; the caller ends it."""
+        """Start a ``twisted-cm`` command against this server; the caller ends it."""
         return subprocess.Popen(
             [str(BIN / "twisted-cm"), *arguments],
             env=self.environment,
@@ -282,15 +357,16 @@ class Server:
         )
 
     def stop(self) -> int:
+        """Stop the server; return its exit status."""
         self.process.terminate()
         self.process.communicate(timeout=10)
         return self.process.returncode
 
 
 def kill(process: subprocess.Popen[bytes]) -> bytes:
-    """End a process that was started above, and its workers with it; return what it printed."""
+    """Kill a process and its whole process group; return what it printed."""
     if process.returncode is None:
-        # Not reaped yet, so the id is still this process's.
+        # The process has not been reaped, so the id cannot belong to another one.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         return process.communicate()[0]
@@ -299,7 +375,7 @@ def kill(process: subprocess.Popen[bytes]) -> bytes:
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest, tmp_path: Path, state_dir: Path) -> Iterator[Server]:
-    """A server; its parameter, if it has one, is a line more under C{compute_modules} in the seed."""
+    """Start a server; an indirect parameter is an additional line under ``compute_modules`` in its seed."""
     more = getattr(request, "param", "")
     started = Server(tmp_path, state_dir, seed=SEED.replace("poll_timeout: 30\n", f"poll_timeout: 30\n    {more}\n"))
     yield started
