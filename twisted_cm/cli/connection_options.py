@@ -8,10 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from ..config.options import STATE_DIR_OPTION
 from ..config.seed import read_seed
 from ..config.seed_file import InvalidSeed
-from ..config.tls import default_state_dir
+from ..config.state_dir import STATE_DIR_OPTION, default_state_dir
 from ..model.tokens import DEVELOPMENT_TOKEN
 
 F = TypeVar("F", bound=Callable[..., Any])

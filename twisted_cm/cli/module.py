@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..config.tls import default_state_dir
+from ..config.state_dir import default_state_dir
 from .connection_options import connection, known_token, runtime_options
 from .module_env import Launch
 from .reactor import run

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 from attrs import field, frozen
 
 from ..client.api import EmulatorControl, RuntimeSession
-from ..config.tls import write_private
+from ..config.state_dir import write_private
 from ..model.paths import runtime_path
 
 

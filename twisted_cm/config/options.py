@@ -14,7 +14,8 @@ from attrs import frozen
 from ..model.limits import Limits
 from .seed import Seed, Sidecar
 from .settings import DEFAULT_PORT, DEFAULT_TLS_PORT
-from .tls import CertificateError, ServerCertificate, default_state_dir, local_certificate, user_certificate
+from .state_dir import STATE_DIR_OPTION, default_state_dir
+from .tls import CertificateError, ServerCertificate, local_certificate, user_certificate
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,15 +30,6 @@ _SECONDS = click.FloatRange(0, 86400, min_open=True)
 
 
 _PATH = click.Path(path_type=Path)
-
-
-#: Where certificates and the files of runtimes are kept; commands share it.
-STATE_DIR_OPTION = click.option(
-    "--state-dir",
-    type=_PATH,
-    envvar="TWISTED_CM_STATE_DIR",
-    help="Directory for certificates and runtime files.  [default: ~/.local/state/twisted-cm]",
-)
 
 
 _OPTIONS = (

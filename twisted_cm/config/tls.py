@@ -9,10 +9,8 @@ state directory, or the user's own.
 from __future__ import annotations
 
 import fcntl
-import os
 import re
 import socket
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtensionOID
 from twisted.internet.ssl import CertificateOptions
+
+from .state_dir import write_private
 
 _PEM = Encoding.PEM
 
@@ -65,14 +65,6 @@ class ServerCertificate:
         # pyOpenSSL takes cryptography's own objects since 24.3, which Twisted's annotations do not say yet.
         shown: dict[str, Any] = {"privateKey": key, "certificate": leaf, "extraCertChain": between}
         return CertificateOptions(**shown)
-
-
-def default_state_dir() -> Path:
-    """
-    @return: C{twisted-cm} in the user's directory for state (XDG base directory specification).
-    """
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "twisted-cm"
 
 
 def user_certificate(certificate: Path, key: Path | None, ca: Path | None) -> ServerCertificate:
@@ -134,18 +126,6 @@ def _kept_certificate(state_dir: Path, names: set[str]) -> ServerCertificate:
         ca = trustme.CA.from_pem(authority, (state_dir / _CA_KEY).read_bytes())
         write_private(leaf, ca.issue_cert(*sorted(names)).private_key_and_cert_chain_pem.bytes())
     return ServerCertificate(leaf.read_bytes(), authority.decode("ascii"))
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that nobody else may read, whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _good_for(pem: bytes, names: set[str], ca: bytes) -> bool:
