@@ -443,7 +443,7 @@ async def test_stopping_early_closes_the_connection(harness: Harness, scheme: st
         stream, first, posted = await begin_stream(modules, module, never_ending(b"1 2 "))
         await first
         result = harness.broker._jobs[stream.job_id].result
-        await harness.until(lambda: result._readers)
+        await harness.until(lambda: result.readers)
         if how == "aclose":
             waiting = start(stream.__anext__())
             await stream.aclose()
@@ -455,7 +455,7 @@ async def test_stopping_early_closes_the_connection(harness: Harness, scheme: st
             with pytest.raises(CancelledError):
                 await waiting
         await stream.aclose()
-        await harness.until(lambda: not result._readers)
+        await harness.until(lambda: not result.readers)
         assert [chunk async for chunk in stream] == []
         posted.cancel()
         with pytest.raises(CancelledError):
@@ -476,7 +476,7 @@ async def test_stopping_early_closes_the_connection(harness: Harness, scheme: st
         posted = start(module.post_result(job.job_id, never_ending(b"1 2 ")))
         await leaving
         result = harness.broker._jobs[job.job_id].result
-        await harness.until(lambda: not result._readers)
+        await harness.until(lambda: not result.readers)
         assert not posted.called
         posted.cancel()
         with pytest.raises(CancelledError):
@@ -527,7 +527,7 @@ async def test_a_stream_that_is_held_back_can_be_closed(harness: Harness, scheme
         await until(lambda: stream._body is not None and stream._body._paused)
         result = harness.broker._jobs[stream.job_id].result
         await stream.aclose()
-        await until(lambda: not result._readers)
+        await until(lambda: not result.readers)
         connections = modules._connections._pool
         await until(lambda: connections is not None and not connections._lost)
         posted.cancel()

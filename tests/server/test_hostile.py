@@ -414,7 +414,7 @@ async def test_who_does_not_take_its_answer_is_cut_off(hasty: Harness, scheme: s
         # The goodbye of TLS is sent, and what is on its way is not read any more.
         wire.transport.loseConnection()
     await hasty.until(lambda: not site.channels)
-    assert not result._readers
+    assert not result.readers
     wire.transport.abortConnection()
 
 
