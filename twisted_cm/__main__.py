@@ -1,4 +1,4 @@
-"""C{python -m twisted_cm}, where no script was installed."""
+"""Run the command line with ``python -m twisted_cm``, where no script is installed."""
 
 from .cli import main
 

@@ -91,7 +91,7 @@ class MemoryBroker:
 
     def __init__(self, clock: IReactorTime, registry: Registry | None = None, limits: JobLimits | None = None) -> None:
         self._made_up: dict[str, str] = {}
-        self._seeded = (registry or Registry()).with_tokens(self._made_up)
+        self._seeded = (registry or Registry()).with_generated_tokens(self._made_up)
         self.registry = self._seeded.copy()
         self.limits = limits or JobLimits()
         self._clock = clock
@@ -254,7 +254,7 @@ class MemoryBroker:
         """See L{IBroker.reset}."""
         self._refuse_when_stopped()
         answers = [self._dismiss(runtime_id, EMULATOR_RESET) for runtime_id in list(self._work)]
-        self._seeded = registry.with_tokens(self._made_up)
+        self._seeded = registry.with_generated_tokens(self._made_up)
         self.registry = self._seeded.copy()
         for runtime in self.registry.runtimes.values():
             self._admit(runtime)
@@ -266,10 +266,10 @@ class MemoryBroker:
     def reseed(self, registry: Registry) -> None:
         """See L{IBroker.reseed}."""
         self._refuse_when_stopped()
-        former, self._seeded = self._seeded, registry.with_tokens(self._made_up)
-        gone = self.registry.gone(former, self._seeded)
+        former, self._seeded = self._seeded, registry.with_generated_tokens(self._made_up)
+        gone = self.registry.dropped_by_seed(former, self._seeded)
         answers = [self._dismiss(each, NO_LONGER_SEEDED) for each in gone]
-        for runtime_id in self.registry.reseed(former, self._seeded):
+        for runtime_id in self.registry.apply_seed_change(former, self._seeded):
             self._admit(self.registry.runtimes[runtime_id])
         self._log.info("seed reloaded: {count} runtimes", count=len(registry.runtimes))
         for answer in answers:

@@ -1,1 +1,1 @@
-"""What there is: jobs, runtimes, faults and tokens, as plain records and rules without I/O."""
+"""Jobs, runtimes, faults and tokens as plain records and rules, without I/O and without Twisted."""

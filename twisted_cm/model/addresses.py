@@ -1,4 +1,4 @@
-"""Where an emulator is reached."""
+"""The URLs at which clients reach an emulator."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from attrs import frozen
 
 @frozen
 class Addresses:
-    """
-    Where the emulator is reached.
+    """The URLs at which clients reach an emulator.
 
-    @ivar http: base URL of the plain listener, or L{None}.
-    @ivar https: base URL of the TLS listener, or L{None}.
-    @ivar ca_certificate: the CA that signed the TLS listener's certificate, in PEM, or L{None}.
-    @ivar base_url: what session URIs are built on, where the user fixed it.
+    Attributes:
+        http: The base URL of the plain listener, or ``None`` if there is none.
+        https: The base URL of the TLS listener, or ``None`` if there is none.
+        ca_certificate: The CA that signed the TLS listener's certificate, in PEM, or ``None``.
+        base_url: The base of session URIs, if the user configured one.
     """
 
     http: str | None = None

@@ -1,4 +1,4 @@
-"""The names of errors, as they stand in the field `error` of an answer (contract section 4)."""
+"""The values of the field ``error`` in error answers (contract section 4)."""
 
 from __future__ import annotations
 

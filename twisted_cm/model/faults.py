@@ -1,4 +1,4 @@
-"""What a fault is, and when it strikes."""
+"""Faults: errors and delays that the emulator injects on purpose."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .types import JSONValue
 
 
 class FaultKind(enum.Enum):
-    """What goes wrong.  The values are the words of the seed and of the wire."""
+    """What goes wrong. The values are used in the seed and on the wire."""
 
     #: A job reaches its poller late.
     DELAY_DISPATCH = "delay_dispatch"
-    #: A result counts late.
+    #: A result is accepted late.
     DELAY_RESULT = "delay_result"
-    #: A job fails without a runtime having had it.
+    #: A job fails before any runtime gets it.
     FAIL_JOB = "fail_job"
     #: A job is accepted and never dispatched.
     DROP_JOB = "drop_job"
@@ -34,17 +34,17 @@ class FaultKind(enum.Enum):
 
 @frozen
 class FaultPlan:
-    """
-    One thing that is to go wrong.
+    """What goes wrong, where and how often.
 
-    @ivar runtime_id: at which runtime; L{None} for any.
-    @ivar function: with which function; L{None} for any.
-    @ivar count: how many times, then never again; L{None} for as long as it is active.
-    @ivar probability: how likely it is each time that it could.
-    @ivar random_seed: what the probability is drawn with; L{None} for a different run each time.
-    @ivar seconds: of the delay.
-    @ivar message: of the failure.
-    @ivar status: of the answer to a poll, 401 or 500.
+    Attributes:
+        runtime_id: The runtime it affects; ``None`` for all.
+        function: The function it affects; ``None`` for all.
+        count: How many times it strikes before it is spent; ``None`` for no limit.
+        probability: The probability that it strikes at each opportunity.
+        random_seed: The seed of the random decisions; ``None`` for different decisions in each run.
+        seconds: The length of a delay.
+        message: The message of a failure.
+        status: The status that a poll is answered with, 401 or 500.
     """
 
     kind: FaultKind
@@ -60,12 +60,12 @@ class FaultPlan:
 
 @define(eq=False)
 class Fault:
-    """
-    A plan that is active.
+    """An active fault.
 
-    @ivar random_seed: what its probability is drawn with.
-    @ivar drawn: how many times it was.
-    @ivar struck: how many times it has.
+    Attributes:
+        random_seed: The seed of the random decisions.
+        drawn: How many random decisions were made.
+        struck: How many times it has struck.
     """
 
     fault_id: str
@@ -76,19 +76,18 @@ class Fault:
 
     @property
     def spent(self) -> bool:
-        """Whether it has struck as often as it was to."""
+        """Whether it has struck as often as its plan allows."""
         return self.plan.count is not None and self.struck >= self.plan.count
 
     def could_strike(self, kind: FaultKind, runtime_id: str, function: str | None) -> bool:
-        """
-        @return: whether it is one that goes wrong there.
-        """
+        """Return whether the plan covers this kind of fault at this runtime and function."""
         plan = self.plan
         return plan.kind is kind and plan.runtime_id in (None, runtime_id) and plan.function in (None, function)
 
     def strikes(self) -> bool:
-        """
-        @return: what its probability decides this time, the same in each run with one random seed.
+        """Decide by the plan's probability whether it strikes this time.
+
+        Two faults with the same random seed make the same series of decisions.
         """
         if self.plan.probability >= 1:
             return True
@@ -98,30 +97,22 @@ class Fault:
 
 
 def new_fault(plan: FaultPlan) -> Fault:
-    """
-    @return: a plan that becomes active.
-    """
+    """Return a fault with a new id, and with a random seed if the plan has none."""
     seed = secrets.randbits(32) if plan.random_seed is None else plan.random_seed
     return Fault("fault_" + secrets.token_hex(6), plan, seed)
 
 
 def fault_plan(item: dict[str, JSONValue]) -> FaultPlan:
-    """
-    @param item: a fault that fits C{#/$defs/fault} of C{schemas/seed.json}.
-    """
+    """Build a plan from a JSON object that is valid under ``#/$defs/fault`` of ``schemas/seed.json``."""
     return FaultPlan(**{**item, "kind": FaultKind(item["kind"])})
 
 
 def describe_plan(plan: FaultPlan) -> dict[str, JSONValue]:
-    """
-    @return: a plan as in the seed, without what it leaves open.
-    """
+    """Return a plan as a JSON object of the seed, without the fields that are ``None``."""
     fields = {name: value for name, value in asdict(plan).items() if value is not None}
     return {**fields, "kind": plan.kind.value}
 
 
 def describe_fault(fault: Fault) -> dict[str, JSONValue]:
-    """
-    @return: a fault as inspection shows it.
-    """
+    """Return a fault as the JSON object that inspection shows."""
     return {"fault_id": fault.fault_id, **describe_plan(fault.plan), "struck": fault.struck, "spent": fault.spent}

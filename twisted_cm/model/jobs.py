@@ -1,4 +1,4 @@
-"""What a job is, and which steps it may take."""
+"""Jobs, and the steps they may take from submission to their end."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from attrs import define, field, frozen
 
 from .types import JSONValue
 
+#: How many attempts of a job are remembered: the latest ones.
+ATTEMPTS_KEPT = 20
+
 
 class JobState(enum.Enum):
-    """Where a job is in its life.  The values are the words used on the wire (contract section 3)."""
+    """The state of a job. The values are used on the wire (contract section 3)."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -23,13 +26,12 @@ class JobState(enum.Enum):
 
     @property
     def finished(self) -> bool:
-        """Whether no further step is possible."""
+        """Whether the state is final."""
         return not LEGAL_TRANSITIONS[self]
 
 
-#: For each state, the states a job may step to next.  A running job may be
-#: queued again because a poller can vanish while the job is handed to it, and
-#: a queued one may succeed because that poller may have had it after all.
+#: The states that may follow each state. A running job is queued again when its poller vanishes during the handover.
+#: It may then succeed while it is queued, because the poller may have received it.
 LEGAL_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED}),
     JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED}),
@@ -40,7 +42,7 @@ LEGAL_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 
 class JobSource(enum.Enum):
-    """Which door a job came in by.  The values are those of inspection (contract section 1)."""
+    """The kind of route a job was submitted through. Inspection shows the values (contract section 1)."""
 
     RUNTIME_DIRECT = "runtime-direct"
     CONTOUR_SYNC = "contour-sync"
@@ -48,12 +50,12 @@ class JobSource(enum.Enum):
 
 
 class JobResult(Protocol):
-    """
-    What a job's result looks like to whoever has the job; a broker makes and fills it.
+    """The result of a job, for reading. A broker creates it and fills it.
 
-    @ivar content_type: as posted by the runtime.
-    @ivar size: bytes written so far.
-    @ivar complete: whether the last byte has arrived.
+    Attributes:
+        content_type: The content type that the runtime posted.
+        size: The number of bytes written so far.
+        complete: Whether the last byte has arrived.
     """
 
     content_type: str | None
@@ -61,33 +63,33 @@ class JobResult(Protocol):
     complete: bool
 
     def read(self, offset: int, size: int) -> Awaitable[bytes]:
-        """
-        @return: at most C{size} of the bytes that are there from C{offset} on; none at the end.
-        """
+        """Return up to ``size`` of the bytes written so far, from ``offset`` on; ``b""`` at the end."""
 
     def deliver(self, consumer: Any) -> Awaitable[bool]:
-        """
-        Write it all to a consumer of Twisted's, at its pace, following the result while it is still being written.
+        """Write the whole result to a Twisted ``IConsumer``, at the consumer's pace.
 
-        @return: C{True} after the last byte, C{False} if the result ends before it is whole.
+        If the result is still being written, its delivery follows it.
+
+        Returns:
+            ``True`` after the last byte; ``False`` if the result ends before it is complete.
         """
 
 
 class IllegalTransition(Exception):
-    """A job was asked for a step that its state does not allow: a bug in the caller, never in a client."""
+    """A job was told to take a step that its state does not allow. This is a bug in the emulator."""
 
 
 @frozen
 class Submission:
-    """
-    What an application asks for: run one function with one query.
+    """A request to run one function with one query.
 
-    @ivar query_type: the function's name, as the runtime registered it.
-    @ivar query: the function's input, any JSON value.
-    @ivar deployed_app_rid: the deployed app it was addressed to, or L{None} for a runtime-direct job.
-    @ivar branch: the branch of the deployed app that was matched, or L{None}.
-    @ivar submitter: the login of whoever submitted it; it becomes C{userId} in the envelope.
-    @ivar size: about how many bytes the query takes.
+    Attributes:
+        query_type: The function's name, as the runtime registered it.
+        query: The function's input, any JSON value.
+        deployed_app_rid: The deployed app that was addressed; ``None`` for a runtime-direct job.
+        branch: The branch of the deployed app that was resolved, or ``None``.
+        submitter: The login of the user that submitted it; ``userId`` in the envelope.
+        size: The approximate size of the query in bytes.
     """
 
     query_type: str
@@ -101,12 +103,12 @@ class Submission:
 
 @define(slots=True)
 class Attempt:
-    """
-    One time that a job was handed to a poller.
+    """One dispatch of a job to a poller.
 
-    @ivar started_at: milliseconds since the epoch.
-    @ivar ended_at: milliseconds since the epoch, or L{None} while it runs.
-    @ivar outcome: how it ended: the state that the job went to, or why it was queued again.
+    Attributes:
+        started_at: Milliseconds since the epoch.
+        ended_at: Milliseconds since the epoch, or ``None`` while the attempt runs.
+        outcome: The state that the job went to, or the reason why it was queued again.
     """
 
     started_at: int
@@ -114,20 +116,19 @@ class Attempt:
     outcome: str | None = None
 
 
-#: How many attempts of a job are remembered, the last ones.
-ATTEMPTS_KEPT = 20
-
-
 @define(eq=False, slots=True)
 class Job:
-    """
-    One job, from submission to its end.
+    """One job, from its submission to its end.
 
-    @ivar number: its place among all jobs of its broker, later ones having larger numbers.
-    @ivar attempts: how many times it was handed to a poller.
-    @ivar attempt_log: those times, the last L{ATTEMPTS_KEPT} of them.
-    @ivar result: the bytes a runtime posted, or is posting; L{None} until the first of them.
-    @ivar error_message: why it failed or was canceled.
+    Attributes:
+        number: The position among all jobs of the broker; later jobs have larger numbers.
+        queued_at: When it was submitted, in milliseconds since the epoch.
+        started_at: When it was last dispatched, in milliseconds since the epoch.
+        completed_at: When it ended, in milliseconds since the epoch.
+        attempts: How many times it was dispatched.
+        attempt_log: The last :data:`ATTEMPTS_KEPT` attempts.
+        result: The bytes that a runtime posted or is posting; ``None`` until then.
+        error_message: Why it failed or was canceled.
     """
 
     job_id: str
@@ -145,16 +146,19 @@ class Job:
 
     @property
     def size(self) -> int:
-        """What it is counted as where jobs are kept by their bytes: those of its query and its result."""
+        """The size of query and result in bytes, as limits on kept jobs count it."""
         return self.submission.size + (self.result.size if self.result is not None else 0)
 
     def transition(self, to: JobState, now: int, outcome: str | None = None) -> None:
-        """
-        Step to another state; the only place where C{state} changes.
+        """Change the state. Nothing else does.
 
-        @param now: milliseconds since the epoch.
-        @param outcome: how the attempt that this step ends went; by default the state's own word.
-        @raise IllegalTransition: where the table has no such step.
+        Args:
+            to: The next state.
+            now: Milliseconds since the epoch.
+            outcome: The outcome of the attempt that this step ends; by default the value of ``to``.
+
+        Raises:
+            IllegalTransition: :data:`LEGAL_TRANSITIONS` has no such step.
         """
         if to not in LEGAL_TRANSITIONS[self.state]:
             raise IllegalTransition(f"job {self.job_id} cannot go from {self.state.value} to {to.value}")
@@ -174,18 +178,16 @@ class Job:
 
 
 def new_job_id() -> str:
-    """
-    @return: a job id that cannot be guessed, in the form of contract section 1.
-    """
+    """Return a job id that cannot be guessed, in the form of contract section 1."""
     return "foundry_job_" + secrets.token_hex(16)
 
 
 @frozen
 class JobFilter:
-    """
-    Which jobs to list.
+    """Which jobs to list. A field that is ``None`` admits every job.
 
-    @ivar before: only those whose number is smaller.
+    Attributes:
+        before: Admit jobs with a smaller number.
     """
 
     runtime_id: str | None = None
@@ -194,9 +196,7 @@ class JobFilter:
     before: int | None = None
 
     def fits(self, job: Job) -> bool:
-        """
-        @return: whether C{job} is one of them.
-        """
+        """Return whether the filter admits ``job``."""
         return (
             (self.before is None or job.number < self.before)
             and self.runtime_id in (None, job.runtime_id)

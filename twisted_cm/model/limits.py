@@ -1,4 +1,4 @@
-"""How long requests park, how large they may be, and how many jobs are kept."""
+"""The limits on requests and on jobs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from attrs import frozen
 
 @frozen
 class Limits:
-    """
-    How long requests park and how large they may be.
+    """How long requests park and how large they may be.
 
-    @ivar poll_timeout: seconds that a job poll parks.
-    @ivar sync_timeout: seconds that a synchronous caller parks.
-    @ivar max_body: the most bytes of a request body, results included.
+    Attributes:
+        poll_timeout: Seconds that a job poll parks.
+        sync_timeout: Seconds that a synchronous caller parks.
+        max_body: The maximum size of a request body in bytes, results included.
     """
 
     poll_timeout: float = 2.0
@@ -22,17 +22,18 @@ class Limits:
 
 @frozen
 class JobLimits:
-    """
-    How long jobs may run unheard of, and how many are kept.
+    """How long jobs may run without news, how many may wait, and how many are kept.
 
-    @ivar lease: seconds that a dispatched job may go without a word from its
-        runtime before it is queued again; L{None} for as long as it likes.
-    @ivar max_attempts: how many times a job is dispatched before it fails for want of a result.
-    @ivar queue_depth: the most jobs that wait for one runtime.
-    @ivar queue_bytes: the most bytes of the queries of all jobs that are not finished.
-    @ivar retained_jobs: the most finished jobs that are kept.
-    @ivar retained_bytes: the most bytes of their queries and results; the last finished job is kept however large.
-    @ivar retained_seconds: how long a finished job is kept.
+    Attributes:
+        lease: Seconds that a dispatched job may go without news from its runtime before it is queued again; ``None``
+            for no limit.
+        max_attempts: How many times a job is dispatched before it fails because no result arrives.
+        queue_depth: The maximum number of jobs that wait for one runtime.
+        queue_bytes: The maximum size of the queries of all unfinished jobs, in bytes.
+        retained_jobs: The maximum number of finished jobs that are kept.
+        retained_bytes: The maximum size of their queries and results, in bytes. The last finished job is kept even
+            if it is larger.
+        retained_seconds: Seconds that a finished job is kept.
     """
 
     lease: float | None = None

@@ -8,77 +8,88 @@ from .runtimes import DEFAULT_BRANCH, Binding, FunctionSchema, Runtime, new_modu
 
 
 class Registry:
-    """The runtimes and bindings of one emulator, indexed by every key they are asked for."""
+    """The runtimes and bindings of one emulator, or of one seed.
+
+    Attributes:
+        runtimes: The runtimes by id.
+    """
 
     def __init__(self) -> None:
         self.runtimes: dict[str, Runtime] = {}
+        # Bindings by rid, then by branch.
         self._bindings: dict[str, dict[str, Binding]] = {}
+        # The rids and branches that each runtime serves, in the order they were bound.
         self._by_runtime: dict[str, dict[tuple[str, str], None]] = {}
 
     def copy(self) -> Registry:
-        """
-        @return: another registry with the same runtimes, as if they had just been opened, and the same bindings.
-        """
-        return self.with_tokens({})
+        """Return a registry with the same bindings and with the runtimes as new: no polls, no schemas."""
+        return self.with_generated_tokens({})
 
-    def with_tokens(self, made_up: dict[str, str]) -> Registry:
-        """
-        @param made_up: tokens for the runtimes that have none, by runtime id; those that are missing are added.
-        @return: a copy in which every runtime has a token.
+    def with_generated_tokens(self, generated: dict[str, str]) -> Registry:
+        """Return a copy in which every runtime has a token.
+
+        Args:
+            generated: Tokens by runtime id, for the runtimes that the seed gives none. A missing one is generated and
+                added, so that the same dictionary gives the same tokens each time.
         """
         copy = Registry()
         for runtime_id, runtime in self.runtimes.items():
-            token = runtime.module_auth_token or made_up.setdefault(runtime_id, new_module_auth_token())
+            token = runtime.module_auth_token or generated.setdefault(runtime_id, new_module_auth_token())
             copy.add(Runtime(runtime_id, token))
         for binding in self.bindings():
             copy.bind(binding)
         return copy
 
-    def gone(self, former: Registry, seed: Registry) -> list[str]:
-        """
-        @return: the runtimes here that were in one seed, and in the next are not, or have another token.
+    def dropped_by_seed(self, old_seed: Registry, new_seed: Registry) -> list[str]:
+        """Return the ids of the runtimes here that a change of the seed removes.
+
+        Those are runtimes of the old seed that the new seed does not have, or has with another token. A runtime that
+        no seed named, because a session created it, is never among them.
         """
         return [
             runtime_id
-            for runtime_id, runtime in former.runtimes.items()
+            for runtime_id, runtime in old_seed.runtimes.items()
             if runtime_id in self.runtimes
             and (
-                runtime_id not in seed.runtimes
-                or seed.runtimes[runtime_id].module_auth_token != runtime.module_auth_token
+                runtime_id not in new_seed.runtimes
+                or new_seed.runtimes[runtime_id].module_auth_token != runtime.module_auth_token
             )
         ]
 
-    def reseed(self, former: Registry, seed: Registry) -> list[str]:
-        """
-        Make what differs between two seeds take effect here.
+    def apply_seed_change(self, old_seed: Registry, new_seed: Registry) -> list[str]:
+        """Change here what differs between two seeds, and nothing else.
 
-        @return: the runtimes that have been added.
+        The runtimes that :meth:`dropped_by_seed` names are removed. Runtimes and bindings of the new seed that are
+        missing are added; a runtime whose token changed is therefore removed and added.
+
+        Returns:
+            The ids of the runtimes that were added.
         """
-        for runtime_id in self.gone(former, seed):
+        for runtime_id in self.dropped_by_seed(old_seed, new_seed):
             self.remove(runtime_id)
-        added = [runtime_id for runtime_id in seed.runtimes if runtime_id not in self.runtimes]
+        added = [runtime_id for runtime_id in new_seed.runtimes if runtime_id not in self.runtimes]
         for runtime_id in added:
-            self.add(Runtime(runtime_id, seed.runtimes[runtime_id].module_auth_token))
-        before, after = former.bindings(), seed.bindings()
+            self.add(Runtime(runtime_id, new_seed.runtimes[runtime_id].module_auth_token))
+        before, after = old_seed.bindings(), new_seed.bindings()
         for binding in before:
             if binding not in after:
-                self.unbind_one(binding)
+                self.unbind(binding)
         for binding in after:
             if binding not in before or binding.runtime_id in added:
                 self.bind(binding)
         return added
 
     def add(self, runtime: Runtime) -> None:
-        """Put a runtime in, in place of one with the same id; its bindings stay."""
+        """Add a runtime, or replace the one with the same id. Its bindings stay."""
         self.runtimes[runtime.runtime_id] = runtime
 
     def remove(self, runtime_id: str) -> None:
-        """Take a runtime and its bindings out."""
+        """Remove a runtime and its bindings."""
         del self.runtimes[runtime_id]
-        self.unbind(runtime_id)
+        self.unbind_runtime(runtime_id)
 
     def bind(self, binding: Binding) -> None:
-        """Bind a deployed app on its branch, taking it over from whichever runtime had it."""
+        """Bind a deployed app on its branch. If another runtime serves it, take it over."""
         branches = self._bindings.setdefault(binding.deployed_app_rid, {})
         key = (binding.deployed_app_rid, binding.branch)
         former = branches.get(binding.branch)
@@ -87,39 +98,38 @@ class Registry:
         branches[binding.branch] = binding
         self._by_runtime.setdefault(binding.runtime_id, {})[key] = None
 
-    def unbind_one(self, binding: Binding) -> None:
-        """Take out one binding, if it is still there as it is."""
+    def unbind(self, binding: Binding) -> None:
+        """Remove one binding. Do nothing if it is not here, or was replaced by another."""
         branches = self._bindings.get(binding.deployed_app_rid, {})
         if branches.get(binding.branch) == binding:
-            del branches[binding.branch]
             del self._by_runtime[binding.runtime_id][(binding.deployed_app_rid, binding.branch)]
-            if not branches:
-                del self._bindings[binding.deployed_app_rid]
+            self._delete(binding.deployed_app_rid, binding.branch)
+
+    def unbind_runtime(self, runtime_id: str) -> None:
+        """Remove every binding of one runtime."""
+        for rid, branch in self._by_runtime.pop(runtime_id, {}):
+            self._delete(rid, branch)
+
+    def _delete(self, rid: str, branch: str) -> None:
+        branches = self._bindings[rid]
+        del branches[branch]
+        if not branches:
+            del self._bindings[rid]
 
     def bindings(self) -> list[Binding]:
-        """
-        @return: every binding.
-        """
+        """Return every binding."""
         return [binding for branches in self._bindings.values() for binding in branches.values()]
 
-    def unbind(self, runtime_id: str) -> None:
-        """Take out every binding of one runtime."""
-        for rid, branch in self._by_runtime.pop(runtime_id, {}):
-            branches = self._bindings[rid]
-            del branches[branch]
-            if not branches:
-                del self._bindings[rid]
-
     def bindings_of(self, runtime_id: str) -> list[Binding]:
-        """
-        @return: the bindings of one runtime, in the order they were made.
-        """
+        """Return the bindings of one runtime, in the order they were made."""
         return [self._bindings[rid][branch] for rid, branch in self._by_runtime.get(runtime_id, {})]
 
     def resolve(self, deployed_app_rid: str, branch: str | None) -> Binding | None:
-        """
-        @param branch: the branch asked for, or L{None} for whichever is active.
-        @return: the active binding that serves it, or L{None}.
+        """Return the active binding of a deployed app, or ``None``.
+
+        Args:
+            deployed_app_rid: The deployed app.
+            branch: The branch asked for; ``None`` for the first one that is active.
         """
         branches = self._bindings.get(deployed_app_rid, {})
         if branch is not None:
@@ -128,10 +138,12 @@ class Registry:
         return next((binding for binding in branches.values() if binding.active), None)
 
     def put_schemas(self, runtime_id: str, schemas: list[FunctionSchema], now: int) -> None:
-        """
-        Record what a runtime posted: known names are updated, others added.
+        """Record the schemas that a runtime posted. Update known functions and add new ones.
 
-        @param now: milliseconds since the epoch.
+        Args:
+            runtime_id: A runtime of this registry.
+            schemas: One for each function.
+            now: Milliseconds since the epoch.
         """
         runtime = self.runtimes[runtime_id]
         runtime.schemas = dict(runtime.schemas or {})
@@ -142,11 +154,11 @@ class Registry:
 
 @frozen
 class SessionRequest:
-    """
-    What a runtime session is opened with (contract section 1).
+    """A request to open a session of a runtime (contract section 1).
 
-    @ivar branch: L{None} means C{master} when a deployed app is named.
-    @ivar keep_bindings: leave the runtime's other bindings as they are.
+    Attributes:
+        branch: ``None`` means ``master`` if a deployed app is named.
+        keep_bindings: Keep the runtime's other bindings.
     """
 
     runtime_id: str
@@ -156,11 +168,9 @@ class SessionRequest:
     keep_bindings: bool = False
 
     def apply(self, registry: Registry) -> Runtime:
-        """
-        @return: the runtime of the new session, which is in C{registry} now with its bindings.
-        """
+        """Add the runtime with its binding to ``registry``, and return it."""
         if not self.keep_bindings:
-            registry.unbind(self.runtime_id)
+            registry.unbind_runtime(self.runtime_id)
         runtime = Runtime(self.runtime_id, new_module_auth_token())
         registry.add(runtime)
         if self.deployed_app_rid is not None:

@@ -25,12 +25,12 @@ class Binding:
 
 @frozen
 class FunctionSchema:
-    """
-    What a runtime said of one of its functions.
+    """The schema that a runtime posted for one of its functions.
 
-    @ivar payload: the schema as posted, unknown keys included.
-    @ivar issues: C{CANNOT_PARSE_INPUTS} and C{CANNOT_PARSE_OUTPUT}, as Foundry names them (contract section 1).
-    @ivar posted_at: milliseconds since the epoch.
+    Attributes:
+        payload: The schema as posted, with keys the emulator does not know.
+        issues: ``CANNOT_PARSE_INPUTS`` and ``CANNOT_PARSE_OUTPUT``, Foundry's names (contract section 1).
+        posted_at: Milliseconds since the epoch.
     """
 
     function_name: str
@@ -41,14 +41,15 @@ class FunctionSchema:
 
 @define(eq=False)
 class Runtime:
-    """
-    One runtime, as far as everybody may know it.
+    """One runtime.
 
-    @ivar module_auth_token: what its process authenticates with; empty in a seed that leaves it open.
-    @ivar opened_at: when it was seeded or its session opened, in milliseconds since the epoch.
-    @ivar connected: whether its process has polled since the session was opened.
-    @ivar last_poll_at: milliseconds since the epoch.
-    @ivar schemas: by function name; L{None} until the runtime posts for the first time.
+    Attributes:
+        module_auth_token: The token its process authenticates with; empty in a seed that does not set one.
+        opened_at: When it was seeded or its session was opened, in milliseconds since the epoch.
+        connected: Whether its process has polled since the session was opened.
+        last_poll_at: Milliseconds since the epoch.
+        last_schema_post_at: Milliseconds since the epoch.
+        schemas: The schemas by function name; ``None`` until the runtime posts for the first time.
     """
 
     runtime_id: str
@@ -61,7 +62,5 @@ class Runtime:
 
 
 def new_module_auth_token() -> str:
-    """
-    @return: a token for a runtime, in the form of contract section 1.
-    """
+    """Return a new token for a runtime, in the form of contract section 1."""
     return "foundry_module_auth_" + secrets.token_hex(24)

@@ -1,4 +1,4 @@
-"""Tokens and their owners."""
+"""Tokens and the users and clients they belong to."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from attrs import field, frozen
 
 #: The bearer token that is valid when the seed names none (contract section 5).
 DEVELOPMENT_TOKEN = "test_token_admin"
-
-
-#: Seconds that a token from C{client_credentials} is valid, unless its client says otherwise.
+#: Seconds that a token from ``client_credentials`` is valid, unless its client configures another lifetime.
 TOKEN_LIFETIME = 3600
-
-
-#: The most such tokens that are valid at once; past it, those issued first end early.
+#: The maximum number of such tokens that are valid at once. Beyond it, the oldest ones end early.
 MOST_TOKENS = 10_000
 
 
@@ -29,7 +25,7 @@ class Role(enum.Enum):
 
 @frozen
 class Principal:
-    """Whoever a bearer token belongs to."""
+    """The user or client that a bearer token belongs to."""
 
     login: str
     scopes: tuple[str, ...] = ()
@@ -38,7 +34,7 @@ class Principal:
 
 @frozen
 class BearerToken:
-    """One token and its owner, as seeded."""
+    """A token from the seed, and its owner."""
 
     token: str = field(repr=False)
     principal: Principal
@@ -46,11 +42,11 @@ class BearerToken:
 
 @frozen
 class OAuthClient:
-    """
-    A client that may get tokens with C{client_credentials}, as seeded.
+    """A client from the seed that may request tokens with ``client_credentials``.
 
-    @ivar scopes: what it may ask for; L{None} for anything.
-    @ivar token_lifetime: seconds.
+    Attributes:
+        scopes: The scopes it may ask for; ``None`` for any.
+        token_lifetime: Seconds that its tokens are valid.
     """
 
     client_id: str
@@ -61,10 +57,10 @@ class OAuthClient:
 
 @frozen
 class IssuedToken:
-    """
-    A bearer token from C{client_credentials}; what it is itself is not kept.
+    """A bearer token from ``client_credentials``. The token itself is not kept, only its :func:`fingerprint`.
 
-    @ivar expires_at: seconds since the epoch.
+    Attributes:
+        expires_at: Seconds since the epoch.
     """
 
     client_id: str
@@ -73,14 +69,10 @@ class IssuedToken:
 
 
 def fingerprint(token: str) -> bytes:
-    """
-    @return: the SHA-256 digest that a token is stored and looked up under.
-    """
+    """Return the SHA-256 digest under which a token is stored and looked up."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def same_token(presented: str, expected: str) -> bool:
-    """
-    @return: whether both are the same, in a time that does not depend on where they differ.
-    """
+    """Return whether two tokens are equal, in a time that does not depend on where they differ."""
     return hmac.compare_digest(presented.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))

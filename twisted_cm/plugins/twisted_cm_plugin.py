@@ -1,8 +1,7 @@
-"""
-Tells twistd of the emulator.
+"""Register the emulator with twistd.
 
-An installation puts this file into C{twisted/plugins}, where twistd looks; it
-stays small, since twistd imports every plugin at each of its starts.
+An installation puts this file into ``twisted/plugins``, where twistd looks for plugins. twistd imports every plugin
+each time it starts, so this file names the implementation instead of importing it.
 """
 
 from twisted.application.service import ServiceMaker

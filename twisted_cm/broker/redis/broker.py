@@ -261,9 +261,9 @@ class RedisBroker:
 
     async def _reseed(self, registry: Registry) -> None:
         def change(shared: Shared) -> Changes:
-            former, shared.seeded = shared.seeded, registry.with_tokens(shared.made_up)
-            gone = shared.registry.gone(former, shared.seeded)
-            added = shared.registry.reseed(former, shared.seeded)
+            former, shared.seeded = shared.seeded, registry.with_generated_tokens(shared.made_up)
+            gone = shared.registry.dropped_by_seed(former, shared.seeded)
+            added = shared.registry.apply_seed_change(former, shared.seeded)
             return [(each, NO_LONGER_SEEDED) for each in gone], added
 
         unchanged = Shared.parse(self._stored)
@@ -370,7 +370,7 @@ class RedisBroker:
 
         def change(shared: Shared) -> Changes:
             dismissed = [(each, EMULATOR_RESET) for each in shared.registry.runtimes]
-            shared.seeded = registry.with_tokens(shared.made_up)
+            shared.seeded = registry.with_generated_tokens(shared.made_up)
             shared.registry = shared.seeded.copy()
             return dismissed, list(shared.registry.runtimes)
 
