@@ -1,4 +1,4 @@
-"""What is counted, what Prometheus makes of it, and whether the emulator says that it is ready."""
+"""The metrics as Prometheus reads them, and the routes for health checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 import pytest_twisted
-from conftest import CONTOUR, ROOT, RUNTIMES, Harness, make_harness, pause, raw_poll, serve_one
+from conftest import CONTOUR, ROOT, RUNTIMES, Harness, make_harness, pause, raw_poll, result_of, serve_one
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -23,7 +23,7 @@ from twisted.internet.threads import deferToThread
 from twisted_cm.broker.interface import BrokerStopped
 from twisted_cm.broker.memory import MemoryBroker
 from twisted_cm.broker.results import ResultBody
-from twisted_cm.metrics import Distribution, Metrics
+from twisted_cm.metrics import Metrics
 from twisted_cm.model.jobs import JobSource, Submission
 from twisted_cm.model.limits import JobLimits
 from twisted_cm.model.registry import SessionRequest
@@ -34,7 +34,7 @@ EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in pan
 
 
 def samples(text: str) -> dict[str, float]:
-    """Every sample of an exposition, its labels with it where it has any."""
+    """Return the value of every sample of an exposition, by its name and the values of its labels."""
     return {
         sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -53,46 +53,39 @@ def submission(source: JobSource = JobSource.CONTOUR_ASYNC) -> Submission:
     return Submission("f", {}, source)
 
 
-def now(result: Deferred[Any]) -> Any:
-    """What a Deferred that has fired holds."""
-    held: list[Any] = []
-    result.addCallback(held.append)
-    return held[0]
-
-
 def test_each_step_of_a_job_is_counted_once() -> None:
     clock = Clock()
     broker = MemoryBroker(clock, limits=JobLimits(lease=20, max_attempts=2))
     metrics = Metrics(lambda: 7)
     broker.observe(metrics.changed)
-    now(broker.open_session(SessionRequest("one")))
+    result_of(broker.open_session(SessionRequest("one")))
 
     def counted() -> dict[str, float]:
-        return samples(metrics.exposition(now(broker.load()))[0].decode())
+        return samples(metrics.exposition(result_of(broker.load()))[0].decode())
 
     assert counted()["twisted_cm_jobs_submitted_total contour-async"] == 0
-    # One that succeeds: it waits for 4 seconds and runs for 8.
-    first = now(broker.enqueue("one", submission()))
+    # This job succeeds. It waits for 4 seconds and runs for 8.
+    first = result_of(broker.enqueue("one", submission()))
     caller = broker.wait_result(first.job_id, 60)
     clock.advance(4)
-    now(broker.poll("one", 0))
+    result_of(broker.poll("one", 0))
     clock.advance(8)
     found = counted()
     assert found["twisted_cm_parked_callers"] == found["twisted_cm_running_jobs"] == 1
     body = ResultBody()
     body.write(b"x" * 1000)
-    now(broker.complete(first.job_id, body))
-    assert now(caller) is first
-    # One that is canceled in the queue, and one whose runtime goes silent twice.
-    now(broker.cancel(now(broker.enqueue("one", submission(JobSource.RUNTIME_DIRECT))).job_id, "no"))
-    now(broker.enqueue("one", submission(JobSource.CONTOUR_SYNC)))
-    now(broker.poll("one", 0))
+    result_of(broker.complete(first.job_id, body))
+    assert result_of(caller) is first
+    # One job is canceled in the queue. The lease of another runs out twice.
+    result_of(broker.cancel(result_of(broker.enqueue("one", submission(JobSource.RUNTIME_DIRECT))).job_id, "no"))
+    result_of(broker.enqueue("one", submission(JobSource.CONTOUR_SYNC)))
+    result_of(broker.poll("one", 0))
     clock.advance(20)
     assert counted()["twisted_cm_queued_jobs"] == 1
-    now(broker.poll("one", 0))
+    result_of(broker.poll("one", 0))
     clock.advance(20)
-    now(broker.enqueue("one", submission()))
-    now(broker.poll("one", 0))
+    result_of(broker.enqueue("one", submission()))
+    result_of(broker.poll("one", 0))
     polls = [broker.poll("one", 60) for _ in range(2)]
     found = counted()
     assert {name: value for name, value in found.items() if "_jobs_" in name and value} == {
@@ -118,16 +111,24 @@ def test_each_step_of_a_job_is_counted_once() -> None:
     assert (found["twisted_cm_parked_callers"], found["twisted_cm_parked_polls"]) == (0, 2)
     assert (found["twisted_cm_queued_jobs"], found["twisted_cm_running_jobs"]) == (0, 1)
     assert found["twisted_cm_open_connections"] == 7
-    now(broker.stop())
-    assert [now(poll) for poll in polls] == [None, None]
+    result_of(broker.stop())
+    assert [result_of(poll) for poll in polls] == [None, None]
 
 
 def test_a_value_on_a_bound_is_within_its_bucket() -> None:
-    distribution = Distribution((1, 2))
-    for value in (0, 1, 1.5, 2, 3):
-        distribution.add(value)
-    assert distribution.buckets() == [("1.0", 2), ("2.0", 4), ("+Inf", 5)]
-    assert distribution.total == 7.5
+    clock = Clock()
+    broker = MemoryBroker(clock)
+    metrics = Metrics(lambda: 0)
+    broker.observe(metrics.changed)
+    result_of(broker.open_session(SessionRequest("one")))
+    for seconds in (0, 1, 1.5, 2.5, 3):
+        result_of(broker.enqueue("one", submission()))
+        clock.advance(seconds)
+        result_of(broker.poll("one", 0))
+    found = samples(metrics.exposition(result_of(broker.load()))[0].decode())
+    buckets = [found[f"twisted_cm_job_dispatch_seconds_bucket {le}"] for le in ("1.0", "2.5", "5.0", "+Inf")]
+    assert buckets == [2, 4, 5, 5]
+    assert found["twisted_cm_job_dispatch_seconds_sum"] == 8
 
 
 @pytest_twisted.ensureDeferred
@@ -137,7 +138,7 @@ async def test_connections_errors_and_the_process_are_counted_and_each_emulator_
     other = make_harness()
     try:
         poller = await raw_poll(harness)
-        await harness.until(lambda: harness.broker._work["one"].polls)
+        await harness.until(lambda: harness.work("one").parked_polls)
         for path, token in (("/jobs", "wrong"), ("/jobs", "wrong"), ("/nowhere", "wrong")):
             await harness.call("GET", CONTOUR + path, Authorization=f"Bearer {token}")
         assert (await harness.call("GET", RUNTIMES))[0] == 401
@@ -157,7 +158,7 @@ async def test_connections_errors_and_the_process_are_counted_and_each_emulator_
 
 
 async def busy(harness: Harness, times: int = 1) -> None:
-    """Jobs that end in each way, and requests that are refused."""
+    """Let jobs end in each way, and send requests that are refused."""
     for _ in range(times):
         for runtime in ("one", "two"):
             caller = harness.execute(rid=f"ri.{runtime}")
@@ -203,13 +204,13 @@ async def test_promtool_finds_nothing_to_say(harness: Harness) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
-def test_a_start_imports_nothing_of_prometheus() -> None:
-    code = "import sys, twisted_cm.cli, twisted_cm.service; print('prometheus_client' in sys.modules)"
+def test_a_command_that_serves_nothing_imports_nothing_of_prometheus() -> None:
+    code = "import sys, twisted_cm.cli; print('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=20).stdout == b"False\n"
 
 
 class Prometheus:
-    """A Prometheus server that scrapes one emulator every half second, with its bearer token."""
+    """A Prometheus server that scrapes one emulator every half second with a bearer token."""
 
     def __init__(self, directory: Path, target: str) -> None:
         configuration = directory / "prometheus.yml"
@@ -239,7 +240,7 @@ class Prometheus:
                 break
 
     def query(self, expression: str) -> list[Any]:
-        """The series that an expression has now."""
+        """Return the series that an expression has now."""
         with urlopen(f"{self.url}/api/v1/query?{urlencode({'query': expression})}", timeout=10) as answer:
             series: list[Any] = json.load(answer)["data"]["result"]
             return series
@@ -247,7 +248,7 @@ class Prometheus:
 
 @pytest.fixture
 def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
-    """An emulator that takes itself to be reachable from other machines."""
+    """Start an emulator that believes other machines can reach it."""
     monkeypatch.setattr("twisted_cm.service.is_loopback", lambda interface: False)
     made = make_harness(admin_token="boss")
     yield made
@@ -319,7 +320,7 @@ async def test_it_is_not_ready_until_the_seed_has_taken_effect(
     loading.callback(None)
     await reset
     assert (await harness.call("GET", "/readyz"))[0] == 200
-    # A seed that cannot be put in leaves it so.
+    # If the seed cannot be loaded, the emulator stays not ready.
     monkeypatch.setattr(harness.broker, "reset", lambda registry: fail(BrokerStopped()))
     with pytest.raises(BrokerStopped):
         await harness.service.reset()
@@ -333,7 +334,7 @@ async def test_it_is_not_ready_until_the_seed_has_taken_effect(
 async def test_it_is_not_ready_while_it_stops_though_alive() -> None:
     harness = make_harness()
     assert (await harness.call("GET", "/readyz"))[0] == 200
-    # The connection is kept; what is asked on it once the emulator stops is still answered.
+    # While it stops, the emulator still answers requests on connections that are open.
     stopping = harness.service.stopService()
     status, answer, _ = await harness.call("GET", "/readyz")
     assert (status, answer["parameters"]) == (503, {"listening": False, "broker": False, "seed": True})

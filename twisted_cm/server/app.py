@@ -88,7 +88,7 @@ def _site(app: Klein, context: Context) -> EmulatorSite:
         # A HEAD that took a job from the queue would lose it.
         if rule.methods is not None:
             rule.methods.discard("HEAD")
-    return EmulatorSite(Dispatcher(app, _refusal), context.guard, context.reactor, context.metrics.errors)
+    return EmulatorSite(Dispatcher(app, _refusal), context.guard, context.reactor, context.metrics.count_error)
 
 
 #: How what the broker refuses looks on the wire, by the arguments of its exception.

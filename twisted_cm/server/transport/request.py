@@ -195,7 +195,7 @@ class EmulatorRequest(Request):
         self.responseHeaders.removeHeader("Preference-Applied")
         for name, value in error.headers.items():
             self.setHeader(name, value)
-        self.site.errors[error.error] += 1
+        self.site.count_error(error.error)
         return self.answer(error.body(), "application/json", error.status)
 
     async def read_json(self, limit: int) -> JSONValue:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -38,7 +38,7 @@ class EmulatorSite(Site):
 
     @ivar channels: the connections that are open.
     @ivar guard: looks at each request before it is routed.
-    @ivar errors: how many error answers there were, by the error's name.
+    @ivar count_error: called with the name of each error that is answered.
     """
 
     head_timeout = HEAD_TIMEOUT
@@ -49,10 +49,12 @@ class EmulatorSite(Site):
     protocol = EmulatorChannel  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, resource: IResource, guard: BrowserGuard, reactor: IReactorTime, errors: Counter[str]) -> None:
+    def __init__(
+        self, resource: IResource, guard: BrowserGuard, reactor: IReactorTime, count_error: Callable[[str], None]
+    ) -> None:
         super().__init__(resource, requestFactory=EmulatorRequest, reactor=reactor)  # type: ignore[no-untyped-call]
         self.guard = guard
-        self.errors = errors
+        self.count_error = count_error
         self.channels: set[EmulatorChannel] = set()
         self._drained: Deferred[None] | None = None
         self._second = 0
