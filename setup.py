@@ -11,7 +11,7 @@ version = next(
 )
 
 #: The broker on Redis; hiredis, since in Python the protocol costs more than everything else together.
-REDIS = ["hiredis>=3", "txredisapi>=1.6"]
+REDIS = ["hiredis>=3.1", "txredisapi>=1.6"]
 
 setup(
     name="twisted-cm",
@@ -57,10 +57,10 @@ setup(
         "cryptography>=42",
         "jsonschema>=4.20",
         "klein>=24.8",
-        "orjson>=3.10",
+        "orjson>=3.10.7",
         "prometheus-client>=0.20",
         "pyopenssl>=24.3",
-        "pyyaml>=6.0.1",
+        "pyyaml>=6.0.2",
         "referencing>=0.30",
         "rich>=13",
         "treq>=24.9",

@@ -1,4 +1,8 @@
-"""The sockets that the emulator listens on."""
+"""The sockets that the emulator listens on.
+
+Sockets are bound when the service is made, not when it starts, so that a port in use is known before a daemon detaches
+or drops a privilege.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +13,146 @@ import socket
 from contextlib import suppress
 from typing import Any
 
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
-_log = Logger()
+from .config.tls import ServerCertificate
+from .model.addresses import Addresses
 
 _BACKLOG = 4096
 
-
-#: How many files a server should be able to open: each party that parks has a connection, and each is a file.
+#: The number of files that a server should be able to open. Each parked caller and poll has a connection, a file each.
 _WANTED_FILES = 8192
+
+_log = Logger()
 
 
 class CannotStart(Exception):
     """The service cannot be made; the message says what to do."""
 
 
+@frozen
+class Listener:
+    """The bound sockets of one site, and the addresses at which clients reach them.
+
+    Attributes:
+        plain: The socket for HTTP, or ``None``.
+        tls: The socket for HTTPS, or ``None``.
+    """
+
+    plain: socket.socket | None
+    tls: socket.socket | None
+    addresses: Addresses
+
+
+class Listeners:
+    """All sockets of one emulator."""
+
+    def __init__(self, reactor: Any, certificate: ServerCertificate | None, base_url: str | None, listen: bool) -> None:
+        """Make an object that has no sockets yet.
+
+        Args:
+            reactor: Serves the sockets.
+            certificate: The certificate for HTTPS; ``None`` for no TLS sockets.
+            base_url: The URL that clients use in place of the sockets' addresses.
+            listen: Whether to bind sockets at all.
+        """
+        self._reactor = reactor
+        self._certificate = certificate
+        self._context_factory = certificate.options() if certificate is not None else None
+        self._base_url = base_url
+        self._listen = listen
+        self._sockets: list[socket.socket] = []
+        self._ports: list[tuple[socket.socket, IListeningPort]] = []
+
+    def bind(self, interface: str, port: int, tls_port: int, option_prefix: str = "--") -> Listener:
+        """Bind the sockets of one site.
+
+        Args:
+            interface: The address to listen on.
+            port: The port for HTTP; 0 picks a free one.
+            tls_port: The port for HTTPS; 0 picks a free one.
+            option_prefix: How the command-line options that set the ports begin, for error messages.
+
+        Raises:
+            CannotStart: A port is in use, or the address is not one of this machine.
+        """
+        plain = self._bind(interface, port, f"{option_prefix}port") if self._listen else None
+        tls = None
+        if self._listen and self._context_factory is not None:
+            tls = self._bind(interface, tls_port, f"{option_prefix}tls-port")
+        return Listener(
+            plain,
+            tls,
+            Addresses(
+                http=_url("http", interface, plain),
+                https=_url("https", interface, tls),
+                ca_certificate=None if self._certificate is None else self._certificate.ca_certificate,
+                base_url=self._base_url,
+            ),
+        )
+
+    def _bind(self, interface: str, port: int, option: str) -> socket.socket:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                interface, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+        except (OSError, UnicodeError) as error:
+            raise CannotStart(
+                f"cannot listen on {interface}: {error}; choose another address with --interface"
+            ) from None
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.listen(_BACKLOG)
+            bound.setblocking(False)
+        except OSError as error:
+            bound.close()
+            raise CannotStart(
+                f"cannot listen on {interface} port {port}: {error.strerror}; choose another port with {option},"
+                " or 0 for any free port"
+            ) from None
+        self._sockets.append(bound)
+        return bound
+
+    def serve(self, listener: Listener, site: IProtocolFactory) -> None:
+        """Take connections on the sockets of a site."""
+        if listener.plain is not None:
+            self._adopt(listener.plain, site)
+        if listener.tls is not None:
+            assert self._context_factory is not None
+            self._adopt(listener.tls, TLSMemoryBIOFactory(self._context_factory, False, site, self._reactor))
+
+    def _adopt(self, bound: socket.socket, factory: IProtocolFactory) -> None:
+        port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
+        self._ports.append((bound, port))
+
+    def stop(self) -> list[Deferred[None]]:
+        """Refuse new connections and close the sockets.
+
+        Returns:
+            Deferreds that fire when the sockets are closed.
+        """
+        for bound, port in self._ports:
+            _refuse_more(bound, port)
+        self.close()
+        stopping = [port.stopListening() for _, port in self._ports]
+        self._ports.clear()
+        return [each for each in stopping if each is not None]
+
+    def close(self) -> None:
+        """Close the sockets that this object has bound; those that are served stay open in the reactor."""
+        for bound in self._sockets:
+            bound.close()
+        self._sockets.clear()
+
+
 def is_loopback(interface: str) -> bool:
-    """
-    @return: whether an address to listen on can be reached from this machine only.
-    """
+    """Return whether an address to listen on can be reached from this machine only."""
     if interface == "localhost":
         return True
     try:
@@ -37,71 +162,40 @@ def is_loopback(interface: str) -> bool:
 
 
 def raise_file_limit() -> None:
-    """Let this process open as many files as it may, and say so if they are few."""
+    """Let this process open as many files as the system allows, and warn if they are few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        try:
+        # On some systems the real limit is lower than the reported one.
+        with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
-        except (ValueError, OSError):
-            # Some systems have a limit below what they say is the limit.
-            pass
     if soft != resource.RLIM_INFINITY and soft < _WANTED_FILES:
         _log.warn(
-            "only {limit} files may be open, and each connection is one; raise that with ulimit -Hn {wanted}",
+            "only {limit} files may be open, and each connection needs one; allow more with: ulimit -Hn {wanted}",
             limit=soft,
             wanted=_WANTED_FILES,
         )
 
 
-def bind(interface: str, port: int, option: str) -> socket.socket:
-    """Bind and listen; C{option} is what the user would change."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            interface, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError) as error:
-        raise CannotStart(f"cannot listen on {interface}: {error}; choose another address with --interface") from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise CannotStart(
-            f"cannot listen on {interface} port {port}: {error.strerror}; choose another port with {option},"
-            " 0 for any that is free"
-        ) from None
-    return listener
+def _refuse_more(bound: socket.socket, port: Any) -> None:
+    """Accept the clients that have connected already, and refuse all others at once.
 
-
-def refuse_more(listener: socket.socket, port: Any) -> None:
-    """
-    Take in whoever has connected already, and refuse everybody else at once.
-
-    A port that is told to stop still has its socket for a turn of the reactor,
-    in which clients could connect and never be answered.
+    A port that is told to stop keeps its socket for one more turn of the reactor. Clients that connected in that turn
+    would never be answered.
     """
     waiting = select.poll()
-    waiting.register(listener, select.POLLIN)
+    waiting.register(bound, select.POLLIN)
     for _ in range(_BACKLOG):
         if not waiting.poll(0):
             break
         port.doRead()
-    # Where this is not known, the socket is closed a turn later.
+    # Some systems cannot shut down a listening socket; there, it is closed one turn later.
     with suppress(OSError):
-        listener.shutdown(socket.SHUT_RDWR)
+        bound.shutdown(socket.SHUT_RDWR)
 
 
-def _port_of(listener: socket.socket) -> int:
-    port: int = listener.getsockname()[1]
-    return port
-
-
-def url_of(scheme: str, interface: str, listener: socket.socket | None) -> str | None:
-    if listener is None:
+def _url(scheme: str, interface: str, bound: socket.socket | None) -> str | None:
+    if bound is None:
         return None
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface)
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{_port_of(listener)}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""The JSON Schemas of what users write: seed files, recordings and function schemas."""
+"""The JSON Schemas of seed files, function schemas and recordings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any
 
 
 def load_schema(name: str) -> dict[str, Any]:
-    """
-    @param name: a file in C{twisted_cm/config/schemas}.
-    @return: the JSON Schema in it.
-    """
+    """Return the JSON Schema in a file of ``twisted_cm/config/schemas``."""
     schema: dict[str, Any] = json.loads(files("twisted_cm.config").joinpath("schemas", name).read_bytes())
     return schema

@@ -1,6 +1,4 @@
-"""
-The options of a server, once for C{twisted-cm serve} and once for C{twistd compute-modules}, and what they mean.
-"""
+"""The options of a server, for both ``twisted-cm serve`` and ``twistd compute-modules``."""
 
 from __future__ import annotations
 
@@ -12,23 +10,16 @@ import click
 from attrs import frozen
 
 from ..model.limits import Limits
-from .seed import Seed, Sidecar
-from .settings import DEFAULT_PORT, DEFAULT_TLS_PORT
+from .seed import Seed, Sidecar, read_seed
+from .settings import DEFAULT_PORT, DEFAULT_TLS_PORT, Settings, limits_of
 from .state_dir import STATE_DIR_OPTION, default_state_dir
 from .tls import CertificateError, ServerCertificate, local_certificate, user_certificate
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-
 _DEFAULTS = Limits()
-
-
 _PORT = click.IntRange(0, 65535)
-
-
 _SECONDS = click.FloatRange(0, 86400, min_open=True)
-
-
 _PATH = click.Path(path_type=Path)
 
 
@@ -36,50 +27,54 @@ _OPTIONS = (
     click.option("--seed", type=_PATH, metavar="FILE", help="Seed file, YAML or JSON."),
     click.option("--interface", default="127.0.0.1", show_default=True, help="Address to listen on."),
     click.option("--port", type=_PORT, help=f"Port for HTTP, 0 for any.  [default: the seed's, or {DEFAULT_PORT}]"),
-    click.option("--tls-port", type=_PORT, default=DEFAULT_TLS_PORT, show_default=True, help="Port for HTTPS."),
-    click.option("--certificate", type=_PATH, metavar="PEM", help="Your own certificate, in place of a local one."),
-    click.option("--private-key", type=_PATH, metavar="PEM", help="Its key, if it is in a file of its own."),
-    click.option("--ca", type=_PATH, metavar="PEM", help="The CA that clients verify it with."),
+    click.option(
+        "--tls-port", type=_PORT, default=DEFAULT_TLS_PORT, show_default=True, help="Port for HTTPS, 0 for any."
+    ),
+    click.option("--certificate", type=_PATH, metavar="PEM", help="Your own certificate.  [default: a local one]"),
+    click.option("--private-key", type=_PATH, metavar="PEM", help="Key of --certificate, if it is in a separate file."),
+    click.option("--ca", type=_PATH, metavar="PEM", help="CA that clients verify --certificate with."),
     STATE_DIR_OPTION,
     click.option(
         "--broker",
         metavar="URL",
-        help="Share a Redis with other emulators: redis://[:password@]host[:port][/db].  [default: the seed's]",
+        help="Redis to share with other emulators: redis://[:password@]host[:port][/db].  [default: the seed's]",
     ),
-    click.option("--admin-token", envvar="TWISTED_CM_ADMIN_TOKEN", help="Needed to listen beyond loopback."),
-    click.option("--base-url", metavar="URL", help="What session URIs are built on.  [default: the request's]"),
+    click.option("--admin-token", envvar="TWISTED_CM_ADMIN_TOKEN", help="Required to listen beyond loopback."),
+    click.option("--base-url", metavar="URL", help="URL that session URIs start with.  [default: the request's]"),
     click.option(
         "--allowed-host",
         "allowed_hosts",
         multiple=True,
         metavar="NAME",
-        help="A name that clients on this machine call it by, beside localhost; may be repeated.",
+        help="Name that clients on this machine may use for it, besides localhost. Repeatable.",
     ),
     click.option(
         "--cors-origin",
         "cors_origins",
         multiple=True,
         metavar="ORIGIN",
-        help="An origin whose web pages may call it, as http://host:port; may be repeated.",
+        help="Origin of web pages that may call the emulator, such as http://host:port. Repeatable.",
     ),
     click.option("--poll-timeout", type=_SECONDS, metavar="SECONDS", help="How long a job poll parks.  [default: 2]"),
-    click.option("--sync-timeout", type=_SECONDS, metavar="SECONDS", help="How long a caller parks.  [default: 30]"),
+    click.option(
+        "--sync-timeout", type=_SECONDS, metavar="SECONDS", help="How long a synchronous caller parks.  [default: 30]"
+    ),
     click.option(
         "--max-body",
         type=click.IntRange(1),
         default=_DEFAULTS.max_body,
         show_default=True,
         metavar="BYTES",
-        help="The largest request body, results included.",
+        help="Largest request body, results included.",
     ),
     click.option(
         "--record",
         type=_PATH,
         metavar="FILE",
-        help="Append each job that ends to this file, for 'twisted-cm replay'; what fields hold whose names say that"
-        " it is secret (password, token, api_key and the like) is left out.",
+        help="Append each finished job to FILE, for 'twisted-cm replay'. Values of fields with secret-looking names"
+        " (password, token, api_key) are left out.",
     ),
-    click.option("--sidecar", metavar="RUNTIME", help="Serve this runtime at the sidecar addresses too."),
+    click.option("--sidecar", metavar="RUNTIME", help="Serve RUNTIME at the sidecar ports, too."),
     click.option("--sidecar-port", type=_PORT, default=8946, show_default=True, help="Sidecar port for HTTP."),
     click.option("--sidecar-tls-port", type=_PORT, default=8945, show_default=True, help="Sidecar port for HTTPS."),
 )
@@ -87,7 +82,7 @@ _OPTIONS = (
 
 @frozen
 class ServerOptions:
-    """The options as given."""
+    """The options as they were given."""
 
     seed: Path | None
     interface: str
@@ -110,24 +105,46 @@ class ServerOptions:
     sidecar_port: int
     sidecar_tls_port: int
 
+    def settings(self) -> Settings:
+        """Return the settings that the options and the seed file describe.
+
+        Raises:
+            InvalidSeed: The seed file cannot be read, or is not valid.
+            CertificateError: The certificate cannot be read or made.
+        """
+        seed = read_seed(self.seed) if self.seed is not None else Seed()
+        return Settings(
+            seed=seed,
+            interface=self.interface,
+            port=next(port for port in (self.port, seed.port, DEFAULT_PORT) if port is not None),
+            tls_port=self.tls_port,
+            certificate=self._certificate(),
+            broker=self.broker or seed.broker,
+            admin_token=self.admin_token or None,
+            base_url=self.base_url,
+            allowed_hosts=self.allowed_hosts,
+            cors_origins=self.cors_origins,
+            record=self.record,
+            limits=limits_of(seed, self.poll_timeout, self.sync_timeout, self.max_body),
+            sidecars=self._sidecars(seed),
+        )
+
+    def _certificate(self) -> ServerCertificate:
+        if self.certificate is not None:
+            return user_certificate(self.certificate, self.private_key, self.ca)
+        if self.private_key is not None or self.ca is not None:
+            raise CertificateError("--private-key and --ca belong to --certificate; name the certificate, too")
+        return local_certificate(self.state_dir or default_state_dir(), self.interface)
+
+    def _sidecars(self, seed: Seed) -> tuple[Sidecar, ...]:
+        if self.sidecar is None:
+            return seed.sidecars
+        asked = Sidecar(self.sidecar, self.sidecar_port, self.sidecar_tls_port)
+        return (asked, *(each for each in seed.sidecars if each.runtime_id != self.sidecar))
+
 
 def server_options(command: F) -> F:
     """Give a click command the options of a server."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-
-
-def certificate_of(options: ServerOptions) -> ServerCertificate:
-    if options.certificate is not None:
-        return user_certificate(options.certificate, options.private_key, options.ca)
-    if options.private_key is not None or options.ca is not None:
-        raise CertificateError("--private-key and --ca go with --certificate; name that too")
-    return local_certificate(options.state_dir or default_state_dir(), options.interface)
-
-
-def sidecars_of(options: ServerOptions, seed: Seed) -> tuple[Sidecar, ...]:
-    if options.sidecar is None:
-        return seed.sidecars
-    asked = Sidecar(options.sidecar, options.sidecar_port, options.sidecar_tls_port)
-    return (asked, *(each for each in seed.sidecars if each.runtime_id != options.sidecar))

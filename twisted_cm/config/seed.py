@@ -1,8 +1,7 @@
-"""
-What the user configured: the seed file (contract section 5).
+"""The seed file: tokens, runtimes, deployed apps, limits and faults that exist from the start (contract section 5).
 
-A seed is checked as a whole, against C{schemas/seed.json}, before anything is
-made of it.  Every violation is reported with its path and its line.
+The whole seed is checked against ``schemas/seed.json`` before any part of it takes effect. Every violation is reported
+with its path and line.
 """
 
 from __future__ import annotations
@@ -21,25 +20,22 @@ from ..model.registry import Registry
 from ..model.runtimes import DEFAULT_BRANCH, Binding, Runtime
 from ..model.tokens import DEVELOPMENT_TOKEN, TOKEN_LIFETIME, BearerToken, OAuthClient, Principal
 from .json_schemas import load_schema
-from .seed_file import InvalidSeed, Lines, SeedPath, explain, format_problem, load_document
+from .seed_file import InvalidSeed, Lines, SeedPath, load_document
+from .seed_problems import explain, format_problem
 
-#: Parts of a seed's C{foundry} that other emulators serve and this one does not.
+#: Sections of ``foundry`` that other emulators serve. This one accepts them and does not serve them.
 FOREIGN_SECTIONS = ("users", "enrollment", "connections", "ontologies")
 
-
-_SCHEMA = load_schema("seed.json")
-
-
-_VALIDATOR = Draft202012Validator(_SCHEMA)
+_VALIDATOR = Draft202012Validator(load_schema("seed.json"))
 
 
 @frozen
 class Sidecar:
-    """
-    A sidecar listener for one runtime (contract section 2).
+    """A sidecar listener for one runtime (contract section 2).
 
-    @ivar port: for plain HTTP; 0 picks a free one.
-    @ivar tls_port: for HTTPS; 0 picks a free one.
+    Attributes:
+        port: The port for plain HTTP; 0 picks a free one.
+        tls_port: The port for HTTPS; 0 picks a free one.
     """
 
     runtime_id: str
@@ -49,7 +45,7 @@ class Sidecar:
 
 @frozen
 class SeedRuntime:
-    """A runtime that is there from the start."""
+    """A runtime that exists from the start."""
 
     runtime_id: str
     module_auth_token: str | None = field(default=None, repr=False)
@@ -57,17 +53,17 @@ class SeedRuntime:
 
 @frozen
 class Seed:
-    """
-    A seed, checked.
+    """A valid seed.
 
-    @ivar port: where to listen, unless the command line says otherwise.
-    @ivar poll_timeout: seconds, or L{None} for the default.
-    @ivar sync_timeout: seconds, or L{None} for the default.
-    @ivar validate_queries: check each query against its function's schema before it is queued.
-    @ivar broker: the URL of the Redis to share, or L{None} for none.
-    @ivar job_limits: leases, queue depth and retention.
-    @ivar faults: what is to go wrong from the start.
-    @ivar warnings: what was accepted and has no effect, a line each.
+    Attributes:
+        port: The port to listen on, unless the command line names one.
+        poll_timeout: Seconds that a job poll parks; ``None`` for the default.
+        sync_timeout: Seconds that a synchronous caller parks; ``None`` for the default.
+        validate_queries: Whether each query is checked against its function's schema before it is queued.
+        broker: The URL of the Redis to share; ``None`` to keep everything in the process.
+        job_limits: Leases, queue depth and retention.
+        faults: The faults that are active from the start.
+        warnings: What was accepted and has no effect, one line each.
     """
 
     tokens: tuple[BearerToken, ...] = ()
@@ -86,17 +82,18 @@ class Seed:
 
     @property
     def development_token(self) -> bool:
-        """Whether the development token is valid, since there is no other way in."""
+        """Whether the development token is valid: the seed names no other way to get in."""
         return not self.tokens and not self.oauth_clients
 
     @property
     def bearer_tokens(self) -> tuple[BearerToken, ...]:
-        """The tokens that are valid: the seeded ones, or the development token."""
+        """The valid tokens: those of the seed, or else the development token."""
         return (BearerToken(DEVELOPMENT_TOKEN, Principal("admin")),) if self.development_token else self.tokens
 
     def registry(self) -> Registry:
-        """
-        @return: a registry with the seed's runtimes and bindings in it; the broker makes up the tokens it leaves open.
+        """Return a registry with the seed's runtimes and bindings.
+
+        A runtime for which the seed names no token has an empty one; the broker generates it.
         """
         registry = Registry()
         for runtime in self.runtimes:
@@ -106,14 +103,15 @@ class Seed:
         return registry
 
 
-#: A seed as text in YAML or JSON, as the value that such text stands for, as a file, or checked already.
+#: A seed: YAML or JSON text, the value of such text, the path of a file, or a ``Seed``.
 SeedLike: TypeAlias = Seed | str | Mapping[str, Any] | Path | None
 
 
 def make_seed(seed: SeedLike) -> Seed:
-    """
-    @return: the seed, checked; the default one for L{None}.
-    @raise twisted_cm.seed.InvalidSeed: something in it is wrong.
+    """Return the seed, checked; an empty one for ``None``.
+
+    Raises:
+        InvalidSeed: The seed is not valid.
     """
     if seed is None:
         return Seed()
@@ -125,11 +123,13 @@ def make_seed(seed: SeedLike) -> Seed:
 
 
 def read_seed(path: Path) -> Seed:
-    """
-    Read a seed file.
+    """Read a seed file.
 
-    @param path: YAML, or JSON if its name ends so.
-    @raise InvalidSeed: it cannot be read, or something in it is wrong.
+    Args:
+        path: A YAML file, or a JSON file if its name ends with ``.json``.
+
+    Raises:
+        InvalidSeed: The file cannot be read, or the seed is not valid.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -144,10 +144,10 @@ def read_seed(path: Path) -> Seed:
 
 
 def parse_seed(text: str, is_json: bool = False) -> Seed:
-    """
-    Read the text of a seed file.
+    """Read the text of a seed file.
 
-    @raise InvalidSeed: with everything wrong with it.
+    Raises:
+        InvalidSeed: The seed is not valid; ``problems`` lists everything that is wrong with it.
     """
     document, lines, warnings = load_document(text, is_json)
     if document is None:
@@ -173,7 +173,7 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
         seen = set()
         for index, (item, key) in enumerate(zip(items, keys, strict=True)):
             if key in seen:
-                warnings.append(format_problem((*path, index), lines, "defined before; the first one counts"))
+                warnings.append(format_problem((*path, index), lines, "already defined; the first one counts"))
             else:
                 seen.add(key)
                 yield item

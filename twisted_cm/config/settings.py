@@ -11,26 +11,25 @@ from .seed import Seed, Sidecar
 from .tls import ServerCertificate
 
 DEFAULT_PORT = 4000
-
-
 DEFAULT_TLS_PORT = 4443
 
 
 @frozen
 class Settings:
-    """
-    Everything that a service is made from.
+    """Everything that an emulator is made from.
 
-    @ivar listen: whether to listen at all; L{False} for an emulator that is used through its C{site} alone.
-    @ivar interface: the address to listen on.
-    @ivar port: for plain HTTP; 0 picks a free one.
-    @ivar tls_port: for HTTPS; 0 picks a free one.
-    @ivar certificate: for HTTPS; L{None} for no TLS listener at all.
-    @ivar allowed_hosts: names that clients may call it by on loopback, beside localhost and addresses.
-    @ivar cors_origins: the origins of web pages that may call it.
-    @ivar record: the file that each job is appended to when it ends, or L{None}.
-    @ivar broker: the URL of the Redis to share with other emulators; L{None} to keep everything in this process.
-    @ivar base_url: what session URIs are built on, in place of what a request came in with.
+    Attributes:
+        listen: Whether to listen on sockets; ``False`` for an emulator that is used through its ``site`` alone.
+        interface: The address to listen on.
+        port: The port for plain HTTP; 0 picks a free one.
+        tls_port: The port for HTTPS; 0 picks a free one.
+        certificate: The certificate for HTTPS; ``None`` for no TLS listener.
+        admin_token: The token that may do everything; required unless ``interface`` is a loopback address.
+        base_url: The URL that session URIs are built on, in place of the scheme and ``Host`` of the request.
+        allowed_hosts: Names that clients may use for this machine on loopback, besides ``localhost`` and addresses.
+        cors_origins: The origins of web pages that may call the emulator.
+        record: The file to which each finished job is appended; ``None`` to record nothing.
+        broker: The URL of the Redis to share with other emulators; ``None`` to keep everything in this process.
     """
 
     seed: Seed = Factory(Seed)
@@ -52,9 +51,7 @@ class Settings:
 def limits_of(
     seed: Seed, poll_timeout: float | None = None, sync_timeout: float | None = None, max_body: int | None = None
 ) -> Limits:
-    """
-    @return: the limits that are given, or else the seed's, or else the default ones.
-    """
+    """Return the given limits, with those of the seed and then the defaults in place of ``None``."""
     default = Limits()
     return Limits(
         next(each for each in (poll_timeout, seed.poll_timeout, default.poll_timeout) if each is not None),

@@ -1,4 +1,4 @@
-"""Where are certificates and the files of runtimes kept?
+"""The directory for certificates and the files of runtimes.
 
 This module imports little, so that commands that only need the directory start fast.
 """

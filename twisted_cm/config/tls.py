@@ -1,9 +1,7 @@
-"""
-The certificates of the TLS listeners.
+"""The certificates of the TLS listeners.
 
-The Python SDK speaks nothing but HTTPS, so there is a certificate from the
-first start: a local CA and a leaf that it signed, made by trustme and kept in a
-state directory, or the user's own.
+The Python SDK speaks only HTTPS, so every emulator needs a certificate. It is the user's own, or one that a local CA
+signed; trustme makes both certificate and CA, and the state directory keeps them.
 """
 
 from __future__ import annotations
@@ -25,35 +23,33 @@ from twisted.internet.ssl import CertificateOptions
 from .state_dir import write_private
 
 _PEM = Encoding.PEM
-
-
 _CA, _CA_KEY, _LEAF = "ca.pem", "ca-key.pem", "server.pem"
 
-
-#: The names that every leaf is good for; the last is how a container calls the machine it runs on.
+#: The names that every leaf covers. Containers reach the machine they run on by the last one.
 _NAMES = ("localhost", "127.0.0.1", "::1", "host.docker.internal")
 
 
 class CertificateError(Exception):
-    """A certificate that cannot be made, kept or read; the message says what to do."""
+    """A certificate cannot be made, kept or read; the message says what to do."""
 
 
 @frozen
 class ServerCertificate:
-    """
-    What a TLS listener shows.
+    """The certificate of a TLS listener.
 
-    @ivar pem: the private key, the certificate and those between it and its CA, in PEM.
-    @ivar ca_certificate: what a client verifies it with, in PEM.
+    Attributes:
+        pem: The private key, the certificate, and the certificates between it and its CA, in PEM.
+        ca_certificate: The CA that clients verify it with, in PEM.
     """
 
     pem: bytes = field(repr=False)
     ca_certificate: str
 
     def options(self) -> CertificateOptions:
-        """
-        @return: the context factory for a listener.
-        @raise CertificateError: the PEM holds no usable key and certificate.
+        """Return the context factory for a listener.
+
+        Raises:
+            CertificateError: The PEM has no usable key and certificate.
         """
         try:
             leaf, *between = x509.load_pem_x509_certificates(self.pem)
@@ -61,20 +57,22 @@ class ServerCertificate:
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise CertificateError(f"no usable key and certificate: {error}") from None
         if key.public_key() != leaf.public_key():
-            raise CertificateError("no usable key and certificate: the key is not the certificate's")
-        # pyOpenSSL takes cryptography's own objects since 24.3, which Twisted's annotations do not say yet.
+            raise CertificateError("no usable key and certificate: the key does not belong to the certificate")
+        # pyOpenSSL accepts cryptography's objects since 24.3. Twisted's annotations still name pyOpenSSL's own classes.
         shown: dict[str, Any] = {"privateKey": key, "certificate": leaf, "extraCertChain": between}
         return CertificateOptions(**shown)
 
 
 def user_certificate(certificate: Path, key: Path | None, ca: Path | None) -> ServerCertificate:
-    """
-    The user's own certificate.
+    """Read the user's own certificate.
 
-    @param certificate: PEM, with the certificates between it and its CA behind it.
-    @param key: the private key in PEM; L{None} if it is in C{certificate}.
-    @param ca: what clients verify it with, in PEM; L{None} if it is self-signed.
-    @raise CertificateError: a file cannot be read, or holds something else.
+    Args:
+        certificate: A PEM file with the certificate, followed by those between it and its CA.
+        key: The private key in PEM; ``None`` if it is in ``certificate``.
+        ca: The CA that clients verify the certificate with, in PEM; ``None`` if the certificate is self-signed.
+
+    Raises:
+        CertificateError: A file cannot be read, or contains something else.
     """
     try:
         own = certificate.read_bytes()
@@ -91,11 +89,13 @@ def user_certificate(certificate: Path, key: Path | None, ca: Path | None) -> Se
 
 
 def local_certificate(state_dir: Path, interface: str) -> ServerCertificate:
-    """
-    The certificate in the state directory, made if there is none that will do.
+    """Return the certificate in the state directory; make one if there is none that fits.
 
-    @param interface: the address that is listened on; the certificate is good for it too.
-    @raise CertificateError: the directory cannot be used.
+    Args:
+        interface: The address to listen on; the certificate covers it, too.
+
+    Raises:
+        CertificateError: The directory cannot be used.
     """
     names = set(_NAMES)
     if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", socket.gethostname()):
@@ -129,7 +129,7 @@ def _kept_certificate(state_dir: Path, names: set[str]) -> ServerCertificate:
 
 
 def _good_for(pem: bytes, names: set[str], ca: bytes) -> bool:
-    """Whether a leaf was signed by this CA and covers all the names."""
+    """Return whether this CA signed the leaf and the leaf covers all names."""
     leaf = x509.load_pem_x509_certificate(pem)
     try:
         leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(ca))

@@ -1,0 +1,51 @@
+"""The violations of a seed's JSON Schema, in words for the person who wrote the file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema.exceptions import ValidationError
+
+from .seed_file import Lines, SeedPath, dotted
+
+
+def format_problem(path: SeedPath, lines: Lines, message: str) -> str:
+    """Return one line about the value at a path, with its line number."""
+    return f"line {lines.line(path)}: {dotted(path)}: {message}"
+
+
+def explain(error: ValidationError) -> Iterator[tuple[SeedPath, str]]:
+    """Explain one violation: the path of each value that it is about, and what is wrong there."""
+    path = tuple(error.absolute_path)
+    validator = error.validator
+    value: Any = error.validator_value
+    schema: Any = error.schema
+    if validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = list(schema["properties"])
+        for key in error.instance:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+                yield (*path, key), f"unknown key; {hint}"
+    elif validator == "required" and isinstance(error.instance, dict):
+        for key in value:
+            if key not in error.instance:
+                yield path, f"'{key}' is missing"
+    elif validator == "type":
+        names = value if isinstance(value, str) else " or ".join(value)
+        yield path, f"must be of type {names}, not {_type_name(error.instance)}"
+    elif validator == "pattern":
+        yield path, "must not be blank or contain characters that are not allowed"
+    elif error.parent is None and "propertyNames" in error.absolute_schema_path:
+        yield (*path, str(error.instance)), "a token must not be empty or contain white space"
+    else:
+        yield path, error.message
+
+
+def _type_name(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), type(value).__name__)
