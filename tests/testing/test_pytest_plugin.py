@@ -1,4 +1,4 @@
-"""The fixtures for pytest, in test runs of other people's."""
+"""Run pytest in other projects, with tests that use the fixtures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from conftest import kill
 
 INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 
-#: What the tests of an application have in common; nothing here is the emulator's.
+#: A module that the projects' tests share. It does not use twisted-cm.
 COMMON = """
 import json
 import ssl
@@ -252,7 +252,7 @@ async def test_in_fixtures(compute_modules, answer):
 
 
 class Project:
-    """Somebody's project with tests, and ways to run them."""
+    """A project with tests."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -265,7 +265,7 @@ class Project:
         path.write_text(content, "utf-8")
 
     def start(self, *options: str, cwd: str = ".") -> subprocess.Popen[bytes]:
-        """Start pytest; the caller ends it."""
+        """Start pytest in a directory of the project; the caller ends it."""
         ours = ("PYTEST_", "COV_")
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:schemathesis", *options],
@@ -277,7 +277,7 @@ class Project:
         )
 
     def run(self, *options: str, status: int = 0, cwd: str = ".") -> str:
-        """Run pytest to its end; return what it printed."""
+        """Run pytest to its end, check its exit status, and return what it printed."""
         process = self.start(*options, cwd=cwd)
         try:
             printed = process.communicate(timeout=100)[0].decode()
@@ -298,7 +298,7 @@ def test_a_run_that_does_not_use_it_imports_nothing(project: Project) -> None:
         "import sys\ndef test_nothing(pytestconfig):\n"
         "    assert pytestconfig.pluginmanager.has_plugin('compute_modules')\n"
         "    ours = sorted(each for each in sys.modules if each.split('.')[0] in ('twisted_cm', 'twisted', 'treq'))\n"
-        "    assert ours == ['twisted_cm', 'twisted_cm.pytest_plugin']\n",
+        "    assert ours == ['twisted_cm', 'twisted_cm.testing', 'twisted_cm.testing.pytest_plugin']\n",
     )
     assert "1 passed" in project.run("-p", "no:twisted")
 
@@ -380,7 +380,7 @@ def test_hangs(compute_modules, compute_module_runtime):
 
 @pytest.fixture
 def hanging(project: Project) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A run whose test hangs, and the URL of its emulator."""
+    """Start a run with a test that hangs; yield its process and the URL of its emulator."""
     project.write("test_mine.py", HANGS)
     process = project.start("-s")
     assert process.stdout is not None
@@ -410,7 +410,7 @@ def test_a_killed_run_leaves_no_process(hanging: Hanging) -> None:
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
         process.kill()
-        # The emulator closes it when it ends.
+        # The emulator closes the connection when it stops.
         assert connection.recv(1) == b""
     assert not listens(url)
 
@@ -430,7 +430,7 @@ def test_the_seed_is_the_projects(project: Project) -> None:
     project.write(
         "tests/test_ini.py",
         "import pytest_twisted\nfrom common import *\n"
-        "from twisted_cm.emulator_process import ThreadRuntime\n"
+        "from twisted_cm.testing import ThreadRuntime\n"
         "def test_it(compute_modules):\n"
         "    assert compute_modules.token == 'mine'\n"
         "    runtime = compute_modules.run(ThreadRuntime('seeded'))\n"

@@ -1,4 +1,4 @@
-"""The emulator inside other people's tests."""
+"""Run the emulator and fake runtimes in the reactor, with sockets and without."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from twisted.web.client import ResponseNeverReceived
 
 from twisted_cm.broker.interface import UnknownJob
 from twisted_cm.config.seed_file import InvalidSeed
+from twisted_cm.model.jobs import JobFilter
 from twisted_cm.testing import Emulator, FakeRuntime
 from twisted_cm.testing.transport import HIGH_WATER
 
@@ -104,19 +105,23 @@ async def test_stopping_answers_whoever_is_parked(in_memory: bool) -> None:
 async def test_a_caller_in_memory_that_goes_away_cancels_its_job() -> None:
     emulator = await Emulator.start(SEED, in_memory=True)
     caller = Deferred.fromCoroutine(execute(emulator, None))
-    broker: Any = emulator.service.broker
-    queued = broker._work["one"].queued
-    while not queued:
-        await turn()
-    (job_id,) = queued
+    await queued_one(emulator)
+    (job,) = await emulator.service.broker.jobs(JobFilter(), 2)
     caller.cancel()
     with pytest.raises(ResponseNeverReceived):
         await caller
-    assert (await emulator.wait_for(job_id)).state.value == "canceled"
+    assert (await emulator.wait_for(job.job_id)).state.value == "canceled"
     await emulator.stop()
 
 
+async def queued_one(emulator: Emulator) -> None:
+    """Wait until a job of the runtime ``one`` is queued."""
+    while not (await emulator.service.broker.snapshot("one")).queued:
+        await turn()
+
+
 def turn() -> Deferred[None]:
+    """Return a Deferred that fires in a later turn of the reactor."""
     passed: Deferred[None] = Deferred()
     reactor.callLater(0, passed.callback, None)  # type: ignore[attr-defined]
     return passed
@@ -226,8 +231,7 @@ async def test_a_runtime_is_back_after_a_reset(in_memory: bool) -> None:
     seeded = FakeRuntime("one")
     seeded.function(lambda query: query, name="f")
     waiting = Deferred.fromCoroutine(emulator.application().execute("ri.one", "f", "waited"))
-    while not emulator.service.broker._work["one"].queued:  # type: ignore[attr-defined]
-        await turn()
+    await queued_one(emulator)
     await emulator.run(seeded)
     await emulator.run(arithmetic())
     assert (await waiting).json() == "waited"

@@ -1,18 +1,18 @@
-"""
-The emulator inside people's own tests.
+"""Run the emulator inside tests, on any test runner.
 
-L{Emulator} runs in the reactor that the tests run in, on ports of its own or
-with no socket at all, and leaves nothing behind in the reactor when it is
-stopped.  L{FakeRuntime} stands in for a module, L{ComputeModules} for an
-application, and L{EmulatorMixin} brings the emulator to trial.
+- :class:`Emulator` runs in the reactor of the tests, on free ports or without sockets.
+- :class:`EmulatorProcess` runs the emulator as a process, for tests without a reactor.
+- :class:`FakeRuntime` and :class:`ThreadRuntime` are compute modules made of Python callables.
+- :class:`ComputeModules` is a client that submits jobs.
+- :class:`EmulatorMixin` gives each test of a trial ``TestCase`` an emulator.
 """
 
 from importlib import import_module
 from typing import Any
 
-#: Where each public name is. They are imported when they are asked for: pytest imports this package in every run, for
-#: the sake of its plugin.
-_HOMES = {
+#: The module of each public name. A name's module is imported when the name is first used: pytest imports this package
+#: in every run, for the plugin, and a run that does not use the emulator should not pay for Twisted (0.5 s).
+_MODULES = {
     "ComputeModules": "twisted_cm.client",
     "Emulator": "twisted_cm.testing.emulator",
     "EmulatorMixin": "twisted_cm.testing.trial",
@@ -22,10 +22,10 @@ _HOMES = {
     "make_seed": "twisted_cm.config.seed",
 }
 
-__all__ = [*_HOMES]
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""Requests that block."""
+"""Send HTTP requests that block, with nothing but the standard library."""
 
 from __future__ import annotations
 
@@ -13,21 +13,32 @@ from ..model.types import JSONValue
 
 
 class BlockingServer:
-    """Requests to one server, each on a connection of its own, past any proxy."""
+    """One server, as a target of requests that block.
+
+    Requests ignore the proxies that the environment names, because an emulator for tests is on this machine.
+
+    Attributes:
+        address: Host and port.
+        headers: Headers of each request.
+    """
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self.address = urlsplit(url).netloc
         self.headers = dict(headers)
 
     def request(self, method: str, path: str, body: bytes | Iterator[bytes] | None = None, **headers: str) -> bytes:
-        """
-        @param body: an iterator is streamed.
-        @raise twisted_cm.client.ApiError: the answer is not a success.
+        """Send a request on a new connection and return the body of the answer.
+
+        Args:
+            body: An iterator is streamed.
+
+        Raises:
+            ApiError: The status of the answer is 300 or higher.
         """
         with closing(HTTPConnection(self.address)) as connection:
-            return self.exchange(connection, method, path, body, **headers)
+            return self.request_on(connection, method, path, body, **headers)
 
-    def exchange(
+    def request_on(
         self,
         connection: HTTPConnection,
         method: str,
@@ -35,7 +46,7 @@ class BlockingServer:
         body: bytes | Iterator[bytes] | None = None,
         **headers: str,
     ) -> bytes:
-        """The same on a connection that is there."""
+        """Send a request as :meth:`request` does, on a connection of the caller."""
         connection.request(method, path, body, {**self.headers, **headers})
         answer = connection.getresponse()
         content = answer.read()
@@ -43,10 +54,7 @@ class BlockingServer:
             raise api_error(answer.status, content, answer.getheader("X-Job-Id"), answer.getheader("Retry-After"))
         return content
 
-    def ask(self, method: str, path: str, body: JSONValue = None, **headers: str) -> JSONValue:
-        """
-        @param body: sent as JSON, unless it is L{None}.
-        @return: the answer, which is JSON or empty.
-        """
+    def request_json(self, method: str, path: str, body: JSONValue = None, **headers: str) -> JSONValue:
+        """Send a JSON body, unless it is ``None``, and return the parsed answer, or ``None`` if that is empty."""
         content = self.request(method, path, None if body is None else json.dumps(body).encode(), **headers)
         return json.loads(content) if content else None

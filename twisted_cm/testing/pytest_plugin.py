@@ -1,8 +1,7 @@
-"""
-The emulator as fixtures for pytest.
+"""Offer the emulator as pytest fixtures.
 
-pytest loads this module in every run on every machine that has twisted-cm, so
-it imports nothing until a test asks for something.
+pytest loads this module in every run on a machine that has twisted-cm installed. So the fixtures import the emulator
+only when a test asks for one, and their annotations do not name its classes: that saves other runs half a second.
 """
 
 from __future__ import annotations
@@ -12,59 +11,48 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from ..config.seed import SeedLike
-from .emulator import Emulator
-from .process import EmulatorProcess
-from .runtimes import FakeRuntime, ThreadRuntime
-
-E = TypeVar("E")
-
-
 T = TypeVar("T")
-
+EmulatorT = TypeVar("EmulatorT")
 
 _RUNTIME_ID = "pytest"
-
-
 _DEPLOYED_APP_RID = "ri.foundry.main.deployed-app.pytest"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """See pytest's hook."""
+    """Add the ini option with the seed file."""
     parser.addini("compute_modules_seed", "Seed file of the compute_modules fixture, relative to rootdir.", "string")
 
 
-class _Shared(Generic[E]):
-    """The emulator that tests share, as long as they agree on its seed."""
+class _Shared(Generic[EmulatorT]):
+    """An emulator that consecutive tests with the same seed share."""
 
-    def __init__(self, start: Callable[[SeedLike], E], stop: Callable[[E], object]) -> None:
+    def __init__(self, start: Callable[[Any], EmulatorT], stop: Callable[[EmulatorT], object]) -> None:
         self._start, self._stop = start, stop
-        self._running: tuple[SeedLike, E] | None = None
+        self._running: tuple[object, EmulatorT] | None = None
 
-    def get(self, seed: SeedLike) -> E:
-        """
-        @return: the emulator, started if there is none with this seed.
-        """
+    def get(self, seed: object) -> EmulatorT:
+        """Return the emulator, after a restart if it is not running with this seed."""
         if self._running is None or self._running[0] != seed:
             self.stop()
             self._running = seed, self._start(seed)
         return self._running[1]
 
     def stop(self) -> None:
-        """End it, if there is one."""
+        """Stop the emulator, if it is running."""
         running, self._running = self._running, None
         if running is not None:
             self._stop(running[1])
 
 
 def _runs_in_reactor(request: pytest.FixtureRequest) -> bool:
-    """Whether pytest-twisted's decorators mark the test; hypothesis wraps what they mark."""
+    """Return whether pytest-twisted runs the test."""
     function = getattr(request.node, "obj", None)
+    # Hypothesis wraps the function that pytest-twisted has marked.
     inner = getattr(getattr(function, "hypothesis", None), "inner_test", None)
     return any(hasattr(each, "_pytest_twisted_mark") for each in (function, inner))
 
 
-def _await(coroutine: Coroutine[Any, Any, T]) -> T:
+def _wait(coroutine: Coroutine[Any, Any, T]) -> T:
     import pytest_twisted  # type: ignore[import-untyped]
     from twisted.internet.defer import Deferred
 
@@ -73,17 +61,20 @@ def _await(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 @pytest.fixture(scope="session")
-def compute_modules_seed(pytestconfig: pytest.Config) -> SeedLike:
-    """The seed of compute_modules: the file that the ini option names, or None. Override it to have another."""
+def compute_modules_seed(pytestconfig: pytest.Config) -> Any:
+    """Return the seed of the compute_modules fixture: the file of the ini option compute_modules_seed, or None.
+
+    Override this fixture to return another path, the text of a seed, or a mapping.
+    """
     named = pytestconfig.getini("compute_modules_seed")
     return pytestconfig.rootpath / named if named else None
 
 
 @pytest.fixture(scope="session")
-def _compute_modules_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Shared[EmulatorProcess]]:
+def _compute_modules_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from .process import EmulatorProcess
 
-    def start(seed: SeedLike) -> EmulatorProcess:
+    def start(seed: Any) -> EmulatorProcess:
         return EmulatorProcess.start(seed, directory=tmp_path_factory.mktemp("compute-modules"))
 
     shared = _Shared(start, EmulatorProcess.stop)
@@ -92,52 +83,46 @@ def _compute_modules_process(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def _compute_modules_in_reactor() -> Iterator[_Shared[Emulator]]:
+def _compute_modules_in_reactor() -> Iterator[Any]:
     from twisted.internet import reactor
 
     from .emulator import Emulator
 
-    shared = _Shared(lambda seed: _await(Emulator.start(seed, tls=True)), lambda emulator: _await(emulator.stop()))
+    shared = _Shared(lambda seed: _wait(Emulator.start(seed, tls=True)), lambda emulator: _wait(emulator.stop()))
     yield shared
-    # Ctrl-C can have stopped it, and all that was in it with it.
+    # Ctrl-C may have stopped the reactor, and with it the emulator.
     if reactor.running:
         shared.stop()
 
 
 @pytest.fixture
-def compute_modules(
-    request: pytest.FixtureRequest, compute_modules_seed: SeedLike
-) -> Iterator[Emulator | EmulatorProcess]:
-    """
-    An emulator of compute modules, as its seed has it.
+def compute_modules(request: pytest.FixtureRequest, compute_modules_seed: Any) -> Iterator[Any]:
+    """Start an emulator of compute modules, or reset the running one to its seed.
 
-    A test that pytest-twisted runs has a twisted_cm.testing.Emulator in its
-    reactor, any other test a twisted_cm.emulator_process.EmulatorProcess.
+    A test that pytest-twisted runs gets a twisted_cm.testing.Emulator, whose methods are awaited. Any other test gets
+    a twisted_cm.testing.EmulatorProcess, whose methods block.
     """
     if _runs_in_reactor(request):
-        emulator: Emulator = request.getfixturevalue("_compute_modules_in_reactor").get(compute_modules_seed)
-        _await(emulator.reset())
+        emulator = request.getfixturevalue("_compute_modules_in_reactor").get(compute_modules_seed)
+        _wait(emulator.reset())
         yield emulator
         if emulator.reactor.running:
-            _await(emulator.dismiss())
+            _wait(emulator.dismiss())
     else:
-        process: EmulatorProcess = request.getfixturevalue("_compute_modules_process").get(compute_modules_seed)
+        process = request.getfixturevalue("_compute_modules_process").get(compute_modules_seed)
         process.reset()
         yield process
         process.dismiss()
 
 
 @pytest.fixture
-def compute_module_runtime(request: pytest.FixtureRequest, compute_modules: Any) -> FakeRuntime | ThreadRuntime:
-    """A runtime that runs already, bound to its deployed_app_rid; its function decorator gives it functions."""
+def compute_module_runtime(request: pytest.FixtureRequest, compute_modules: Any) -> Any:
+    """Run a compute module without functions, bound to the deployed app compute_module_runtime.deployed_app_rid.
+
+    Add functions with the decorator compute_module_runtime.function; compute_module_runtime.calls lists its jobs.
+    """
+    from .runtimes import FakeRuntime, ThreadRuntime
+
     if _runs_in_reactor(request):
-        from .runtimes import FakeRuntime
-
-        fake = FakeRuntime(_RUNTIME_ID, _DEPLOYED_APP_RID)
-        _await(compute_modules.run(fake))
-        return fake
-    from .runtimes import ThreadRuntime
-
-    runtime = ThreadRuntime(_RUNTIME_ID, _DEPLOYED_APP_RID)
-    compute_modules.run(runtime)
-    return runtime
+        return _wait(compute_modules.run(FakeRuntime(_RUNTIME_ID, _DEPLOYED_APP_RID)))
+    return compute_modules.run(ThreadRuntime(_RUNTIME_ID, _DEPLOYED_APP_RID))

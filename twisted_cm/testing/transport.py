@@ -1,7 +1,5 @@
-"""
-Connections that need no socket: an HTTP client's agent over a site in the same process.
+"""Connect an HTTP client to a site in the same process, without sockets.
 
-It is what L{twisted_cm.testing} is made of where an emulator shall not listen.
 The protocols on both sides are the real ones, and so is back-pressure.
 """
 
@@ -30,13 +28,13 @@ from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-#: Bytes on their way to a side that does not read before the other side is asked to pause.
+#: Once more bytes than this are on the way to one side, the producer of the other side is paused.
 HIGH_WATER = 64 * 1024
 
 
 @implementer(ITransport, IConsumer, IPushProducer)
 class MemoryTransport:
-    """One side of a connection; what is written arrives at the other in a later turn of the reactor."""
+    """One side of a connection. Bytes that it writes reach the other side in a later turn of the reactor."""
 
     disconnecting = False
 
@@ -56,13 +54,12 @@ class MemoryTransport:
         self._producer_paused = False
 
     def join(self, peer: MemoryTransport, protocol: IProtocol) -> None:
-        """Have C{peer} on the other side, and C{protocol} on this one."""
+        """Set the other side, and the protocol of this side."""
         self._peer, self._protocol = peer, protocol
 
-    # What this side's protocol asks for
+    # Calls of this side's protocol
 
     def write(self, data: bytes) -> None:
-        """See L{ITransport.write}."""
         if data and self._connected and not self.disconnecting:
             self._peer._arrive(data)
             if self._producer is not None and self._streaming and self._peer._full() and not self._producer_paused:
@@ -70,18 +67,16 @@ class MemoryTransport:
                 self._producer.pauseProducing()
 
     def writeSequence(self, data: Any) -> None:
-        """See L{ITransport.writeSequence}."""
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
-        """See L{ITransport.loseConnection}: what has been written still arrives."""
         if self._connected and not self.disconnecting:
             self.disconnecting = True
             if self._producer is None:
                 self._end()
 
     def abortConnection(self) -> None:
-        """End it now; what is on its way is lost."""
+        """End the connection at once; bytes on the way are lost."""
         if self._connected:
             for each in (self._peer, self):
                 each._arriving.clear()
@@ -90,41 +85,34 @@ class MemoryTransport:
                 each._schedule()
 
     def getPeer(self) -> IAddress:
-        """See L{ITransport.getPeer}."""
         return self._peer_address
 
     def getHost(self) -> IAddress:
-        """See L{ITransport.getHost}."""
         return self._address
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """See L{IConsumer.registerProducer}."""
         self._producer, self._streaming, self._producer_paused = producer, streaming, False
         if not streaming:
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        """See L{IConsumer.unregisterProducer}."""
         self._producer = None
         if self.disconnecting and self._connected:
             self._end()
 
-    # How fast this side's protocol reads
+    # Flow control of what this side's protocol reads
 
     def pauseProducing(self) -> None:
-        """See L{IPushProducer.pauseProducing}."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """See L{IPushProducer.resumeProducing}."""
         self._paused = False
         self._schedule()
 
     def stopProducing(self) -> None:
-        """See L{IPushProducer.stopProducing}."""
         self.loseConnection()
 
-    # What arrives
+    # Delivery to this side's protocol
 
     def _full(self) -> bool:
         return self._arriving_bytes > HIGH_WATER
@@ -180,45 +168,39 @@ _CLIENT, _SERVER = (IPv4Address("TCP", "127.0.0.1", port) for port in (0, 80))
 @implementer(IStreamClientEndpoint)
 @frozen
 class _MemoryEndpoint:
-    """Connects a client over a network."""
+    """Connect clients over a network."""
 
     network: MemoryNetwork
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """See L{IStreamClientEndpoint.connect}."""
         return execute(self.network.connect, protocolFactory)
 
 
 @implementer(IAgentEndpointFactory)
 class MemoryNetwork:
-    """The connections to one server; every URI leads there."""
+    """The connections to one server, to which every URI leads.
+
+    Attributes:
+        reactor: The clock of all deliveries.
+    """
 
     def __init__(self, reactor: IReactorTime, server: IProtocolFactory) -> None:
-        """
-        @param server: a site.
-        """
         self.reactor = reactor
         self._server = server
         self._transports: set[MemoryTransport] = set()
         self._closed: Deferred[None] | None = None
 
     def agent(self, pool: HTTPConnectionPool) -> Agent:
-        """
-        @param pool: for whoever closes its connections.
-        @return: an agent whose every request goes to the server.
-        """
+        """Return an agent that sends every request to the server, on connections of a pool."""
         agent: Agent = Agent.usingEndpointFactory(self.reactor, self, pool)
         return agent
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """See L{IAgentEndpointFactory.endpointForURI}."""
         endpoint: IStreamClientEndpoint = _MemoryEndpoint(self)
         return endpoint
 
     def connect(self, client_factory: IProtocolFactory) -> IProtocol:
-        """
-        @return: the client's protocol, connected to one of the server's.
-        """
+        """Return a new protocol of the client, connected to a new one of the server."""
         server, client = self._server.buildProtocol(_CLIENT), client_factory.buildProtocol(_SERVER)
         assert server is not None and client is not None
         here, there = MemoryTransport(self, _CLIENT, _SERVER), MemoryTransport(self, _SERVER, _CLIENT)
@@ -230,18 +212,14 @@ class MemoryNetwork:
         return client
 
     def left(self, transport: MemoryTransport) -> None:
-        """One side of a connection is gone."""
+        """Forget one side of a connection, which has been told that the connection is lost."""
         self._transports.discard(transport)
         if not self._transports and self._closed is not None:
             closed, self._closed = self._closed, None
             closed.callback(None)
 
     def close(self) -> Deferred[None]:
-        """
-        Cut every connection.
-
-        @return: fires when both sides of each know.
-        """
+        """Abort all connections; the Deferred fires when both sides of each have been told."""
         if not self._transports:
             return succeed(None)
         self._closed = Deferred()

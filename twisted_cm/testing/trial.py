@@ -1,4 +1,4 @@
-"""The emulator for trial."""
+"""Give each test of a trial ``TestCase`` an emulator."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from .emulator import Emulator
 
 
 class EmulatorMixin:
-    """
-    For trial's C{TestCase}: each test has an emulator of its own, C{self.emulator}::
+    """Start an emulator for each test of a trial ``TestCase``, as ``self.emulator``.
+
+    The emulator stops when the test has ended. By default it uses no sockets::
 
         class Tests(EmulatorMixin, TestCase):
-            seed = {...}
+            seed = {"tokens": {"my-token": {"login": "jane"}}}
 
-            async def test_it(self):
+            async def test_something(self):
                 await self.emulator.run(...)
 
-    @cvar seed: what it is started with.
-    @cvar emulator_options: what else L{Emulator.start} takes.
+    Attributes:
+        seed: The seed of the emulator.
+        emulator_options: The other arguments of :meth:`Emulator.start`.
     """
 
     seed: SeedLike = None
@@ -30,6 +32,5 @@ class EmulatorMixin:
     emulator: Emulator
 
     async def setUp(self) -> None:
-        """See trial's C{TestCase.setUp}."""
         self.emulator = await Emulator.start(self.seed, **self.emulator_options)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.emulator.stop()))  # type: ignore[attr-defined]
