@@ -23,6 +23,7 @@ extensions = [
     "sphinxcontrib.zopeext.autointerface",
     "described",
     "epytext_fields",
+    "import_layers",
 ]
 exclude_patterns = ["_build", "_ext", "changes"]
 autoclass_content = "both"

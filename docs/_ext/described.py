@@ -1,4 +1,4 @@
-"""The reference of the routes and of the seed, made from the descriptions that the emulator itself goes by."""
+"""Write the reference of the routes and of the seed from the descriptions that the emulator itself uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted_cm.server.routes.openapi import load_description
 
 METHODS = ("get", "post", "put", "delete")
 
-#: How the security schemes are called in the text.
+#: The names of the security schemes in the text.
 TOKENS = {
     "bearer": "bearer token",
     "moduleAuthToken": "Module-Auth-Token",
@@ -24,13 +24,16 @@ TOKENS = {
 
 
 class Description:
-    """A document with references into itself."""
+    """A JSON document whose parts refer to each other with ``$ref``."""
 
     def __init__(self, document: Any) -> None:
         self.document = document
 
     def resolved(self, item: Any) -> Any:
-        """What an item refers to, or itself; what stands beside a reference goes before."""
+        """Return the target of an item's reference, or the item.
+
+        Keys beside a ``$ref`` override those of its target.
+        """
         if not isinstance(item, dict) or "$ref" not in item:
             return item
         target = self.document
@@ -40,7 +43,7 @@ class Description:
         return {**target, **{name: value for name, value in item.items() if name != "$ref"}}
 
     def kind(self, schema: Any) -> str:
-        """A schema in a few words; one with a name of its own is linked."""
+        """Describe a schema in a few words, with a link to its own section if it has one."""
         if schema is True or schema == {}:
             return "any JSON value"
         reference = schema.get("$ref", "")
@@ -65,7 +68,11 @@ class Description:
         return any(key in schema for key in ("properties", "oneOf", "anyOf", "allOf"))
 
     def fields(self, schema: Any, path: str = "", optional: bool = False) -> Iterator[tuple[str, str, str, bool]]:
-        """Each property of an object, and of those inside it that have no name: path, kind, text, whether required."""
+        """Yield the properties of an object and of the unnamed objects inside it.
+
+        Yields:
+            The path of the property, its kind, its description and whether it is required.
+        """
         schema = self.resolved(schema)
         for part in (*schema.get("allOf", ()), *schema.get("oneOf", ())):
             if "if" not in part and "$ref" not in part:
@@ -88,7 +95,7 @@ class Description:
                     yield from self.fields(more, f"{here}.NAME")
 
     def table(self, schema: Any) -> Iterator[str]:
-        """The properties of an object as a table, if it has any."""
+        """Write the properties of an object as a table; write nothing if it has none."""
         rows = list(dict.fromkeys(self.fields(schema)))
         if rows:
             yield from (
@@ -106,7 +113,7 @@ class Description:
         yield ""
 
     def body(self, item: Any) -> tuple[str, Any]:
-        """The kind of a body, and its schema if it has one."""
+        """Return the kind of a body in words, and its schema or None."""
         for content_type, content in self.resolved(item).get("content", {}).items():
             schema = content.get("schema")
             of = f": {self.kind(schema)}" if schema is not None else ""
@@ -115,7 +122,7 @@ class Description:
 
 
 def _limits(schema: Any) -> str:
-    """The bounds of a number."""
+    """Describe the bounds of a number."""
     said = [
         f"{word} {schema[key]:,}"
         for key, word in (("minimum", "at least"), ("exclusiveMinimum", "more than"), ("maximum", "at most"))
@@ -125,12 +132,11 @@ def _limits(schema: Any) -> str:
 
 
 class Routes(SphinxDirective):
-    """C{.. routes:: TAG}: the routes with a tag."""
+    """``.. routes:: TAG``: the routes with a tag."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Called by docutils."""
         described = Description(load_description())
         lines: list[str] = []
         for path, operations in described.document["paths"].items():
@@ -179,10 +185,9 @@ class Routes(SphinxDirective):
 
 
 class Schemas(SphinxDirective):
-    """C{.. schemas::}: what bodies consist of, each part that has a name."""
+    """``.. schemas::``: a section for each named part of a body."""
 
     def run(self) -> list[nodes.Node]:
-        """Called by docutils."""
         described = Description(load_description())
         lines: list[str] = []
         for name, schema in described.document["components"]["schemas"].items():
@@ -207,17 +212,16 @@ class Schemas(SphinxDirective):
 
 
 class SeedKeys(SphinxDirective):
-    """C{.. seed-keys::}: every key of a seed file."""
+    """``.. seed-keys::``: a table of every key of a seed file."""
 
     def run(self) -> list[nodes.Node]:
-        """Called by docutils."""
         schema = load_schema("seed.json")
         self.env.note_reread()
         return self.parse_text_to_nodes("\n".join(Description(schema).table(schema)))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Called by Sphinx."""
+    """Add the directives to Sphinx."""
     app.add_directive("routes", Routes)
     app.add_directive("schemas", Schemas)
     app.add_directive("seed-keys", SeedKeys)
