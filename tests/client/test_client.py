@@ -1094,9 +1094,8 @@ def test_serving_does_not_load_the_client() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_the_example_in_the_readme_runs(harness: Harness) -> None:
-    (example,) = re.findall(
-        r"^Script it\n-+\n(?s:.*?)::\n\n((?:    .*\n|\n)+)", (ROOT / "README.rst").read_text(), re.M
-    )
+    page = (ROOT / "docs" / "scripting.rst").read_text()
+    (example,) = re.findall(r":caption: scripted.py\n\n((?:    ?.*\n|\n)+)", page)
     found: dict[str, Any] = {}
     exec(textwrap.dedent(example), found)
     assert await found["answer"](harness.service.addresses.http, "app-token") == 42

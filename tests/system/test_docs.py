@@ -279,15 +279,27 @@ def play_scaling(page: Page) -> None:
     commands.executed = commands.text.count("$ twisted-cm serve") == commands.text.count("--broker redis://") == 2
 
 
+def play_with_the_sdk(page: Page) -> None:
+    """Play a page whose ``python`` is the interpreter with the official SDK."""
+    python = page.bin / "python"
+    python.write_text(f'#!/bin/sh\nexec {SDK}/python "$@"\n')
+    python.chmod(0o755)
+    page.play()
+
+
+def play_terminal(page: Page) -> None:
+    """Play the page on the terminal; ``test_cli`` runs the plugin of twistd, which does not end by itself."""
+    play_with_the_sdk(page)
+    twistd = page.blocks[-1]
+    twistd.executed = twistd.text.startswith("twistd -n compute-modules ")
+
+
 def play_tutorial(page: Page) -> None:
     """Nothing can be downloaded, so what is installed is what the tests are of, and the SDK of C{.venv-sdk}."""
     install, *others = page.blocks
     install.executed = "pip install" in install.text
-    python = page.bin / "python"
-    python.write_text(f'#!/bin/sh\nexec {SDK}/python "$@"\n')
-    python.chmod(0o755)
     page.blocks = others
-    page.play()
+    play_with_the_sdk(page)
 
 
 #: As GitHub runs the steps of a job; what they leave in the background lives until the job ends.
@@ -299,12 +311,16 @@ read
 
 #: How each page with code blocks is played.
 PLAYERS: dict[str, Callable[[Page], None]] = {
+    "applications": play_with_the_sdk,
     "docker": play_docker,
+    "embedding": Page.play,
     "faults": Page.play,
     "github-actions": play_github_actions,
     "monitoring": play_monitoring,
     "node": play_node,
     "scaling": play_scaling,
+    "scripting": Page.play,
+    "terminal": play_terminal,
     "testing-with-pytest": Page.play,
     "testing-with-trial": Page.play,
     "tutorial/index": play_tutorial,
