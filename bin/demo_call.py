@@ -1,4 +1,4 @@
-"""The demo as an application without an SDK: demo_call.py status|result CONTOUR_URL JOB_ID."""
+"""Ask for a job of the demo without an SDK: demo_call.py status|result CONTOUR_URL JOB_ID."""
 
 import json
 import sys

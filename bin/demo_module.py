@@ -1,4 +1,4 @@
-"""The compute module of the demo: two functions on the official Python SDK, which runs them when the script ends."""
+"""Two functions for the official Python SDK, which starts to serve them when the script ends."""
 
 import time
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from compute_modules.annotations import function
 
 @dataclass
 class AddInput:
-    """What C{add} takes."""
+    """The query of ``add``."""
 
     a: int
     b: int
@@ -17,7 +17,7 @@ class AddInput:
 
 @dataclass
 class CountdownInput:
-    """What C{countdown} takes."""
+    """The query of ``countdown``."""
 
     start: int
 
@@ -30,7 +30,7 @@ def add(context, event: AddInput) -> int:  # type: ignore[no-untyped-def]
 
 @function(streaming=True)
 def countdown(context, event: CountdownInput) -> Iterable[int]:  # type: ignore[no-untyped-def]
-    """Count down to one, slowly, a number at a time."""
+    """Stream the numbers down to one, five a second."""
     for number in range(event.start, 0, -1):
         yield number
         time.sleep(0.2)

@@ -1,8 +1,7 @@
-"""
-Stands in for C{docker} where no engine can run: C{build}, C{run} and C{stop}, as docs/docker.rst uses them.
+"""Stand in for ``docker`` where no engine can run: ``build``, ``run`` and ``stop``, as docs/docker.rst uses them.
 
-An image is a directory, its interpreter the one of C{SDK_BIN}.  A container is
-a process with the image's variables and those of C{--env-file} and no others.
+An image is a directory, with the interpreter in ``SDK_BIN``. A container is a process with the variables of the image
+and those of ``--env-file``, and no others.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ HOME = Path(os.environ["HOME"])
 
 
 def build(tag: str, context: Path) -> None:
-    """Carry out a Dockerfile; the image's root is a directory."""
+    """Carry out a Dockerfile, in a directory that stands for the root of the image."""
     root = HOME / "images" / tag / "root"
     directory = root
     environment = {"PATH": f"{os.environ['SDK_BIN']}:{os.environ['PATH']}", "PIP_NO_INDEX": "1"}
@@ -43,24 +42,24 @@ def build(tag: str, context: Path) -> None:
         elif name == "CMD":
             command = json.loads(value)
         else:
-            raise SystemExit(f"this stand-in knows no {name}")
+            raise SystemExit(f"this stand-in does not know the instruction {name}")
     image = {"directory": str(directory), "command": command}
     (root.parent / "image.json").write_text(json.dumps(image))
 
 
 def run(options: argparse.Namespace) -> None:
-    """Become the container."""
+    """Replace this process by the container."""
     image = json.loads((HOME / "images" / options.image / "image.json").read_text())
-    # As docker reads it: neither quotes nor expansions.
+    # docker reads each line literally, without quotes and expansions.
     lines = options.env_file.read_text("utf-8").splitlines()
     given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     mounted = [each.split(":") for each in options.volume]
     for name, value in given.items():
         if value.startswith("/"):
             path = Path(value)
-            assert path.is_file(), f"{name} names {path}, which is not there"
+            assert path.is_file(), f"{name} names {path}, which does not exist"
             assert any(path.is_relative_to(inside) and outside == inside for outside, inside, _ in mounted), (
-                f"{name} names {path}, which is not mounted there"
+                f"{name} names {path}, which is not mounted at the same path"
             )
     environment = {
         **given,
@@ -77,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def stop(name: str) -> None:
-    """End a container, all of it."""
+    """Kill all processes of a container."""
     pid = HOME / "containers" / name
     os.killpg(int(pid.read_text()), signal.SIGKILL)
     pid.unlink()

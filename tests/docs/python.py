@@ -1,8 +1,7 @@
-"""
-Stands in for C{python} where nothing can be downloaded.
+"""Stand in for ``python`` where nothing can be downloaded.
 
-A virtual environment that it makes has the packages of C{SDK_BIN}'s one; all
-else is for the interpreter itself.
+A virtual environment that it makes has the packages of the environment in ``SDK_BIN``. Other commands go to the
+interpreter that runs this file.
 """
 
 import os

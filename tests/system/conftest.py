@@ -1,4 +1,4 @@
-"""Modules for the tests of whole systems."""
+"""Start modules for the tests of whole systems."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdk_processes import get, until
 
 @pytest.fixture
 def launch(server: Server) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts runtime processes with C{twisted-cm exec}, and ends them."""
+    """Return a function that starts a module with ``twisted-cm exec`` and waits for its poll; end the modules later."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*command: str, runtime: str = "one", options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:

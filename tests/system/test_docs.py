@@ -1,14 +1,13 @@
-"""
-The pages of the documentation, with every code block in them executed.
+"""Execute every code block of the documentation.
 
 A page is played from top to bottom in a directory of its own:
 
-- a block with a caption is a file of that name;
-- a C{console} block is commands, after C{$}, each with what it prints below it, C{...} standing for anything.  Those
-  that serve, C{twisted-cm serve}, C{twisted-cm exec} and C{docker run}, run on in the background.
+- A block with a caption is a file of that name.
+- A ``console`` block is commands, after ``$``, each followed by its output, in which ``...`` stands for anything. The
+  commands that serve, ``twisted-cm serve``, ``twisted-cm exec`` and ``docker run``, run in the background.
 
-Any other block is for the page's own entry in L{PLAYERS} to take.  Ports are
-other ones than in the text, since several runs may share a machine.
+Other blocks are executed by the page's own function in ``PLAYERS``. The ports of the text are replaced by free ones,
+because several runs may share a machine.
 """
 
 from __future__ import annotations
@@ -40,15 +39,20 @@ STAND_INS = ROOT / "tests" / "docs"
 ADMIN_TOKEN = "admin-token"
 
 HOW_TO_ADD = (
-    "Each code block of docs/{page}.rst is to be executed. Give it a ':caption:' if it is a file, 'console' and '$' if"
-    " it is commands; then add the page to PLAYERS in tests/system/test_docs.py: '\"{page}\": Page.play', or a function"
-    " of its own for blocks that are neither."
+    "The tests execute each code block of docs/{page}.rst. Give a file a ':caption:'; mark commands with 'console' and"
+    " '$'. Then add the page to PLAYERS in tests/system/test_docs.py: '\"{page}\": Page.play', or a function of its own"
+    " if it has other blocks."
 )
 
 
 @define
 class Block:
-    """A code block; C{name} is its caption."""
+    """A code block.
+
+    Attributes:
+        name: The caption of the block, or ``None``.
+        executed: Whether a test has executed the block.
+    """
 
     page: str
     line: int
@@ -62,6 +66,7 @@ class Block:
 
 
 def blocks_of(app: Sphinx, page: str) -> list[Block]:
+    """Return the code blocks of a page, without those of docstrings that it includes."""
     found = []
     for node in app.env.get_doctree(page).findall(nodes.literal_block):
         if "docstring of" in (node.source or ""):
@@ -74,7 +79,15 @@ def blocks_of(app: Sphinx, page: str) -> list[Block]:
 
 
 class Page:
-    """One page, while it is played."""
+    """A page that is being played.
+
+    Attributes:
+        directory: The working directory of the commands.
+        ports: The free port in place of each port in the text.
+        bin: A directory of programs that commands find first.
+        url: The base URL of the page's emulator.
+        environment: The variables of the commands.
+    """
 
     def __init__(self, blocks: list[Block], directory: Path) -> None:
         self.blocks = blocks
@@ -93,24 +106,25 @@ class Page:
             "HOME": str(home),
             "TWISTED_CM_URL": self.url,
             "TWISTED_CM_ADMIN_TOKEN": ADMIN_TOKEN,
-            # What is installed already is what the tests are of.
+            # The project under test is installed already; nothing is downloaded.
             "PIP_NO_INDEX": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            # A plugin of this project's own tests that takes seconds to load.
+            # A plugin for this project's own tests, which takes seconds to load.
             "PYTEST_ADDOPTS": "-p no:schemathesis",
             "npm_config_offline": "true",
             "npm_config_audit": "false",
             "npm_config_fund": "false",
         }
+        self.stand_in("pip", "pip.py")
 
     def stand_in(self, command: str, file: str) -> None:
-        """Have a command be a program of C{tests/docs}."""
+        """Replace a command by a program in ``tests/docs``."""
         script = self.bin / command
         script.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_INS / file} "$@"\n')
         script.chmod(0o755)
 
     def play(self) -> None:
-        """Execute every block that is a file or commands."""
+        """Execute all blocks that are files or commands."""
         for block in self.blocks:
             if block.name is not None:
                 self.write(block)
@@ -118,7 +132,7 @@ class Page:
                 self.run_console(block)
 
     def write(self, block: Block) -> Path:
-        """Make a block the file that it is."""
+        """Write the file of a block."""
         assert block.name is not None
         path = self.directory / block.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,11 +141,11 @@ class Page:
         return path
 
     def moved(self, text: str) -> str:
-        """A text with the ports of this run in it."""
+        """Return a text with the ports of this run."""
         return re.sub(r"\b(4000|4443)\b", lambda match: self.ports[match[1]], text)
 
     def run_console(self, block: Block) -> None:
-        """Run commands, and compare what they print."""
+        """Run commands, and compare their output with the text."""
         for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
             lines = part.splitlines()
             command = lines.pop(0)
@@ -149,7 +163,7 @@ class Page:
         block.executed = True
 
     def run(self, command: str, where: str) -> str:
-        """Run a command to its end; return what it printed."""
+        """Run a command to its end, check that it succeeds, and return its output."""
         ran = subprocess.run(
             ["bash", "-eo", "pipefail", "-c", self.moved(command)],
             cwd=self.directory,
@@ -165,11 +179,11 @@ class Page:
 
     @property
     def log(self) -> Path:
-        """What goes on in the background."""
+        """Where the output of commands in the background goes."""
         return self.directory.parent / "log"
 
     def start(self, command: str) -> None:
-        """Run a command in the background, and wait until it does what it is for."""
+        """Run a command in the background, and wait until it serves."""
         serves = command.startswith("twisted-cm serve")
         if serves:
             command += f" --port {self.ports['4000']} --tls-port {self.ports['4443']}"
@@ -197,33 +211,30 @@ class Page:
         raise AssertionError(f"{command} takes no jobs\n{self.log.read_text()}")
 
     def polls(self) -> set[tuple[str, int]]:
-        """Which runtime polled when."""
+        """Return the time of the last poll of each connected runtime."""
         asked = Request(self.url + RUNTIMES, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
         with urlopen(asked) as answer:
             return {(each["runtime_id"], each["last_poll_at"]) for each in json.load(answer) if each["connected"]}
 
     def stop(self) -> None:
-        """End what runs in the background."""
+        """End the commands in the background."""
         for process in reversed(self.background):
             kill(process)
 
 
 def play_node(page: Page) -> None:
-    """As a project whose packages are installed: those of C{tests/sdk/typescript}."""
+    """Play a project whose packages are installed: those of ``tests/sdk/typescript``."""
     shutil.copytree(TYPESCRIPT / "node_modules", page.directory / "node_modules", symlinks=True)
     shutil.copy(TYPESCRIPT / "package-lock.json", page.directory)
     page.play()
 
 
 def play_docker(page: Page) -> None:
-    """
-    No engine can run where the tests do, so C{docker} is C{tests/docs/docker.py}.
+    """Play the page with ``tests/docs/docker.py`` as ``docker``, because no engine can run where the tests do.
 
-    It carries out the Dockerfile in a directory, with the interpreter of
-    C{.venv-sdk} as the image's, and runs the image's command with nothing but
-    the variables of C{--env-file}, read as docker does, if all the files that
-    they name are mounted.  C{host.docker.internal} is this machine, as it is
-    in Docker Desktop.  The Dockerfile itself is held to hadolint's rules.
+    The stand-in carries out the Dockerfile in a directory, with the interpreter of ``.venv-sdk`` as that of the image.
+    It runs the command of the image with nothing but the variables of ``--env-file``, if all files that they name are
+    mounted. ``host.docker.internal`` is this machine, as in Docker Desktop. hadolint checks the Dockerfile.
     """
     page.stand_in("docker", "docker.py")
     page.environment["SDK_BIN"] = str(SDK)
@@ -232,7 +243,7 @@ def play_docker(page: Page) -> None:
 
 
 def play_github_actions(page: Page) -> None:
-    """The workflow fits GitHub's schema; its C{run} steps are run, those of a job in order and in one copy."""
+    """Check the workflow against GitHub's schema, and run the steps of each job in order, in a copy of the project."""
     page.stand_in("python", "python.py")
     page.environment["SDK_BIN"] = str(SDK)
     page.play()
@@ -265,7 +276,7 @@ def play_github_actions(page: Page) -> None:
 
 
 def play_monitoring(page: Page) -> None:
-    """Prometheus takes the configuration; C{test_packaging} has systemd look at the unit."""
+    """Let Prometheus check its configuration; ``test_packaging`` checks the unit of systemd."""
     page.play()
     subprocess.run(["promtool", "check", "config", "prometheus.yml"], cwd=page.directory, check=True)
     (unit,) = (block for block in page.blocks if block.language == "ini")
@@ -273,7 +284,7 @@ def play_monitoring(page: Page) -> None:
 
 
 def play_scaling(page: Page) -> None:
-    """C{test_nodes} runs nodes on a Redis with these options, and nginx with this configuration in front of them."""
+    """Compare the blocks with what ``test_nodes`` runs: nodes on a Redis, and nginx with this configuration."""
     commands, nginx = page.blocks
     nginx.executed = nginx.text.strip() == (DOCS / "nginx.conf").read_text().strip()
     commands.executed = commands.text.count("$ twisted-cm serve") == commands.text.count("--broker redis://") == 2
@@ -295,21 +306,21 @@ def play_terminal(page: Page) -> None:
 
 
 def play_tutorial(page: Page) -> None:
-    """Nothing can be downloaded, so what is installed is what the tests are of, and the SDK of C{.venv-sdk}."""
+    """Play the page without its installation, with the SDK of ``.venv-sdk``, because nothing can be downloaded."""
     install, *others = page.blocks
     install.executed = "pip install" in install.text
     page.blocks = others
     play_with_the_sdk(page)
 
 
-#: As GitHub runs the steps of a job; what they leave in the background lives until the job ends.
+#: Runs the steps of a job as GitHub does: their processes in the background live until the job ends.
 RUN_STEPS = """
 for step in "$@"; do bash -e "$step" </dev/null || exit; done
 echo "Every step has passed."
 read
 """
 
-#: How each page with code blocks is played.
+#: The function that plays each page with code blocks.
 PLAYERS: dict[str, Callable[[Page], None]] = {
     "applications": play_with_the_sdk,
     "docker": play_docker,
@@ -326,8 +337,7 @@ PLAYERS: dict[str, Callable[[Page], None]] = {
     "tutorial/index": play_tutorial,
 }
 
-
-#: The reference is made of the descriptions and shows their examples; it has no commands.
+#: The pages that are played. The reference has no commands: it shows the examples of the descriptions.
 PAGES = sorted(
     path.relative_to(DOCS).with_suffix("").as_posix() for path in (*DOCS.glob("*.rst"), *DOCS.glob("tutorial/*.rst"))
 )
@@ -335,7 +345,7 @@ PAGES = sorted(
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sphinx]:
-    """The documentation, read."""
+    """Build the documentation, so that Sphinx has parsed its pages."""
     out = tmp_path_factory.mktemp("docs")
     with docutils_namespace():
         app = Sphinx(DOCS, DOCS, out, out / "doctrees", "dummy", status=None, warningiserror=True)
@@ -345,7 +355,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sphinx]:
 
 
 def execute(name: str, blocks: list[Block], directory: Path) -> None:
-    """Play a page, and see that nothing of it was left out."""
+    """Play a page, and check that all its blocks were executed."""
     assert name in PLAYERS, HOW_TO_ADD.format(page=name)
     page = Page(blocks, directory)
     try:

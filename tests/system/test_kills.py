@@ -1,4 +1,4 @@
-"""What becomes of everybody else when a process is ended, by signals that it can or cannot answer."""
+"""Kill or stop one process, a runtime or the emulator, and check what happens to the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODULE = (SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
 EXECUTE = f"{CONTOUR}/compute-modules/jobs/execute"
 
 
-# The runtime's process
+# Ending the process of a runtime
 
 
 def test_jobs_of_a_runtime_that_was_killed_while_parked_go_to_the_next(server: Server, launch: Launch) -> None:
@@ -77,13 +77,15 @@ def test_a_runtime_that_is_killed_as_it_streams_breaks_its_callers_answer_off(se
     assert execute(server, "typed", {"a": 6, "b": 7}) == b"42"
 
 
-# The emulator's process
+# Ending the process of the emulator
 
 
 class Clients:
-    """
-    Many clients of one server, each a thread that says how each of its requests went: by the status of its answer,
-    C{refused} where there was no connection, C{cut} where there was one and no whole answer.
+    """Many clients of one server, each in a thread.
+
+    Attributes:
+        outcomes: How many requests of each kind of client ended in which way: with a status, ``refused`` without a
+            connection, or ``cut`` with a connection and without a whole answer.
     """
 
     def __init__(self, server: Server) -> None:
@@ -94,7 +96,7 @@ class Clients:
         self._context = ssl.create_default_context(cafile=self.ca)
 
     def add(self, count: int, name: str, client: Callable[[Callable[..., Any]], None], scheme: str = "http") -> None:
-        """Let C{count} clients send requests, each on a connection of its own, until one is not answered."""
+        """Start clients that send requests, each on its own connection, until one gets no answer or 503."""
 
         def run() -> None:
             connection: http.client.HTTPConnection | None = None
@@ -139,22 +141,25 @@ class Clients:
         try:
             made.connect()
         except OSError as error:
-            # A reset is for one that was there, in its TLS handshake.
+            # A connection that is reset during the TLS handshake did exist.
             self.outcomes[name, "refused" if isinstance(error, ConnectionRefusedError) else "cut"] += 1
             raise _Over from error
         return made
 
     def join(self) -> None:
+        """Wait until all clients have ended."""
         for thread in self._threads:
             thread.join(timeout=20)
             assert not thread.is_alive()
 
 
 class _Over(Exception):
-    """There is nobody left to talk to."""
+    """The server has gone."""
 
 
 def caller(rid: str) -> Callable[..., None]:
+    """Return a client that executes jobs synchronously."""
+
     def run(ask: Callable[..., Any]) -> None:
         while True:
             ask("POST", EXECUTE, json.dumps(submission("f", {}, rid)), Authorization="Bearer app-token")
@@ -163,6 +168,7 @@ def caller(rid: str) -> Callable[..., None]:
 
 
 def submitter(fresh: bool) -> Callable[..., None]:
+    """Return a client that submits jobs, each on a new connection if ``fresh``."""
     body = json.dumps(submission("f", {}, "ri.three"))
 
     def run(ask: Callable[..., Any]) -> None:
@@ -173,7 +179,7 @@ def submitter(fresh: bool) -> Callable[..., None]:
 
 
 def runtime(ask: Callable[..., Any]) -> None:
-    """Streams the result of each of its jobs, a little at a time."""
+    """Take jobs, and stream their results in small parts."""
     token = {"Module_Auth_Token": "token-one"}
     while True:
         status, content = ask("GET", f"{RUNTIMES}/one/job", **token)
@@ -183,12 +189,14 @@ def runtime(ask: Callable[..., Any]) -> None:
 
 
 def trickle() -> Iterator[bytes]:
+    """Return the parts of a result that takes 0.4 seconds."""
     for _ in range(20):
         time.sleep(0.02)
         yield b"part"
 
 
 def poller(ask: Callable[..., Any]) -> None:
+    """Poll for jobs of a runtime that has none."""
     while True:
         ask("GET", f"{RUNTIMES}/two/job", Module_Auth_Token="token-two")
 
@@ -229,13 +237,14 @@ def test_whoever_has_asked_is_answered_when_the_emulator_is_to_end(tmp_path: Pat
 
 
 def kill_server(server: Server) -> None:
+    """Kill a server that is still running."""
     if server.process.poll() is None:
         server.process.kill()
         server.process.communicate()
 
 
 class Insistent:
-    """Clients that ask for each of their results until they have it, whatever becomes of the server meanwhile."""
+    """Clients that repeat their requests until they have all results, even if the server is killed meanwhile."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -244,6 +253,7 @@ class Insistent:
         self._deadline = time.monotonic() + 40
 
     def want(self, number: int) -> None:
+        """Submit a job, and repeat that until there is a result."""
         while number not in self.results:
             assert time.monotonic() < self._deadline
             try:
@@ -266,7 +276,7 @@ def test_clients_that_insist_lose_nothing_when_the_emulator_is_killed(tmp_path: 
     servers = [Server(tmp_path, state_dir)]
     ports = [str(urlsplit(servers[0].urls[scheme]).port) for scheme in ("http", "https")]
     module = servers[0].start("exec", "--runtime", "one", "--module-auth-token", "token-one", "--", *MODULE)
-    # It says a lot while nobody is there, and would stop at a full pipe.
+    # The module logs much while there is no server; a full pipe would block it.
     reader = threading.Thread(target=module.communicate)
     reader.start()
     insistent = Insistent(servers[0])
@@ -282,7 +292,7 @@ def test_clients_that_insist_lose_nothing_when_the_emulator_is_killed(tmp_path: 
                 each.result()
         assert insistent.results == {number: str(number * 2).encode() for number in range(400)}
         assert insistent.again >= 20
-        # The SDK's process went on by itself.
+        # The process of the SDK survived without a restart.
         assert module.poll() is None
     finally:
         for server in servers:

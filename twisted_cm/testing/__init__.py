@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 #: The module of each public name. A name's module is imported when the name is first used: pytest imports this package
-#: in every run, for the plugin, and a run that does not use the emulator should not pay for Twisted (0.5 s).
+#: in every run, for the plugin, and a run that does not use the emulator should not spend a second on it.
 _MODULES = {
     "ComputeModules": "twisted_cm.client",
     "Emulator": "twisted_cm.testing.emulator",

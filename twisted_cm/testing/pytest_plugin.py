@@ -1,7 +1,7 @@
 """Offer the emulator as pytest fixtures.
 
 pytest loads this module in every run on a machine that has twisted-cm installed. So the fixtures import the emulator
-only when a test asks for one, and their annotations do not name its classes: that saves other runs half a second.
+only when a test asks for one, and their annotations do not name its classes: runs without them save about a second.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What names and addresses mean in a container: on a network of its own, the machine is C{host.docker.internal}."""
+"""Resolve names as in a container: without the host's network, only ``host.docker.internal`` reaches this machine."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ def getaddrinfo(host, *args, **options):
     if os.environ["CONTAINER_NETWORK"] == "host":
         return _getaddrinfo(host, *args, **options)
     if host != "host.docker.internal":
-        raise OSError(f"nothing listens in this container at {host}")
+        raise OSError(f"no process in this container listens on {host}")
     return _getaddrinfo("127.0.0.1", *args, **options)
 
 
