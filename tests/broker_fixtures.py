@@ -80,15 +80,15 @@ class RedisBed(MemoryBed):
 
     def __init__(self, server: RedisServer) -> None:
         super().__init__()
-        self._server = server
-        self._made: list[RedisBroker] = []
+        self.server = server
+        self.brokers: list[RedisBroker] = []
         assert server.command("FLUSHALL") == b"+OK\r\n"
 
     def node(self, registry: Registry | None = None, **limits: Any) -> RedisBroker:
         """One more node."""
-        node = _CountingNode(reactor, parse_address(self._server.url), self.clock, self.lease)
+        node = _CountingNode(reactor, parse_address(self.server.url), self.clock, self.lease)
         broker = RedisBroker(node, registry, JobLimits(**limits))
-        self._made.append(broker)
+        self.brokers.append(broker)
         pytest_twisted.blockon(broker.start())
         return broker
 
@@ -103,7 +103,7 @@ class RedisBed(MemoryBed):
         return result
 
     def settle(self) -> None:
-        nodes: Any = [broker.node for broker in self._made if broker.node.up]
+        nodes: Any = [broker.node for broker in self.brokers if broker.node.up]
         before = None
         while before != (before := [node.asked for node in nodes]):
             for node in nodes:
@@ -119,12 +119,12 @@ class RedisBed(MemoryBed):
         return published.addCallback(lambda _: heard).addTimeout(10, reactor)
 
     def weight(self, broker: Any) -> int:
-        counts = self._server.command("HMGET", "twisted-cm:0:counts", "finished_bytes", "unfinished_bytes")
-        keys = int(self._server.command("DBSIZE")[1:])
+        counts = self.server.command("HMGET", "twisted-cm:0:counts", "finished_bytes", "unfinished_bytes")
+        keys = int(self.server.command("DBSIZE")[1:])
         return keys + sum(int(count) for count in counts.split(b"\r\n") if count.isdigit())
 
     def close(self) -> None:
-        for broker in self._made:
+        for broker in self.brokers:
             broker.stop()
             pytest_twisted.blockon(broker.close())
 
@@ -141,10 +141,17 @@ class Spread:
     def __init__(self, brokers: list[RedisBroker]) -> None:
         self._brokers = brokers
         self._turn = cycle(brokers)
+        self._makers: dict[Any, RedisBroker] = {}
+
+    def new_result(self, job_id: str, content_type: str | None) -> Any:
+        broker = next(self._turn)
+        body = broker.new_result(job_id, content_type)
+        self._makers[body] = broker
+        return body
 
     def __getattr__(self, name: str) -> Any:
         if name == "stop":
             return lambda: gatherResults([broker.stop() for broker in self._brokers])
         if name in ("begin_result", "complete"):
-            return lambda job_id, body: getattr(body._broker, name)(job_id, body)
+            return lambda job_id, body: getattr(self._makers[body], name)(job_id, body)
         return getattr(next(self._turn), name)

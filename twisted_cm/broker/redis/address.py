@@ -1,4 +1,4 @@
-"""Where a Redis is."""
+"""The address of a Redis."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 
 class InvalidAddress(Exception):
-    """The URL of a Redis cannot be understood; the message says why."""
+    """The URL of a Redis is invalid; the message says why."""
 
 
 @frozen
 class Address:
-    """
-    Where a Redis is, from C{redis://[[user]:password@]host[:port][/db]} or C{unix:///path[?db=N]}.
+    """Where a Redis is, and how to log in.
 
-    @ivar path: of the Unix socket, or L{None} for TCP.
-    @ivar prefix: of every key and channel.
+    Attributes:
+        host: The host name, for TCP.
+        port: The port, for TCP.
+        path: The path of the Unix socket; ``None`` for TCP.
+        user: The user name; ``None`` for the default user.
+        password: The password; ``None`` if Redis needs none.
+        db: The number of the database.
     """
 
     host: str
@@ -32,24 +36,27 @@ class Address:
 
     @property
     def prefix(self) -> str:
-        """Channels are those of every database, so the number is in it."""
+        """The prefix of every key and channel.
+
+        All databases of a Redis share its channels, so the prefix contains the number of the database.
+        """
         return f"twisted-cm:{self.db}:"
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
 
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
-        """
-        @return: what connects to it.
-        """
+        """Return the endpoint that connects to it."""
         if self.path is not None:
             return UNIXClientEndpoint(reactor, self.path)
         return HostnameEndpoint(reactor, self.host.encode("ascii"), self.port)
 
 
 def parse_address(url: str) -> Address:
-    """
-    @raise InvalidAddress: it is no such URL.
+    """Parse ``redis://[[user]:password@]host[:port][/db]`` or ``unix:///path[?db=N]``.
+
+    Raises:
+        InvalidAddress: The URL has neither form.
     """
     try:
         parts = urlsplit(url)
@@ -75,6 +82,6 @@ def parse_address(url: str) -> Address:
 
 
 def _shown(url: str) -> str:
-    """A URL without its password."""
+    """Return a URL without its user name and password."""
     scheme, separator, rest = url.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -1,4 +1,4 @@
-"""The faults that nodes share."""
+"""The faults that all nodes share."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from zope.interface import implementer
 
 from ...model.faults import Fault, FaultKind, FaultPlan, describe_plan, fault_plan, new_fault
 from ..faults import IFaultBook
-from .node import RedisNode, text, to_json
+from .node import RedisNode
+from .values import pairs, text, to_json
 
 
 @implementer(IFaultBook)
 class RedisFaults:
-    """
-    The faults of all nodes.  Each has a copy of the plans; whether one strikes is decided in one place.
+    """The faults of all nodes.
+
+    Every node has a copy of the plans. Redis decides whether one strikes, so that each strikes as often as planned.
     """
 
     _log = Logger()
 
     def __init__(self, node: RedisNode, plans: Iterable[FaultPlan] = ()) -> None:
-        """
-        @param plans: those of the seed.
+        """Load nothing yet.
+
+        Args:
+            plans: The faults of the seed.
         """
         self._node = node
         self._faults: dict[str, Fault] = {}
@@ -34,7 +38,6 @@ class RedisFaults:
 
     @property
     def active(self) -> bool:
-        """See L{IFaultBook.active}."""
         return bool(self._faults)
 
     async def _attached(self) -> None:
@@ -44,16 +47,15 @@ class RedisFaults:
 
     def _loaded(self, registry: bytes | None, faults: list[bytes]) -> None:
         loaded = {}
-        for fault_id, stored in zip(faults[::2], faults[1::2], strict=True):
+        for fault_id, stored in pairs(faults).items():
             content = json.loads(stored)
-            loaded[text(fault_id)] = Fault(text(fault_id), fault_plan(content["plan"]), content["random_seed"])
+            loaded[fault_id] = Fault(fault_id, fault_plan(content["plan"]), content["random_seed"])
         self._faults = loaded
 
     def _stored(self, fault: Fault) -> tuple[str, str]:
         return fault.fault_id, to_json({"plan": describe_plan(fault.plan), "random_seed": fault.random_seed})
 
     def add(self, plan: FaultPlan) -> Deferred[Fault]:
-        """See L{IFaultBook.add}."""
         return Deferred.fromCoroutine(self._add(plan))
 
     async def _add(self, plan: FaultPlan) -> Fault:
@@ -63,23 +65,20 @@ class RedisFaults:
         return fault
 
     def remove(self, fault_id: str) -> Deferred[bool]:
-        """See L{IFaultBook.remove}."""
         return Deferred.fromCoroutine(self._change("remove_fault", fault_id))
 
     def replace(self, plans: Iterable[FaultPlan]) -> Deferred[None]:
-        """See L{IFaultBook.replace}."""
         return self._replace("", plans)
 
     def reseed(self, plans: Iterable[FaultPlan]) -> Deferred[None]:
-        """See L{IFaultBook.reseed}."""
         plans = list(plans)
         return self._replace(to_json([describe_plan(each) for each in plans]), plans)
 
     def _replace(self, seeded: str, plans: Iterable[FaultPlan]) -> Deferred[None]:
         stored = [part for plan in plans for part in self._stored(new_fault(plan))]
-        return Deferred.fromCoroutine(self._change("replace_faults", seeded, *stored)).addCallback(self._say)
+        return Deferred.fromCoroutine(self._change("replace_faults", seeded, *stored)).addCallback(self._log_active)
 
-    def _say(self, changed: bool) -> None:
+    def _log_active(self, changed: bool) -> None:
         if changed and self._faults:
             self._log.warn("faults: {count} are active", count=len(self._faults))
 
@@ -91,24 +90,21 @@ class RedisFaults:
         return True
 
     def all(self) -> Deferred[list[Fault]]:
-        """See L{IFaultBook.all}."""
         return Deferred.fromCoroutine(self._all())
 
     async def _all(self) -> list[Fault]:
-        struck = await self._node.call("struck")
-        for fault_id, times in zip(struck[::2], struck[1::2], strict=True):
-            fault = self._faults.get(text(fault_id))
+        for fault_id, times in pairs(await self._node.call("struck")).items():
+            fault = self._faults.get(fault_id)
             if fault is not None:
                 fault.struck = int(times)
         return list(self._faults.values())
 
     def draw(self, kind: FaultKind, runtime_id: str, function: str | None = None) -> Deferred[FaultPlan | None]:
-        """See L{IFaultBook.draw}."""
-        asked = [each for each in self._faults.values() if each.could_strike(kind, runtime_id, function)]
-        if not asked:
+        candidates = [each for each in self._faults.values() if each.could_strike(kind, runtime_id, function)]
+        if not candidates:
             return succeed(None)
         args = []
-        for each in asked:
+        for each in candidates:
             plan = each.plan
             most = "" if plan.count is None else str(plan.count)
             args += [each.fault_id, most, repr(plan.probability), str(each.random_seed)]
@@ -123,6 +119,6 @@ class RedisFaults:
                 runtime_id=runtime_id,
                 function=function,
             )
-            return next(each.plan for each in asked if each.fault_id == text(fault_id))
+            return next(each.plan for each in candidates if each.fault_id == text(fault_id))
 
         return self._node.call("draw", *args).addCallback(drawn)

@@ -1,61 +1,62 @@
-"""
-The bytes of results on Redis.
+"""Reading a result that is kept on Redis.
 
-Parts of L{PART} bytes are written in order, one at a time; whoever writes is
-paused while L{HIGH_WATER} bytes are not acknowledged.  A reader asks for one
-piece after another, at the pace of its consumer, so no node ever holds a large
-body as a whole.
+Its parts are read one after another, at the pace of the consumer, so no node holds a large result as a whole.
 """
 
 from __future__ import annotations
 
-import errno
-import secrets
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...model.jobs import JobResult
+from ..flow import ResultReader
 from ..interface import BrokerUnavailable, IResult
+from .node import RedisNode
 
-if TYPE_CHECKING:
-    from .broker import RedisBroker
-
-#: Bytes of one part, as in C{lua/}.
+#: Bytes of one part, as in ``lua/1_state.lua``.
 PART = 256 * 1024
-
-
-#: A result of no more bytes travels with the news of it, as in C{lua/}.
-SMALL = 64 * 1024
-
-
-#: Bytes that wait to be acknowledged before the writer is paused.
-HIGH_WATER = 256 * 1024
-
 
 #: Seconds that bytes on their way wait for a Redis that is away.
 PATIENCE = 30.0
 
 
-#: A lease is not renewed more often than so many times in its length.
-RENEWALS = 20
+class Followers(Protocol):
+    """Calls readers when a result grows or its job ends."""
+
+    def follow(self, job_id: str, reader: RedisReader) -> None:
+        """Call :meth:`RedisReader.grown` and :meth:`RedisReader.ended` from now on."""
+
+    def unfollow(self, job_id: str, reader: RedisReader) -> None:
+        """Call ``reader`` no more."""
 
 
 @implementer(IResult)
 class RedisResult:
-    """
-    One result.
+    """One result on Redis.
 
-    @ivar body_id: what its parts are kept under.
-    @ivar aborted: whether there will be no more of it.
+    Attributes:
+        content_type: As posted by the runtime.
+        size: Bytes known to be there.
+        complete: Whether the last byte has arrived.
+        aborted: Whether the result broke off.
+        job_id: The job that it belongs to.
+        body_id: The id under which its parts are kept.
+        data: All bytes of a small result, if they came with the job.
     """
 
     def __init__(
-        self, broker: RedisBroker, job_id: str, content_type: str | None, body_id: str, size: int, complete: bool
+        self,
+        node: RedisNode,
+        followers: Followers,
+        job_id: str,
+        content_type: str | None,
+        body_id: str,
+        size: int,
+        complete: bool,
     ) -> None:
         self.content_type = content_type
         self.size = size
@@ -64,13 +65,10 @@ class RedisResult:
         self.job_id = job_id
         self.body_id = body_id
         self.data: bytes | None = None
-        self._broker = broker
-
-    def _key(self, part: int) -> str:
-        return f"body:{self.body_id}:{part}"
+        self._node = node
+        self._followers = followers
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
-        """See L{IResult.read}."""
         if self.data is not None:
             return succeed(self.data[offset : offset + size])
         return Deferred.fromCoroutine(self._read(offset, min(offset + size, self.size)))
@@ -86,239 +84,86 @@ class RedisResult:
         return b"".join(pieces)
 
     def piece(self, offset: int, size: int) -> Deferred[bytes]:
-        """
-        @return: fires with at most C{size} bytes, within one part.
-        """
+        """Read at most ``size`` bytes from ``offset`` on, all of them within one part."""
         part, start = divmod(offset, PART)
-        return self._broker.node.get(self._key(part), start, min(start + size, PART) - 1)
+        return self._node.get(f"body:{self.body_id}:{part}", start, min(start + size, PART) - 1)
 
     def deliver(self, consumer: IConsumer) -> Deferred[bool]:
-        """See L{IResult.deliver}."""
-        done: Deferred[bool] = Deferred(lambda _: reader.stopProducing())
-        reader = ResultReader(self._broker, self, consumer, done.callback)
-        reader.start()
-        return done
+        return RedisReader(self._node, self._followers, self, consumer).start()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """See L{IConsumer}."""
         raise NotImplementedError("this result is for reading")
 
     def unregisterProducer(self) -> None:
-        """See L{IConsumer}."""
+        """Do nothing, as there is never a producer."""
 
     def write(self, data: bytes) -> None:
-        """See L{IConsumer}."""
         raise NotImplementedError("this result is for reading")
 
 
-class PostedResult(RedisResult):
-    """
-    A result that is being posted to this node.
+class RedisReader(ResultReader):
+    """Copies a :class:`RedisResult` to a consumer."""
 
-    @ivar begun: whether it is the job's already, so that what is written must get out at once.
-    """
-
-    def __init__(self, broker: RedisBroker, job_id: str, content_type: str | None) -> None:
-        super().__init__(broker, job_id, content_type, f"{job_id}:{secrets.token_hex(4)}", 0, False)
-        self.begun = False
-        self._buffer = bytearray()
-        self._acknowledged = 0
-        self._writing = False
-        self._failed = False
-        self._producer: IPushProducer | None = None
-        self._paused = False
-        self._flushed: Deferred[None] | None = None
-        self._renewed = 0.0
-
-    @property
-    def small(self) -> bytes | None:
-        """All of it, if there is so little that none has been written yet."""
-        return None if self._acknowledged or self._writing or self.begun else bytes(self._buffer)
-
-    def write(self, data: bytes) -> None:
-        """
-        See L{IConsumer}.
-
-        @raise OSError: Redis has been away for too long.
-        """
-        if self._failed:
-            raise OSError(errno.EIO, "Redis cannot be reached")
-        if self.aborted:
-            return
-        self._buffer += data
-        self.size += len(data)
-        if self.begun or len(self._buffer) > SMALL or self._acknowledged:
-            self._pump()
-        else:
-            self._renew()
-
-    def _renew(self) -> None:
-        lease, now = self._broker.limits.lease, self._broker.node.clock.seconds()
-        if lease is not None and now - self._renewed >= lease / RENEWALS:
-            self._renewed = now
-            self._broker.node.call("renew", self.job_id).addErrback(lambda failure: failure.trap(BrokerUnavailable))
-
-    def begin(self) -> None:
-        """It is the job's from now on."""
-        self.begun = True
-        self._pump()
-
-    def _pump(self) -> None:
-        """Send what is next, unless something is on its way."""
-        if not self._writing:
-            if self._buffer:
-                self._writing = True
-                room = PART - self._acknowledged % PART
-                self._send(bytes(self._buffer[:room]))
-            elif self._flushed is not None:
-                flushed, self._flushed = self._flushed, None
-                flushed.callback(None)
-        self._balance()
-
-    def _send(self, data: bytes) -> None:
-        sent = self._broker.node.call("write", self.job_id, self.body_id, str(self._acknowledged), data)
-        sent.addCallbacks(self._wrote, self._not_written, (data,), {}, (data,))
-
-    def _wrote(self, wanted: int, data: bytes) -> None:
-        self._writing = False
-        self._acknowledged += len(data)
-        del self._buffer[: len(data)]
-        if not wanted:
-            self.aborted = True
-            self._buffer.clear()
-        self._pump()
-
-    def _not_written(self, failure: Failure, data: bytes) -> None:
-        failure.trap(BrokerUnavailable)
-        self._broker.node.when_up(PATIENCE).addCallbacks(lambda _: self._send(data), self._give_up)
-
-    def _give_up(self, failure: Failure) -> None:
-        self._failed = True
-        self._buffer.clear()
-        if self._flushed is not None:
-            flushed, self._flushed = self._flushed, None
-            flushed.errback(failure)
-        self._balance()
-
-    def flush(self) -> Deferred[None]:
-        """
-        @return: fires when everything that was written is kept.
-        """
-        self._flushed = Deferred()
-        flushed = self._flushed
-        self._pump()
-        return flushed
-
-    def _balance(self) -> None:
-        if self._producer is None:
-            return
-        behind = len(self._buffer) >= HIGH_WATER
-        if behind and not self._paused:
-            self._paused = True
-            self._producer.pauseProducing()
-        elif self._paused and not behind:
-            self._paused = False
-            self._producer.resumeProducing()
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """See L{IConsumer}."""
-        self._producer = producer
-        self._paused = False
-
-    def unregisterProducer(self) -> None:
-        """See L{IConsumer}."""
-        self._producer = None
-
-
-@implementer(IPushProducer)
-class ResultReader:
-    """
-    Copies a result into an L{IConsumer}, as fast as both sides go, and follows it while it is being posted.
-
-    C{done} is called once, as in L{IResult.deliver}; not after L{stopProducing}.
-    """
-
-    def __init__(
-        self, broker: RedisBroker, result: RedisResult, consumer: IConsumer, done: Callable[[bool], None]
-    ) -> None:
-        self._broker = broker
+    def __init__(self, node: RedisNode, followers: Followers, result: RedisResult, consumer: IConsumer) -> None:
+        super().__init__(consumer)
+        self._node = node
+        self._followers = followers
         self._result = result
-        self._consumer = consumer
-        self._done = done
-        self._offset = 0
         self._reading = False
-        self._paused = False
-        self._closed = False
 
-    def start(self) -> None:
-        """Begin to copy; to be called once."""
-        self._consumer.registerProducer(self, True)
+    def attach(self) -> None:
         if not self._result.complete:
-            self._broker.follow(self._result.job_id, self)
-        self._pump()
+            self._followers.follow(self._result.job_id, self)
+
+    def detach(self) -> None:
+        self._followers.unfollow(self._result.job_id, self)
 
     def grown(self, size: int) -> None:
-        """There is more."""
+        """Note that the result has ``size`` bytes now."""
         self._result.size = max(size, self._result.size)
-        self._pump()
+        self.pump()
 
     def ended(self, result: JobResult | None) -> None:
-        """The job has ended; C{result} is what came of it, if it is whole."""
+        """Note that the job has ended.
+
+        Args:
+            result: Its result, if it has one. A result that is not whole has broken off.
+        """
         if result is not None and result.complete:
             self._result.size, self._result.complete = result.size, True
         else:
             self._result.aborted = True
-        self._pump()
+        self.pump()
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
         if self._paused or self._closed or self._reading:
             return
         result = self._result
         if result.aborted:
-            self._close(False)
-        elif self._offset < result.size:
+            self.close(False)
+        elif self.offset < result.size:
             self._reading = True
-            piece = result.piece(self._offset, result.size - self._offset)
+            piece = result.piece(self.offset, result.size - self.offset)
             piece.addCallbacks(self._got, self._missed)
         elif result.complete:
-            self._close(True)
+            self.close(True)
 
     def _got(self, data: bytes) -> None:
         self._reading = False
         if self._closed:
             return
         if not data:
-            # The job has been forgotten meanwhile.
-            self._close(False)
+            # The job, and its result with it, has been forgotten.
+            self.close(False)
             return
-        self._offset += len(data)
+        self.offset += len(data)
         self._consumer.write(data)
-        self._pump()
+        self.pump()
 
     def _missed(self, failure: Failure) -> None:
         failure.trap(BrokerUnavailable)
-        self._broker.node.when_up(PATIENCE).addCallbacks(self._again, lambda _: self._close(False))
+        self._node.when_up(PATIENCE).addCallbacks(self._read_again, lambda _: self.close(False))
 
-    def _again(self, _: None) -> None:
+    def _read_again(self, _: None) -> None:
         self._reading = False
-        self._pump()
-
-    def _close(self, whole: bool) -> None:
-        if not self._closed:
-            self.stopProducing()
-            self._consumer.unregisterProducer()
-            self._done(whole)
-
-    def pauseProducing(self) -> None:
-        """See L{IPushProducer}."""
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        """See L{IPushProducer}."""
-        self._paused = False
-        self._pump()
-
-    def stopProducing(self) -> None:
-        """See L{IPushProducer}."""
-        self._closed = True
-        self._broker.unfollow(self._result.job_id, self)
+        self.pump()

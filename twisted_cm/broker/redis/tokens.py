@@ -1,4 +1,4 @@
-"""The issued tokens that nodes share."""
+"""The issued tokens that all nodes share."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from zope.interface import implementer
 
 from ...model.tokens import MOST_TOKENS, IssuedToken
 from ..tokens import ITokenStore
-from .node import RedisNode, to_json
+from .node import RedisNode
+from .values import to_json
 
 
 @implementer(ITokenStore)
 class RedisTokens:
-    """The tokens of all nodes."""
+    """The issued tokens of all nodes."""
 
     def __init__(self, node: RedisNode) -> None:
         self._node = node
 
     def put(self, digest: bytes, issued: IssuedToken) -> Deferred[None]:
-        """See L{ITokenStore.put}."""
         put = self._node.call("put_token", digest, to_json(asdict(issued)), str(MOST_TOKENS))
         return put.addCallback(lambda _: None)
 
     def get(self, digest: bytes) -> Deferred[IssuedToken | None]:
-        """See L{ITokenStore.get}."""
 
         def found(stored: bytes | None) -> IssuedToken | None:
             if stored is None:
@@ -37,5 +36,4 @@ class RedisTokens:
         return self._node.call("get_token", digest).addCallback(found)
 
     def delete(self, digest: bytes) -> Deferred[None]:
-        """See L{ITokenStore.delete}."""
         return self._node.call("delete_token", digest).addCallback(lambda _: None)

@@ -1,0 +1,75 @@
+"""Helpers for tests of emulators that share a Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest_twisted
+from broker_fixtures import RedisBed
+from conftest import SEED, Harness, pause
+from twisted.internet.defer import Deferred
+
+from twisted_cm.broker.redis.broker import RedisBroker
+
+BASE = "/_emulate/foundry/compute-modules"
+OAUTH_SEED = (
+    SEED.replace("foundry:", "foundry:\n  oauth_clients: [{client_id: app, client_secret: secret}]")
+    + "      - {deployed_app_rid: ri.open, runtime_id: open}\n"
+)
+
+
+def stop(harness: Harness) -> None:
+    """Stop an emulator, outside the reactor's greenlet."""
+    pytest_twisted.blockon(harness.pool.closeCachedConnections())
+    pytest_twisted.blockon(harness.service.stopService())
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until a condition holds, for at most 10 seconds or so. It may return a Deferred."""
+    for _ in range(2000):
+        found = condition()
+        if await found if isinstance(found, Deferred) else found:
+            return
+        await pause(0.005)
+    raise AssertionError("never became true")
+
+
+async def parked_polls(nodes: list[Harness]) -> list[int]:
+    """Return the number of polls parked at each node."""
+    return [(await each.broker.load()).parked_polls for each in nodes]
+
+
+async def until_parked(nodes: list[Harness], polls: int | None = None, callers: int | None = None) -> None:
+    """Wait until so many polls and so many callers are parked at some nodes together."""
+
+    async def reached() -> bool:
+        loads = [await each.broker.load() for each in nodes]
+        return (polls is None or sum(each.parked_polls for each in loads) == polls) and (
+            callers is None or sum(each.parked_callers for each in loads) == callers
+        )
+
+    await until(lambda: Deferred.fromCoroutine(reached()))
+
+
+def within(seconds: float, condition: Callable[[], Any]) -> Any:
+    """Run the reactor until a condition holds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        pytest_twisted.blockon(pause(0.01))
+    raise AssertionError("never became true")
+
+
+class Nodes(RedisBed):
+    """Brokers whose death the others notice soon."""
+
+    lease = 0.4
+
+    def die(self, broker: RedisBroker) -> None:
+        """End a node as a killed process ends: without leaving the others."""
+        self.brokers.remove(broker)
+        broker.node.connection.close()

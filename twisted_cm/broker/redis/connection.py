@@ -1,0 +1,301 @@
+"""How a process stays connected to Redis.
+
+There are two connections: one for commands, one for publications. If either is lost the other is dropped, and both are
+made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import txredisapi
+from twisted.application.internet import backoffPolicy
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..interface import BrokerUnavailable
+from .address import Address
+from .library import library
+
+#: Seconds that :meth:`Connection.when_up` waits by default for a Redis that has just gone.
+PATIENCE = 10.0
+
+#: What may go wrong while connecting.
+_EXPECTED = (ConnectError, TimeoutError, txredisapi.RedisError, BrokerUnavailable, OSError)
+
+#: How Redis begins a refusal that is no bug of the emulator's.
+_TEMPORARY = ("OOM", "LOADING", "MISCONF", "READONLY", "BUSY", "MASTERDOWN")
+
+
+class RedisAway(BrokerUnavailable):
+    """There is no connection to Redis."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis cannot be reached")
+
+
+class LinkLost(RedisAway):
+    """The connection was lost before the answer arrived. Redis may or may not have run the command."""
+
+
+def ignore_outage(failure: Failure) -> None:
+    """Ignore that Redis is away, where everything is asked again when it is back.
+
+    This is an errback: any other failure passes.
+    """
+    failure.trap(BrokerUnavailable)
+
+
+class _Commands(txredisapi.RedisProtocol):  # type: ignore[misc]
+    """The connection for commands."""
+
+    def __init__(self, lost: Callable[[_Commands], None]) -> None:
+        super().__init__(charset=None, convertNumbers=False)
+        self._lost = lost
+
+    def connectionLost(self, why: Failure) -> None:
+        # First: the next call makes pending commands fail, and their callers may send them again.
+        self._lost(self)
+        super().connectionLost(why)
+
+
+class _Publications(txredisapi.SubscriberProtocol):  # type: ignore[misc]
+    """The connection for publications."""
+
+    def __init__(self, heard: Callable[[bytes], None], lost: Callable[[_Publications], None]) -> None:
+        super().__init__(charset=None, convertNumbers=False)
+        self._heard = heard
+        self._lost = lost
+
+    def connectionLost(self, why: Failure) -> None:
+        super().connectionLost(why)
+        self._lost(self)
+
+    def messageReceived(self, pattern: None, channel: bytes, message: bytes) -> None:
+        self._heard(message)
+
+
+def _factory(make: Callable[[], Any]) -> Factory:
+    factory = Factory.forProtocol(make)
+    factory.noisy = False
+    return factory
+
+
+class Connection:
+    """The connection to a Redis, which is made again whenever it is lost.
+
+    Attributes:
+        address: Where Redis is.
+        up: Whether the connection is there and prepared.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: Address,
+        timeout: float,
+        prepare: Callable[[], Awaitable[None]],
+        heard: Callable[[bytes], None],
+        lost: Callable[[], None],
+    ) -> None:
+        """Connect nothing yet.
+
+        Args:
+            reactor: Connects, and keeps the time.
+            timeout: Seconds after which a connection that is not prepared is dropped.
+            prepare: Called with each new connection, before it counts as up.
+            heard: Called with each publication.
+            lost: Called when a connection is lost.
+        """
+        self.address = address
+        self.up = False
+        self._reactor = reactor
+        self._timeout = timeout
+        self._prepare = prepare
+        self._heard = heard
+        self._lost = lost
+        self._endpoint = address.endpoint(reactor)
+        self._commands: _Commands | None = None
+        self._publications: _Publications | None = None
+        self._waiting: list[Deferred[None]] = []
+        self._closed = False
+        self._connecting: Deferred[None] = succeed(None)
+        self._commands_lost: Deferred[None] = Deferred()
+
+    def start(self) -> Deferred[None]:
+        """Connect and stay connected.
+
+        Returns:
+            A Deferred that fires after the first attempt, whether it succeeded or not.
+        """
+        tried: Deferred[None] = Deferred()
+        self._connecting = Deferred.fromCoroutine(self._stay_connected(tried))
+        self._connecting.addErrback(lambda failure: failure.trap(CancelledError))
+        return tried
+
+    async def _stay_connected(self, tried: Deferred[None]) -> None:
+        # ClientService does not support that a connection is lost while it is being prepared.
+        delay = backoffPolicy(0.05, 1.0)
+        failures = 0
+        while not self._closed:
+            try:
+                lost = await self._connect()
+            except CancelledError:
+                raise
+            except Exception as error:
+                failures += 1
+                if not isinstance(error, _EXPECTED):
+                    self._log.failure("unexpected error while joining the nodes at {address}", address=self.address)
+                elif failures == 1:
+                    self._log.error(
+                        "cannot use Redis at {address}: {error}; retrying until it can be used",
+                        address=self.address,
+                        error=error,
+                    )
+                if not tried.called:
+                    tried.callback(None)
+                await deferLater(self._reactor, delay(failures))
+            else:
+                failures = 0
+                if not tried.called:
+                    tried.callback(None)
+                await lost
+
+    async def _connect(self) -> Deferred[None]:
+        """Make both connections; return a Deferred that fires when they are lost."""
+        commands: Any = await self._endpoint.connect(_factory(lambda: _Commands(self._commands_gone)))
+        self._commands_lost = Deferred()
+        attaching = Deferred.fromCoroutine(self._attach(commands))
+        await attaching.addTimeout(self._timeout, self._reactor)
+        return self._commands_lost
+
+    async def _attach(self, commands: Any) -> None:
+        publications: Any = None
+        try:
+            await self.greet(commands)
+            await commands.execute_command("FUNCTION", "LOAD", "REPLACE", library().code)
+            publications = await self._endpoint.connect(
+                _factory(lambda: _Publications(self._heard, self._publications_gone))
+            )
+            self._commands, self._publications = commands, publications
+            await self.greet(publications)
+            await self._prepare()
+        except BaseException:
+            self._commands = self._publications = None
+            for each in (commands, publications):
+                if each is not None and each.transport is not None:
+                    each.transport.abortConnection()
+            raise
+        self.up = True
+        waiting, self._waiting = self._waiting, []
+        for parked in waiting:
+            parked.callback(None)
+
+    async def greet(self, protocol: Any) -> None:
+        """Authenticate a new connection and select the database."""
+        address = self.address
+        if address.password is not None:
+            user = [address.user] if address.user else []
+            await protocol.execute_command("AUTH", *user, address.password)
+        if address.db:
+            await protocol.execute_command("SELECT", str(address.db))
+
+    def _publications_gone(self, publications: _Publications) -> None:
+        if publications is self._publications:
+            self.drop()
+
+    def _commands_gone(self, commands: _Commands) -> None:
+        if commands is not self._commands:
+            return
+        was_up, self.up = self.up, False
+        self._commands = None
+        if self._publications is not None:
+            publications, self._publications = self._publications, None
+            publications.transport.abortConnection()
+        self._lost()
+        if was_up:
+            if not self._closed:
+                self._log.warn("lost Redis at {address}; parked requests wait for it", address=self.address)
+            self._commands_lost.callback(None)
+
+    def drop(self) -> None:
+        """Drop the connection; it is made again."""
+        if self._commands is not None:
+            self._commands.transport.abortConnection()
+
+    def close(self) -> Deferred[None]:
+        """Drop the connection for good.
+
+        Returns:
+            A Deferred that fires when the connection is closed.
+        """
+        self._closed = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.errback(BrokerUnavailable("The emulator is shutting down"))
+        if self.up:
+            self.drop()
+        else:
+            self._connecting.cancel()
+        return self._connecting
+
+    def ready(self) -> Deferred[None]:
+        """Return a Deferred that has fired if the connection is up, and has failed with :class:`RedisAway` if not."""
+        return succeed(None) if self.up else fail(RedisAway())
+
+    def when_up(self, patience: float | None = PATIENCE) -> Deferred[None]:
+        """Wait until the connection is up.
+
+        Args:
+            patience: Seconds to wait; ``None`` to wait forever.
+
+        Returns:
+            A Deferred that fires when the connection is up, and fails with :class:`RedisAway` when that takes too long.
+        """
+        if self.up:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(lambda each: self._waiting.remove(each))
+        self._waiting.append(waiting)
+        if patience is not None:
+            waiting.addTimeout(patience, self._reactor, _out_of_patience)
+        return waiting
+
+    def command(self, *args: str | bytes) -> Deferred[Any]:
+        """Send a command.
+
+        Returns:
+            A Deferred that fires with the answer. It fails with :class:`BrokerUnavailable` if there is no connection
+            or Redis refuses the command, and with :class:`LinkLost` if the connection is lost before the answer.
+        """
+        if self._commands is None:
+            return fail(RedisAway())
+        encoded = (each.encode("utf-8", "surrogatepass") if isinstance(each, str) else each for each in args)
+        sent: Deferred[Any] = self._commands.execute_command(*encoded)
+        return sent.addErrback(self._refused)
+
+    def subscribe(self, channels: list[bytes]) -> Deferred[Any]:
+        """Subscribe to channels, while the connection is being prepared."""
+        assert self._publications is not None
+        subscribed: Deferred[Any] = self._publications.subscribe(channels)
+        return subscribed
+
+    def _refused(self, failure: Failure) -> Any:
+        if failure.check(txredisapi.ConnectionError):
+            raise LinkLost from None
+        if failure.check(txredisapi.ResponseError):
+            message = failure.getErrorMessage()
+            if message.split(" ")[0] not in _TEMPORARY:
+                self._log.failure("Redis refused a command", failure)
+            raise BrokerUnavailable(f"Redis refused: {message}") from None
+        return failure
+
+
+def _out_of_patience(result: Any, timeout: float) -> Any:
+    raise RedisAway

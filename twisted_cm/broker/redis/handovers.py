@@ -1,0 +1,60 @@
+"""Which jobs is this node handing over to pollers?
+
+A job that Redis has given to a poll of this node is the node's until its whole envelope has left, or until it is given
+back.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from ...model.jobs import Job
+from .connection import ignore_outage
+from .node import RedisNode
+
+
+class Handovers:
+    """The jobs that this node is handing over, each as ``ID:ATTEMPT``, like in ``handing:`` on Redis."""
+
+    _log = Logger()
+
+    def __init__(self, node: RedisNode) -> None:
+        self._node = node
+        self._open: set[str] = set()
+        # Delivered, but Redis does not know it yet: it may be away.
+        self._delivered: set[str] = set()
+
+    def known(self) -> list[str]:
+        """Return what Redis must not give to another poll when this node joins again."""
+        return [*self._open, *self._delivered]
+
+    async def attached(self) -> None:
+        """Confirm what was delivered while Redis was away."""
+        for handed in list(self._delivered):
+            await self._confirm(handed)
+
+    def begin(self, job: Job) -> None:
+        """Note that a job is on its way to a poller."""
+        self._open.add(f"{job.job_id}:{job.attempts}")
+
+    def refuse(self, job: Job) -> None:
+        """Give back a job whose poll has gone."""
+        self._node.call("give_back", job.job_id, str(job.attempts)).addErrback(ignore_outage)
+
+    async def give_back(self, job_id: str, attempt: int) -> None:
+        """Put a job that its poller never had back to the front of its queue."""
+        self._open.discard(f"{job_id}:{attempt}")
+        if await self._node.call("give_back", job_id, str(attempt)):
+            self._log.info("job {job_id}: given back, its poller vanished", job_id=job_id)
+
+    async def delivered(self, job_id: str, attempt: int) -> None:
+        """Note that the poller has the job."""
+        handed = f"{job_id}:{attempt}"
+        if handed in self._open:
+            self._open.remove(handed)
+            self._delivered.add(handed)
+            await self._confirm(handed)
+
+    async def _confirm(self, handed: str) -> None:
+        await self._node.send("delivered", *handed.rsplit(":", 1))
+        self._delivered.discard(handed)

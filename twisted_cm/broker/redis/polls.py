@@ -1,0 +1,165 @@
+"""Which polls are parked on this node, and which job does each get?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ...model.jobs import Job
+from ..interface import BrokerUnavailable, UnknownRuntime
+from .connection import RedisAway, ignore_outage
+from .handovers import Handovers
+from .node import RedisNode
+from .records import JobRecords
+
+
+@define(eq=False)
+class _Poll:
+    """A poll.
+
+    Attributes:
+        number: Its number on this node.
+        runtime_id: The runtime that polls.
+        parks: Whether it waits for a job; otherwise it only asks whether there is one.
+        deferred: Fires with a job, or with ``None``.
+        timer: Fires when it has waited long enough.
+    """
+
+    number: int
+    runtime_id: str
+    parks: bool
+    deferred: Deferred[Job | None]
+    timer: IDelayedCall | None = None
+
+
+class Polls:
+    """The polls of this node."""
+
+    _log = Logger()
+
+    def __init__(
+        self, node: RedisNode, records: JobRecords, handovers: Handovers, dispatched: Callable[[], None]
+    ) -> None:
+        """Park nothing yet.
+
+        Args:
+            dispatched: Called when a job has been given to a poll of this node, and its lease has begun.
+        """
+        self._node = node
+        self._records = records
+        self._handovers = handovers
+        self._dispatched = dispatched
+        self._polls: dict[int, _Poll] = {}
+        self._last_number = 0
+        node.handlers.update(job=self._job, nothing=self._nothing)
+
+    def __len__(self) -> int:
+        return len(self._polls)
+
+    def attached(self) -> None:
+        """Park all polls again."""
+        for poll in list(self._polls.values()):
+            self._ask(poll)
+
+    def stop(self) -> None:
+        """Answer all polls with no job."""
+        for poll in list(self._polls.values()):
+            self._unpark(poll)
+            self._answer(poll, None)
+
+    def poll(self, runtime_id: str, wait: float) -> Deferred[Job | None]:
+        """Ask for a job, and park for ``wait`` seconds if there is none."""
+        if not self._node.up:
+            return fail(RedisAway())
+        self._last_number += 1
+        poll = _Poll(self._last_number, runtime_id, wait > 0, Deferred(lambda _: self._vanish(poll)))
+        self._polls[poll.number] = poll
+        if poll.parks:
+            poll.timer = self._node.clock.callLater(wait, self._expired, poll)
+        self._ask(poll)
+        return poll.deferred
+
+    def _ask(self, poll: _Poll) -> None:
+        parks = "1" if poll.parks else "0"
+        asked = self._node.send("poll", poll.runtime_id, str(poll.number), parks)
+        asked.addCallbacks(self._asked, self._not_asked, (poll,), {}, (poll,))
+
+    def _asked(self, reply: Any, poll: _Poll) -> None:
+        if reply == b"unknown runtime":
+            if poll.number in self._polls:
+                self._take_off(poll)
+                poll.deferred.errback(UnknownRuntime(poll.runtime_id))
+        elif reply is not None:
+            record, query = reply
+            self._hand(poll.number, self._records.job(record, query))
+        elif not poll.parks and poll.number in self._polls:
+            self._answer(poll, None)
+
+    def _not_asked(self, failure: Failure, poll: _Poll) -> None:
+        failure.trap(BrokerUnavailable)
+        if not poll.parks and poll.number in self._polls:
+            self._take_off(poll)
+            poll.deferred.errback(failure)
+
+    def _job(self, number: str, record: list[str], query: str | bool) -> None:
+        job = self._records.job(record, query if isinstance(query, str) else None)
+        if isinstance(query, str):
+            self._hand(int(number), job)
+            return
+        # A large query is not part of the publication.
+        asked = self._node.call("job", job.job_id)
+        asked.addCallbacks(lambda reply: self._hand(int(number), self._records.job(record, reply[1])), ignore_outage)
+
+    def _hand(self, number: int, job: Job) -> None:
+        poll = self._polls.get(number)
+        self._dispatched()
+        if poll is None:
+            self._handovers.refuse(job)
+            return
+        self._handovers.begin(job)
+        self._log.debug(
+            "job {job_id}: dispatched to runtime {runtime_id}", job_id=job.job_id, runtime_id=job.runtime_id
+        )
+        self._answer(poll, job)
+
+    def _nothing(self, number: str) -> None:
+        poll = self._polls.get(int(number))
+        if poll is not None:
+            self._answer(poll, None)
+
+    def _answer(self, poll: _Poll, job: Job | None) -> None:
+        self._take_off(poll)
+        poll.deferred.callback(job)
+
+    def _take_off(self, poll: _Poll) -> None:
+        del self._polls[poll.number]
+        if poll.timer is not None and poll.timer.active():
+            poll.timer.cancel()
+
+    def _unpark(self, poll: _Poll) -> Deferred[Any]:
+        unparked = self._node.call("unpark", poll.runtime_id, str(poll.number))
+        return unparked.addErrback(ignore_outage)
+
+    def _vanish(self, poll: _Poll) -> None:
+        self._take_off(poll)
+        if poll.parks:
+            self._unpark(poll)
+
+    def _expired(self, poll: _Poll) -> None:
+        poll.parks = False
+        if not self._node.up:
+            self._answer(poll, None)
+            return
+
+        def unparked(was_parked: int | None) -> None:
+            # If it was not parked any more, a job is on its way to it.
+            if was_parked and poll.number in self._polls:
+                self._answer(poll, None)
+
+        self._unpark(poll).addCallback(unparked)

@@ -1,0 +1,188 @@
+"""Receiving the results that runtimes post to this node.
+
+The bytes are written to Redis in parts, in order, one write at a time. The post is paused while too many bytes wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from ..flow import PacedWriter
+from ..interface import BrokerUnavailable, IResult, JobAlreadyCompleted, UnknownJob
+from .connection import ignore_outage
+from .node import RedisNode
+from .results import PART, PATIENCE, Followers, RedisResult
+
+#: A result of no more bytes travels with the publication of its job's end, as in ``lua/1_state.lua``.
+SMALL = 64 * 1024
+
+#: The post is paused while so many bytes wait to be acknowledged.
+HIGH_WATER = 256 * 1024
+
+#: A lease is renewed at most so many times in its length.
+RENEWALS = 20
+
+
+class PostedResult(PacedWriter, RedisResult):
+    """A result that is being posted to this node.
+
+    Attributes:
+        begun: Whether callers may read along, so that each write must reach Redis at once.
+    """
+
+    def __init__(
+        self, node: RedisNode, followers: Followers, lease: float | None, job_id: str, content_type: str | None
+    ) -> None:
+        PacedWriter.__init__(self)
+        RedisResult.__init__(self, node, followers, job_id, content_type, f"{job_id}:{secrets.token_hex(4)}", 0, False)
+        self.begun = False
+        self._lease = lease
+        self._renewed_at = 0.0
+        self._buffer = bytearray()
+        self._acknowledged = 0
+        self._writing = False
+        self._failed = False
+        self._flushed: Deferred[None] | None = None
+
+    @property
+    def small(self) -> bytes | None:
+        """All bytes, if they are few and none has been sent to Redis; ``None`` otherwise."""
+        return None if self._acknowledged or self._writing or self.begun else bytes(self._buffer)
+
+    def write(self, data: bytes) -> None:
+        """Append bytes.
+
+        Raises:
+            OSError: Redis has been away for more than ``PATIENCE`` seconds.
+        """
+        if self._failed:
+            raise OSError(errno.EIO, "Redis cannot be reached")
+        if self.aborted:
+            return
+        self._buffer += data
+        self.size += len(data)
+        if self.begun or len(self._buffer) > SMALL or self._acknowledged:
+            self._pump()
+        else:
+            self._renew_lease()
+
+    def _renew_lease(self) -> None:
+        # Writes renew the lease themselves; bytes that stay in the buffer do not.
+        now = self._node.clock.seconds()
+        if self._lease is not None and now - self._renewed_at >= self._lease / RENEWALS:
+            self._renewed_at = now
+            self._node.call("renew", self.job_id).addErrback(ignore_outage)
+
+    def begin(self) -> None:
+        """Send all bytes, and from now on each write, to Redis at once."""
+        self.begun = True
+        self._pump()
+
+    def flush(self) -> Deferred[None]:
+        """Return a Deferred that fires when Redis has all bytes."""
+        flushed = self._flushed = Deferred()
+        self._pump()
+        return flushed
+
+    def is_behind(self) -> bool:
+        return len(self._buffer) >= HIGH_WATER
+
+    def _pump(self) -> None:
+        if not self._writing:
+            if self._buffer:
+                self._writing = True
+                room = PART - self._acknowledged % PART
+                self._send(bytes(self._buffer[:room]))
+            elif self._flushed is not None:
+                flushed, self._flushed = self._flushed, None
+                flushed.callback(None)
+        self.balance()
+
+    def _send(self, data: bytes) -> None:
+        sent = self._node.call("write", self.job_id, self.body_id, str(self._acknowledged), data)
+        sent.addCallbacks(self._wrote, self._not_written, (data,), {}, (data,))
+
+    def _wrote(self, wanted: int, data: bytes) -> None:
+        self._writing = False
+        self._acknowledged += len(data)
+        del self._buffer[: len(data)]
+        if not wanted:
+            self.aborted = True
+            self._buffer.clear()
+        self._pump()
+
+    def _not_written(self, failure: Failure, data: bytes) -> None:
+        failure.trap(BrokerUnavailable)
+        self._node.when_up(PATIENCE).addCallbacks(lambda _: self._send(data), self._give_up)
+
+    def _give_up(self, failure: Failure) -> None:
+        self._failed = True
+        self._buffer.clear()
+        if self._flushed is not None:
+            flushed, self._flushed = self._flushed, None
+            flushed.errback(failure)
+        self.balance()
+
+
+class Posts:
+    """The results that are being posted to this node, and how their jobs get them."""
+
+    def __init__(self, node: RedisNode, followers: Followers, lease: float | None) -> None:
+        """Receive nothing yet.
+
+        Args:
+            lease: Seconds of a job's lease, which the bytes of a post renew; ``None`` if jobs have no lease.
+        """
+        self._node = node
+        self._followers = followers
+        self._lease = lease
+        self._streams: dict[str, PostedResult] = {}
+
+    def known(self) -> list[str]:
+        """Return the ids of the jobs whose results are being streamed to this node."""
+        return list(self._streams)
+
+    def new(self, job_id: str, content_type: str | None) -> PostedResult:
+        """Make an empty result."""
+        return PostedResult(self._node, self._followers, self._lease, job_id, content_type)
+
+    async def begin(self, job_id: str, body: IResult) -> bool:
+        """Let callers read a result along while it is posted: see :meth:`.IBroker.begin_result`."""
+        assert isinstance(body, PostedResult)
+        # Before the answer: if the node joins again meanwhile, it must say that it receives this stream.
+        self._streams.setdefault(job_id, body)
+        begun = False
+        try:
+            reply = await self._node.call_again("begin", job_id, body.body_id, body.content_type or "")
+            if reply == b"unknown job":
+                raise UnknownJob(job_id)
+            begun = bool(reply)
+        finally:
+            if not begun and self._streams.get(job_id) is body:
+                del self._streams[job_id]
+        if begun:
+            body.begin()
+        return begun
+
+    async def complete(self, job_id: str, body: IResult) -> None:
+        """Give a job its whole result: see :meth:`.IBroker.complete`."""
+        assert isinstance(body, PostedResult)
+        data = body.small
+        if data is None:
+            await body.flush()
+        reply = await self._node.call_again(
+            "complete", job_id, body.body_id, str(body.size), body.content_type or "", data or b""
+        )
+        self.ended(job_id)
+        if reply == b"unknown job":
+            raise UnknownJob(job_id)
+        if reply == b"completed":
+            raise JobAlreadyCompleted(job_id)
+
+    def ended(self, job_id: str) -> None:
+        """Forget the stream of a job that has ended."""
+        self._streams.pop(job_id, None)
