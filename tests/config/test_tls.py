@@ -1,4 +1,4 @@
-"""The certificates that TLS listeners show."""
+"""The certificates of TLS listeners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""That the benchmarks run; what they measure is not tested."""
+"""The benchmarks run. Their figures are not tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel and the source, the container and the service."""
+"""The wheel, the source distribution, the container image and the systemd unit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(*command: str) -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source distribution and the wheel made of it, from just what the Dockerfile copies."""
+    """A directory with the source distribution and the wheel, built from only the files that the Dockerfile copies."""
     source, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for line in DOCKERFILE.read_text().splitlines():
         if line.startswith("COPY "):
@@ -68,7 +68,7 @@ def test_the_dockerfile_is_clean_and_starts_the_emulator() -> None:
     command, *options = map(str, re.findall(r'"([^"]*)"', entry[1]))
     environment = {name: value for name, value in os.environ.items() if name != "TWISTED_CM_ADMIN_TOKEN"}
     ran = subprocess.run([BIN / command, *options], env=environment, capture_output=True, text=True, timeout=60)
-    # Its options are right; what it wants besides is named at the top.
+    # The options are valid; the token that is still missing is named at the top of the Dockerfile.
     assert ran.stderr.startswith("Error: 0.0.0.0 can be reached from other machines; set an admin token")
     assert "-e TWISTED_CM_ADMIN_TOKEN=" in DOCKERFILE.read_text()
 
