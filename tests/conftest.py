@@ -123,7 +123,7 @@ class Harness:
 
     def connections(self) -> int:
         """Return the number of open connections to all listeners."""
-        return sum(len(site.channels) for site in self.sites())
+        return self.service.connections()
 
     def sites(self) -> list[EmulatorSite]:
         """Return the protocol factory of the main listeners, then that of each sidecar."""

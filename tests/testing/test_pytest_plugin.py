@@ -136,6 +136,9 @@ def test_jobs_by_hand(compute_modules, compute_module_runtime):
     done = compute_modules.wait_for(compute_modules.enqueue("echo", [1], **app).job_id)
     assert (done.state.value, done.runtime_id) == ("succeeded", compute_module_runtime.runtime_id)
     assert compute_modules.result(done.job_id) == b"[1]"
+    for query, expected in (((), b"{}"), ((None,), b"null")):
+        done = compute_modules.wait_for(compute_modules.enqueue("echo", *query, **app).job_id)
+        assert compute_modules.result(done.job_id) == expected
     compute_modules.reset()
     with pytest.raises(NotFound):
         compute_modules.job(done.job_id)

@@ -36,6 +36,7 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
     When it has stopped, it leaves nothing behind in the reactor.
 
     Attributes:
+        reactor: The reactor that the emulator runs in.
         service: The service itself.
         agent: The agent for requests to the emulator. Without sockets, no other agent can reach it.
     """
@@ -104,23 +105,13 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
         for runtime in dismissed:
             await runtime.stop()
 
-    async def _session(self, runtime: FakeRuntime) -> RuntimeSession:
-        """Join the existing runtime with that id, if no deployed app is to be bound; open a session otherwise."""
-        ways: dict[str, Any] = {"reactor": self.reactor, "agent": self.agent}
-        if runtime.deployed_app_rid is None:
-            with suppress(UnknownRuntime):
-                known = await self.service.broker.runtime(runtime.runtime_id)
-                return RuntimeSession.join(self.url, known.runtime_id, known.module_auth_token, **ways)
-        return await RuntimeSession.open(
-            self.url,
-            runtime.runtime_id,
-            runtime.deployed_app_rid,
-            branch=runtime.branch,
-            display_name=runtime.display_name,
-            keep_bindings=True,
-            admin_token=self.service.settings.admin_token,
-            **ways,
-        )
+    async def reset(self) -> None:
+        for runtime in self._runtimes:
+            await runtime.stop()
+        await self.service.reset()
+        for runtime in self._runtimes:
+            runtime.calls.clear()
+            await runtime.serve(await self._session(runtime))
 
     async def stop(self) -> None:
         await self.dismiss()
@@ -129,14 +120,6 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
         await self.service.stopService()
         await self._pool.closeCachedConnections()
         await self._network.close()
-
-    async def reset(self) -> None:
-        for runtime in self._runtimes:
-            await runtime.stop()
-        await self.service.reset()
-        for runtime in self._runtimes:
-            runtime.calls.clear()
-            await runtime.serve(await self._session(runtime))
 
     async def enqueue(
         self,
@@ -181,3 +164,21 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
     ) -> None:
         plan = FaultPlan(FaultKind.FAIL_JOB, runtime_id, function, count, message=message)
         await self.service.faults.add(plan)
+
+    async def _session(self, runtime: FakeRuntime) -> RuntimeSession:
+        """Join the existing runtime with that id, if no deployed app is to be bound; open a session otherwise."""
+        ways: dict[str, Any] = {"reactor": self.reactor, "agent": self.agent}
+        if runtime.deployed_app_rid is None:
+            with suppress(UnknownRuntime):
+                known = await self.service.broker.runtime(runtime.runtime_id)
+                return RuntimeSession.join(self.url, known.runtime_id, known.module_auth_token, **ways)
+        return await RuntimeSession.open(
+            self.url,
+            runtime.runtime_id,
+            runtime.deployed_app_rid,
+            branch=runtime.branch,
+            display_name=runtime.display_name,
+            keep_bindings=True,
+            admin_token=self.service.settings.admin_token,
+            **ways,
+        )

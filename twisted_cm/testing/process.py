@@ -123,19 +123,13 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
         for runtime in dismissed:
             runtime.stop()
 
-    def _module_auth_token(self, runtime: ThreadRuntime) -> str:
-        """Return the token of the existing runtime, if no deployed app is to be bound; open a session otherwise."""
-        if runtime.deployed_app_rid is None:
-            with suppress(NotFound):
-                return str(self._server.request_json("GET", runtime_path(runtime.runtime_id))["module_auth_token"])
-        session = {
-            "runtimeId": runtime.runtime_id,
-            "deployedAppRid": runtime.deployed_app_rid,
-            "branch": runtime.branch,
-            "displayName": runtime.display_name,
-            "keepBindings": True,
-        }
-        return str(self._server.request_json("POST", RUNTIMES, session)["moduleAuthToken"])
+    def reset(self) -> None:
+        for runtime in self._runtimes:
+            runtime.stop()
+        self._server.request_json("POST", f"{EMULATOR}/reset")
+        for runtime in self._runtimes:
+            runtime.calls.clear()
+            runtime.serve(self.url, self._module_auth_token(runtime))
 
     def stop(self) -> None:
         self.dismiss()
@@ -147,14 +141,6 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def reset(self) -> None:
-        for runtime in self._runtimes:
-            runtime.stop()
-        self._server.request_json("POST", f"{EMULATOR}/reset")
-        for runtime in self._runtimes:
-            runtime.calls.clear()
-            runtime.serve(self.url, self._module_auth_token(runtime))
 
     def enqueue(
         self,
@@ -207,6 +193,20 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
         plan = {"runtime_id": runtime_id, "function": function, "count": count, "message": message}
         given = {name: value for name, value in plan.items() if value is not None}
         self._server.request_json("POST", f"{EMULATOR}/faults", {"kind": "fail_job", **given})
+
+    def _module_auth_token(self, runtime: ThreadRuntime) -> str:
+        """Return the token of the existing runtime, if no deployed app is to be bound; open a session otherwise."""
+        if runtime.deployed_app_rid is None:
+            with suppress(NotFound):
+                return str(self._server.request_json("GET", runtime_path(runtime.runtime_id))["module_auth_token"])
+        session = {
+            "runtimeId": runtime.runtime_id,
+            "deployedAppRid": runtime.deployed_app_rid,
+            "branch": runtime.branch,
+            "displayName": runtime.display_name,
+            "keepBindings": True,
+        }
+        return str(self._server.request_json("POST", RUNTIMES, session)["moduleAuthToken"])
 
 
 def _seed_file(seed: SeedLike, directory: Path) -> Path | None:
