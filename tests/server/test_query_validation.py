@@ -188,7 +188,7 @@ async def test_a_query_is_checked_before_it_is_queued() -> None:
             violation = {"pointer": "/x", "message": "'1' is not of type 'integer'"}
             assert answer["parameters"] == {"field": "query", "violations": [violation]}
         status, answer, _ = await checking.app("POST", "/deployed-apps/jobs", {**body, "queryType": "h"})
-        assert (status, answer["error_description"]) == (404, "Unknown function 'h'; known are: f, g.")
+        assert (status, answer["error_description"]) == (404, "Unknown function 'h'. The runtime has: f, g.")
         assert answer["parameters"]["known"] == ["f", "g"]
         assert not checking.broker._work["one"].queued
         assert (await checking.app("POST", "/deployed-apps/jobs", {**body, "query": {"x": 1}}))[0] == 200

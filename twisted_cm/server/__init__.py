@@ -1,1 +1,1 @@
-"""How it looks on the wire: the routes and what they share."""
+"""How the emulator looks on the wire: the routes, and what they share."""

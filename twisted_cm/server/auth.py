@@ -1,11 +1,109 @@
-"""The tokens that a request carries."""
+"""Which tokens a request carries, and whether they are enough for its route."""
 
 from __future__ import annotations
 
+from werkzeug.datastructures import Authorization
+
+from ..model.faults import FaultKind
+from ..model.runtimes import Runtime
+from ..model.tokens import Principal, Role, same_token
+from . import errors
+from .context import Context
+from .faults import draw_fault
 from .transport.request import EmulatorRequest
 
+# What a request carries
 
-def presented_token(request: EmulatorRequest) -> str | None:
-    """The bearer token that a request carries."""
-    scheme, _, token = (request.header("Authorization") or "").partition(" ")
-    return token.strip() or None if scheme.lower() == "bearer" else None
+
+def authorization(request: EmulatorRequest) -> Authorization | None:
+    """Return the ``Authorization`` header of a request, or ``None`` if it is absent or malformed."""
+    try:
+        return Authorization.from_header(request.header("Authorization"))
+    except ValueError:
+        # Basic credentials with a character outside of ASCII.
+        return None
+
+
+def bearer_token(request: EmulatorRequest) -> str | None:
+    """Return the bearer token of a request, or ``None`` if it carries none."""
+    header = authorization(request)
+    if header is None or header.type != "bearer":
+        return None
+    if header.token is None:
+        # A seeded token may have "=" inside, which werkzeug reads as parameters.
+        return (request.header("Authorization") or "").partition(" ")[2].strip()
+    return header.token or None
+
+
+def module_token(request: EmulatorRequest) -> str | None:
+    """Return the module auth token of a request, or ``None`` if it carries none."""
+    return request.header("Module-Auth-Token")
+
+
+def has_admin_token(context: Context, request: EmulatorRequest) -> bool:
+    """Return whether the request carries the configured admin token."""
+    token, expected = bearer_token(request), context.credentials.admin_token
+    return token is not None and expected is not None and same_token(token, expected)
+
+
+def has_module_token(request: EmulatorRequest, runtime: Runtime) -> bool:
+    """Return whether the request carries the module auth token of ``runtime``."""
+    presented = module_token(request)
+    return presented is not None and same_token(presented, runtime.module_auth_token)
+
+
+# What a route requires
+
+
+async def require_bearer(context: Context, request: EmulatorRequest) -> Principal:
+    """Return the owner of the bearer token that the request carries.
+
+    Raises:
+        ApiError: 401 if the token is missing, unknown or expired.
+    """
+    token = bearer_token(request)
+    principal = None if token is None else await context.credentials.principal(token)
+    if principal is None:
+        raise errors.invalid_token()
+    return principal
+
+
+async def require_admin(context: Context, request: EmulatorRequest) -> None:
+    """Make sure that the request carries the bearer token of an administrator.
+
+    Raises:
+        ApiError: 401 without a known token, 403 if its owner is no administrator.
+    """
+    principal = await require_bearer(context, request)
+    if principal.role is not Role.ADMIN:
+        raise errors.forbidden("Only the admin token may do this. Send it as the bearer token.")
+
+
+async def require_bearer_beyond_loopback(context: Context, request: EmulatorRequest) -> None:
+    """Like :func:`require_bearer`, unless only loopback is listened on."""
+    if context.credentials.guarded:
+        await require_bearer(context, request)
+
+
+async def require_admin_beyond_loopback(context: Context, request: EmulatorRequest) -> None:
+    """Like :func:`require_admin`, unless only loopback is listened on."""
+    if context.credentials.guarded:
+        await require_admin(context, request)
+
+
+async def require_module(context: Context, request: EmulatorRequest, runtime_id: str) -> None:
+    """Make sure that the request carries the module auth token of a runtime.
+
+    Raises:
+        ApiError: 401 without a known token, 403 with another runtime's.
+        UnknownRuntime: There is no such runtime.
+    """
+    presented = module_token(request)
+    owner = await context.broker.module_runtime(presented) if presented else None
+    if owner != runtime_id:
+        await context.broker.runtime(runtime_id)
+        if owner is not None:
+            raise errors.forbidden(f"The Module-Auth-Token header is not that of runtime '{runtime_id}'.")
+        raise errors.invalid_module_auth_token()
+    if await draw_fault(context, FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
+        raise errors.invalid_module_auth_token()

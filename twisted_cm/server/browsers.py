@@ -1,10 +1,9 @@
-"""
-What a browser may do here.
+"""What a browser may do here.
 
-On loopback some routes need no token, so a web page that somebody has open
-must not reach them: not by a name that was made to point here (DNS
-rebinding), and not by sending a request across sites.  What is no browser
-sends neither C{Origin} nor C{Sec-Fetch-Site}.
+Some routes need no token on loopback, so a web page that is open in a browser on this
+machine must not reach them: neither by a host name that was made to point here (DNS
+rebinding), nor by a request across sites. Clients other than browsers send neither
+``Origin`` nor ``Sec-Fetch-Site``.
 """
 
 from __future__ import annotations
@@ -17,33 +16,28 @@ from attrs import frozen
 from . import errors
 from .transport.request import EmulatorRequest
 
-#: The names that this machine has for itself; the second is what a container calls it.
+#: The names that this machine has for itself; containers call it by the second.
 _OWN_NAMES = ("localhost", "host.docker.internal")
 
-
 _ALLOWED_HEADERS = "Authorization, Content-Type, Module-Auth-Token, Prefer"
-
-
 _EXPOSED_HEADERS = "X-Job-Id, Preference-Applied, Retry-After"
 
 
 @frozen
 class BrowserGuard:
-    """
-    Looks at each request before it is routed.
+    """Looks at each request before it is routed.
 
-    @ivar hosts: the names that a Host header may have, beside this machine's
-        own and addresses; L{None} where any may come, that is, beyond loopback.
-    @ivar origins: the origins whose pages may call, C{https://host:port}.
+    Attributes:
+        hosts: The names that a ``Host`` header may have in addition to IP addresses and this machine's own names.
+            ``None`` allows any name, for an emulator that listens beyond loopback.
+        origins: The origins whose pages may call, such as ``https://host:port``.
     """
 
     hosts: frozenset[str] | None = None
     origins: frozenset[str] = frozenset()
 
     def admit(self, request: EmulatorRequest) -> bool:
-        """
-        @return: whether the request may be routed; if not, it has been answered.
-        """
+        """Return whether the request may be routed; if not, it has been answered."""
         try:
             host = self._host(request)
             origin = request.header("Origin")
@@ -53,7 +47,8 @@ class BrowserGuard:
                     _answer_preflight(request)
                     return False
             elif _changes_state(request) and _crosses_sites(request, origin, host):
-                raise errors.forbidden("A page of another origin may not do this; allow its origin with --cors-origin.")
+                page = "A page of another site" if origin is None else f"A page of the origin '{origin}'"
+                raise errors.forbidden(f"{page} may not do this. Allow its origin with --cors-origin.")
         except errors.ApiError as error:
             request.write(request.error(error))
             request.finish()
@@ -61,17 +56,17 @@ class BrowserGuard:
         return True
 
     def _host(self, request: EmulatorRequest) -> str:
-        """What the client calls this server; it must say so once (RFC 9112, section 3.2)."""
+        """Return the ``Host`` header, which a request must have once (RFC 9112, section 3.2)."""
         named = request.header_values("Host")
         if len(named) > 1 or (not named and request.clientproto == b"HTTP/1.1"):
-            raise errors.invalid_request("A request has one Host header.")
+            raise errors.invalid_request(f"The request has {len(named)} Host headers. Send exactly one.")
         host = named[0].lower() if named else ""
         if not host.isascii():
-            raise errors.invalid_request("The Host header is not the name of a host.")
+            raise errors.invalid_request(f"The Host header '{host}' is not the name of a host.")
         if self.hosts is not None and named and not self._known(host):
             raise errors.forbidden(
-                "The Host header does not name this machine; call localhost or an address, or start with"
-                " --allowed-host."
+                f"The Host header '{host}' does not name this machine. Call localhost or an IP address, or start the"
+                " emulator with --allowed-host."
             )
         return host
 
@@ -90,7 +85,7 @@ class BrowserGuard:
 
 
 def _changes_state(request: EmulatorRequest) -> bool:
-    """A poll takes a job from its queue."""
+    # A poll is a GET, but it takes a job from its queue.
     return request.method != b"GET" or request.path.endswith(b"/job")
 
 

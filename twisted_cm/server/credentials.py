@@ -1,4 +1,4 @@
-"""Whose token it is."""
+"""Whom a bearer token belongs to."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from ..model.tokens import BearerToken, IssuedToken, OAuthClient, Principal, Rol
 
 
 class Credentials:
-    """
-    The bearer tokens of one emulator.
+    """The bearer tokens and OAuth clients of one emulator.
 
-    @ivar admin_token: the admin token, or L{None} where only loopback is
-        listened on and none was given; any bearer is an administrator then.
-    @ivar guarded: whether sessions and inspection need a token, that is, whether anything but loopback is listened on.
+    Attributes:
+        now: Returns the time in seconds since the epoch; tokens expire by it.
+        issued: Where issued tokens are kept.
+        admin_token: The admin token. If it is ``None``, the emulator listens only on loopback, and any bearer is an
+            administrator.
+        guarded: Whether sessions and inspection need a token, because the emulator listens beyond loopback.
     """
 
     def __init__(
@@ -27,19 +29,15 @@ class Credentials:
         clients: Iterable[OAuthClient] = (),
         issued: ITokenStore | None = None,
     ) -> None:
-        """
-        @param now: the time in seconds since the epoch, as tokens expire by it.
-        @param issued: where issued tokens are kept; in this process by default.
-        """
+        self.now = now
+        self.issued: ITokenStore = issued or MemoryTokens(now)
         self.admin_token = admin_token
         self.guarded = guarded
-        self._now = now
-        self._issued: ITokenStore = issued or MemoryTokens(now)
         self._role = Role.ADMIN if admin_token is None else Role.APPLICATION
         self.replace(tokens, clients)
 
     def replace(self, tokens: Iterable[BearerToken], clients: Iterable[OAuthClient]) -> None:
-        """Take other seeded tokens and clients; tokens issued to a client that is no longer there end."""
+        """Replace the seeded tokens and clients; tokens that were issued to a removed client end."""
         self._clients = {client.client_id: client for client in clients}
         self._principals = {
             fingerprint(bearer.token): Principal(bearer.principal.login, bearer.principal.scopes, self._role)
@@ -49,40 +47,33 @@ class Credentials:
             self._principals[fingerprint(self.admin_token)] = Principal("admin", role=Role.ADMIN)
 
     async def principal(self, token: str) -> Principal | None:
-        """
-        @param token: a bearer token as presented.
-        @return: whose it is, or L{None} if it is unknown or has expired.
-        """
+        """Return the owner of a bearer token, or ``None`` if the token is unknown or has expired."""
         digest = fingerprint(token)
         seeded = self._principals.get(digest)
         if seeded is not None:
             return seeded
-        issued = await self._issued.get(digest)
-        if issued is None or issued.client_id not in self._clients or self._now() >= issued.expires_at:
+        issued = await self.issued.get(digest)
+        if issued is None or issued.client_id not in self._clients or self.now() >= issued.expires_at:
             return None
         return Principal(issued.client_id, issued.scopes, self._role)
 
     def client(self, client_id: str, client_secret: str) -> OAuthClient | None:
-        """
-        @return: the OAuth client with that id, if that is its secret.
-        """
+        """Return the OAuth client with that id, or ``None`` if it is unknown or the secret is wrong."""
         client = self._clients.get(client_id)
-        # An unknown client costs the same as a wrong secret.
+        # An unknown client takes as long as a wrong secret, so its id cannot be guessed by time.
         right = same_token(client_secret, client.client_secret if client is not None else "")
         return client if right else None
 
     async def issue(self, client: OAuthClient, scopes: tuple[str, ...]) -> str:
-        """
-        @return: a new bearer token for C{client}, valid for its C{token_lifetime}.
-        """
+        """Return a new bearer token for ``client`` that is valid for its ``token_lifetime``."""
         token = "foundry_token_" + secrets.token_hex(24)
-        expires_at = self._now() + client.token_lifetime
-        await self._issued.put(fingerprint(token), IssuedToken(client.client_id, scopes, expires_at))
+        expires_at = self.now() + client.token_lifetime
+        await self.issued.put(fingerprint(token), IssuedToken(client.client_id, scopes, expires_at))
         return token
 
     async def revoke(self, client: OAuthClient, token: str) -> None:
-        """End a token, if it was issued to C{client}."""
+        """End a token, if it was issued to ``client``."""
         digest = fingerprint(token)
-        issued = await self._issued.get(digest)
+        issued = await self.issued.get(digest)
         if issued is not None and issued.client_id == client.client_id:
-            await self._issued.delete(digest)
+            await self.issued.delete(digest)

@@ -1,199 +1,113 @@
-"""Jobs, runtimes and functions as JSON."""
+"""What inspection shows of jobs and runtimes, as JSON (contract section 1)."""
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
-from datetime import datetime, timezone
-from uuid import NAMESPACE_URL, uuid5
+from collections.abc import Iterable, Mapping
 
 from attrs import asdict
 
-from ..model.jobs import Job, JobState
+from ..broker.interface import RuntimeSnapshot
+from ..model.faults import Fault, describe_fault
+from ..model.jobs import Job
 from ..model.runtimes import FunctionSchema, Runtime
 from ..model.types import JSONValue
 
+#: What stands for a module auth token to a caller that does not hold it.
+MASKED_TOKEN = "********"
+
 
 async def describe_job(job: Job) -> JSONValue:
-    """
-    @return: a job as inspection shows it (contract section 1).
-    """
+    """Return everything about a job, its query and result included."""
     text: str | None = None
-    answer: dict[str, JSONValue] = {}
+    binary: dict[str, JSONValue] = {}
     if job.result is not None and job.result.complete:
         content = await job.result.read(0, job.result.size)
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError:
-            answer["result_body_base64"] = b64encode(content).decode("ascii")
+            binary["result_body_base64"] = b64encode(content).decode("ascii")
     return {
-        "job_id": job.job_id,
-        "runtime_id": job.runtime_id,
-        "deployed_app_rid": job.submission.deployed_app_rid,
-        "deployed_app_branch": job.submission.branch,
-        "query_type": job.submission.query_type,
+        **_describe_progress(job),
         "query": job.submission.query,
-        "source": job.submission.source.value,
-        "status": job.state.value,
-        "queued_at": job.queued_at,
-        "started_at": job.started_at,
-        "completed_at": job.completed_at,
         "result_content_type": None if job.result is None else job.result.content_type,
         "result_body_utf8": text,
-        "error_message": job.error_message,
         "attempts": [asdict(attempt) for attempt in job.attempt_log],
-        **answer,
+        **binary,
     }
 
 
-def describe_schemas(schemas: dict[str, FunctionSchema] | None) -> JSONValue:
-    """
-    @return: function schemas as inspection shows them, sorted by name.
-    """
-    return [
-        {"function_name": name, "schema_payload": schema.payload, "posted_at": schema.posted_at}
-        for name, schema in sorted((schemas or {}).items())
-    ]
-
-
 def summarize_job(job: Job) -> JSONValue:
-    """
-    @return: a job in a list: without its query and its result.
-    """
+    """Return a job as it stands in a list, without its query and its result."""
     return {
-        "job_id": job.job_id,
-        "runtime_id": job.runtime_id,
-        "deployed_app_rid": job.submission.deployed_app_rid,
-        "deployed_app_branch": job.submission.branch,
-        "query_type": job.submission.query_type,
-        "source": job.submission.source.value,
-        "status": job.state.value,
-        "queued_at": job.queued_at,
-        "started_at": job.started_at,
-        "completed_at": job.completed_at,
+        **_describe_progress(job),
         "attempts": job.attempts,
         "result_bytes": None if job.result is None else job.result.size,
-        "error_message": job.error_message,
         "number": job.number,
     }
 
 
-def describe_handle(job: Job) -> JSONValue:
-    """
-    @return: the job handle that an application keeps (contract section 3).
-    """
-    handle = {"type": "v1", "jobId": job.job_id, "nodeId": None, "moduleId": None, "persistJobResult": None}
+def _describe_progress(job: Job) -> dict[str, JSONValue]:
+    """Return what a description and a summary of a job have in common."""
     return {
-        "id": job.job_id,
-        "nodeId": None,
-        "moduleId": None,
-        "jobHandle": json.dumps(handle),
-        "persistJobResult": None,
-        "status": describe_status(job),
+        "job_id": job.job_id,
+        "runtime_id": job.runtime_id,
+        "deployed_app_rid": job.submission.deployed_app_rid,
+        "deployed_app_branch": job.submission.branch,
+        "query_type": job.submission.query_type,
+        "source": job.submission.source.value,
+        "status": job.state.value,
+        "queued_at": job.queued_at,
+        "started_at": job.started_at,
+        "completed_at": job.completed_at,
+        "error_message": job.error_message,
     }
 
 
-def _reason(job: Job) -> str:
-    return job.error_message or "Compute module job failed."
+def describe_runtime(runtime: Runtime, token_shown: bool) -> dict[str, JSONValue]:
+    """Return a runtime.
 
-
-def _progress(job: Job) -> JSONValue:
-    """What Foundry says of a job that a module has or had."""
-    timing = {
-        "type": "queuedJob",
-        "queuedJob": {
-            "multiplexerSubmitTimeMillis": job.queued_at,
-            "queueSubmitTimeMillis": job.queued_at,
-            "queuedJobDispatchTimeMillis": job.started_at,
-            "moduleSubmitTimeMillis": job.started_at,
-        },
+    Args:
+        token_shown: Whether the caller may see the module auth token; otherwise it is masked.
+    """
+    return {
+        "runtime_id": runtime.runtime_id,
+        "module_auth_token": runtime.module_auth_token if token_shown else MASKED_TOKEN,
+        "connected": runtime.connected,
+        "last_poll_at": runtime.last_poll_at,
+        "last_schema_post_at": runtime.last_schema_post_at,
     }
-    return {"metadata": None, "intermediateJobInfoList": [], "multiplexerJobTiming": timing}
 
 
-def _union(kind: str, content: JSONValue) -> JSONValue:
-    return {"type": kind, kind: content}
+def describe_snapshot(snapshot: RuntimeSnapshot, faults: Iterable[Fault], token_shown: bool) -> dict[str, JSONValue]:
+    """Return a runtime with its queue, bindings and faults.
 
-
-def describe_status(job: Job) -> JSONValue:
+    Args:
+        faults: All faults; those that are for other runtimes are left out.
+        token_shown: Whether the caller may see the module auth token.
     """
-    @return: the status union of C{GET …/status} and of job handles (contract section 3).
-    """
-    kind = job.state.value
-    if job.state is JobState.QUEUED:
-        return _union(kind, {"queueInfo": "NORMAL_OPERATION"})
-    if job.state in (JobState.FAILED, JobState.CANCELED):
-        return _union(kind, {"message": _reason(job)})
-    return _union(kind, _progress(job))
-
-
-def describe_foundry_status(job: Job) -> JSONValue:
-    """
-    @return: the status union of C{PUT …/status/v2} and C{v3}, in Foundry's own words (contract section 3).
-    """
-    if job.state is JobState.QUEUED:
-        return _union("queued", {"queueInfo": "NORMAL_OPERATION"})
-    if job.state is JobState.RUNNING:
-        return _union("inProgress", {"completedTasks": 0, "approxNumTasks": None, "metadata": None})
-    if job.state is JobState.SUCCEEDED:
-        return _union("succeeded", _progress(job))
-    name = "JobCanceled" if job.state is JobState.CANCELED else "JobFailed"
-    exception = {
-        "args": [],
-        # The same each time that somebody asks.
-        "errorInstanceId": str(uuid5(NAMESPACE_URL, job.job_id)),
-        "errorType": {"code": "INTERNAL", "name": f"ComputeModules:{name}"},
-        "message": _reason(job),
-        "safeMessage": _reason(job),
-    }
-    return _union(job.state.value, {"exception": exception})
-
-
-def describe_functions(runtime: Runtime) -> JSONValue:
-    """
-    @return: a runtime's functions as Foundry lists them, sorted by name; L{None} before it has posted any.
-    """
-    if runtime.schemas is None:
-        return None
-    return [
-        {
-            "functionName": name,
-            "inputs": schema.payload.get("inputs"),
-            "output": schema.payload.get("output"),
-            "issues": list(schema.issues),
-        }
-        for name, schema in sorted(runtime.schemas.items())
-    ]
-
-
-def describe_deployed_app(rid: str, runtime: Runtime) -> JSONValue:
-    """
-    @return: the status of a compute module as Foundry has it: one replica, responsive once it has polled.
-    """
-    replicas = {
-        "configuredMaxModules": 1,
-        "configuredMinModules": 1,
-        "images": [],
-        "moduleGroupName": runtime.runtime_id,
-        "replicaSetDiagnostic": None,
-        "replicaSetId": runtime.runtime_id,
-        "replicas": [
+    runtime = snapshot.runtime
+    return {
+        **describe_runtime(runtime, token_shown),
+        "queued_jobs": snapshot.queued,
+        "running_jobs": snapshot.running,
+        "parked_polls": snapshot.parked_polls,
+        "faults": [describe_fault(each) for each in faults if each.plan.runtime_id in (None, runtime.runtime_id)],
+        "bindings": [
             {
-                "replicaId": runtime.runtime_id,
-                "state": {"reason": [], "state": "RESPONSIVE" if runtime.connected else "STARTING"},
+                "deployed_app_rid": binding.deployed_app_rid,
+                "branch": binding.branch,
+                "display_name": binding.display_name,
+                "active": binding.active,
             }
+            for binding in snapshot.bindings
         ],
-        "responsiveReplicas": int(runtime.connected),
-        "state": "ACTIVE" if runtime.connected else "STARTING",
-        "totalReplicas": 1,
     }
-    return {
-        "computeModuleId": rid,
-        "buildRid": None,
-        "buildJobRid": "",
-        "currentReplicaSet": replicas,
-        "targetReplicaSet": None,
-        "previousUpdate": datetime.fromtimestamp(runtime.opened_at / 1000, timezone.utc).isoformat(),
-        "resourceProgressStatus": _union("appliedInCluster", {}),
-        "scalingConfig": {"maxNumModules": 1, "minNumModules": 1},
-    }
+
+
+def describe_schemas(schemas: Mapping[str, FunctionSchema] | None) -> JSONValue:
+    """Return function schemas, sorted by name."""
+    return [
+        {"function_name": name, "schema_payload": schema.payload, "posted_at": schema.posted_at}
+        for name, schema in sorted((schemas or {}).items())
+    ]

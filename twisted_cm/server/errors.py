@@ -1,21 +1,21 @@
-"""
-The one shape of an error answer (contract section 4).
+"""What an error answer looks like (contract section 4).
 
-Routes raise an L{ApiError}, mostly through one of the functions below, so that
-status, name and wording of each kind stand in one place.
+Routes raise an :class:`ApiError`, mostly through one of the functions below, so that
+the status, name and wording of each kind stand in one place.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
 from ..model import errors as names
 from ..model.types import JSONValue
+from .violations import Violation
 
-#: For each status, the error code that Foundry's SDKs expect beside it.
+#: The ``errorCode`` that Foundry's SDKs expect with each status.
 _CODES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHORIZED",
@@ -50,9 +50,7 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> bytes:
-        """
-        @return: the answer's JSON, in UTF-8; each has an instance id of its own.
-        """
+        """Return the answer's JSON in UTF-8, with an instance id of its own each time."""
         answer: dict[str, Any] = {
             "error": self.error,
             "error_description": self.description,
@@ -65,108 +63,148 @@ class ApiError(Exception):
 
 
 def invalid_request(description: str, **parameters: JSONValue) -> ApiError:
-    """The request cannot be understood; C{parameters} names what is wrong."""
+    """Make the error for a request that cannot be understood; ``parameters`` name what is wrong."""
     return ApiError(400, names.INVALID_REQUEST, description, parameters)
 
 
+def violations(summary: str, found: Sequence[Violation], **parameters: JSONValue) -> ApiError:
+    """Make the error for a body that breaks the rules of a schema.
+
+    Args:
+        summary: What is wrong in a few words; each violation is appended.
+    """
+    return invalid_request(
+        f"{summary}: " + "; ".join(map(str, found)),
+        **parameters,
+        violations=[{"pointer": each.pointer, "message": each.message} for each in found],
+    )
+
+
 def invalid_token() -> ApiError:
-    """The bearer token is missing, unknown or expired."""
+    """Make the error for a bearer token that is missing, unknown or expired."""
     return ApiError(
         401,
         names.INVALID_TOKEN,
-        "The bearer token is missing, unknown or expired; send one in the Authorization header.",
+        "The bearer token is missing, unknown or expired. Send a valid one in the Authorization header.",
         headers={"WWW-Authenticate": "Bearer"},
     )
 
 
 def invalid_module_auth_token() -> ApiError:
-    """The module auth token is missing or not this runtime's."""
+    """Make the error for a module auth token that is missing or unknown."""
     return ApiError(401, names.INVALID_MODULE_AUTH_TOKEN, "The Module-Auth-Token header is invalid.")
 
 
 def forbidden(description: str) -> ApiError:
-    """The token is known and may not do this."""
+    """Make the error for a known token that may not do this."""
     return ApiError(403, names.FORBIDDEN, description)
 
 
 def injected(status: int) -> ApiError:
-    """A fault has it that a poll is answered so."""
+    """Make the error that a fault answers a poll with."""
     if status == 401:
         return invalid_module_auth_token()
     return ApiError(status, "injected_fault", "A fault was injected.")
 
 
+def internal() -> ApiError:
+    """Make the error for a bug in the emulator."""
+    return ApiError(500, "internal", "The emulator failed to answer. See its log for the reason.")
+
+
+def method_not_allowed(allowed: Sequence[str]) -> ApiError:
+    """Make the error for a route that does not take the request's method."""
+    methods = ", ".join(allowed)
+    return ApiError(
+        405,
+        names.METHOD_NOT_ALLOWED,
+        f"This route does not take that method. It takes {methods}.",
+        {"allow": methods},
+        {"Allow": methods},
+    )
+
+
 def queue_full(runtime_id: str, limit: int, unit: str) -> ApiError:
-    """As much waits for the runtime as may."""
+    """Make the error for a queue that is full.
+
+    Args:
+        unit: What the limit counts: ``jobs`` or ``bytes``.
+    """
     return ApiError(
         429,
         names.QUEUE_FULL,
-        f"Compute-module runtime '{runtime_id}' has {limit} {unit} waiting, as many as may; try again later.",
+        f"The queue of runtime '{runtime_id}' is full (limit: {limit} {unit}). Try again later.",
         {"runtimeId": runtime_id, "limit": limit, "unit": unit},
         {"Retry-After": "1"},
     )
 
 
 def not_found(description: str, **parameters: JSONValue) -> ApiError:
-    """There is no such runtime, job or route."""
+    """Make the error for something that does not exist."""
     return ApiError(404, names.NOT_FOUND, description, parameters)
 
 
 def unknown_runtime(runtime_id: str) -> ApiError:
-    """There is no such runtime."""
-    return not_found(f"Unknown compute-module runtime '{runtime_id}'.", runtimeId=runtime_id)
+    """Make the error for a runtime that does not exist."""
+    return not_found(
+        f"Unknown compute-module runtime '{runtime_id}'. Open a session for it, or add it to the seed.",
+        runtimeId=runtime_id,
+    )
 
 
 def unknown_job(job_id: str) -> ApiError:
-    """There is no such job."""
-    return not_found(f"Unknown compute-module job '{job_id}'.", jobId=job_id)
+    """Make the error for a job that does not exist."""
+    return not_found(
+        f"Unknown compute-module job '{job_id}'. It was never submitted to this runtime, or it is no longer kept.",
+        jobId=job_id,
+    )
 
 
 def not_bound(rid: str, branch: str | None) -> ApiError:
-    """No active runtime serves the deployed app."""
+    """Make the error for a deployed app that no active runtime serves."""
     where = f"'{rid}'" if branch is None else f"'{rid}' on branch '{branch}'"
     return not_found(
         f"No active compute-module runtime is bound to {where}.", deployedAppRid=rid, deployedAppBranch=branch
     )
 
 
-def unknown_function(query_type: str, known: list[str]) -> ApiError:
-    """The runtime has posted its functions, and this is none of them."""
-    names = ", ".join(known) or "none"
-    return not_found(f"Unknown function '{query_type}'; known are: {names}.", queryType=query_type, known=list(known))
+def unknown_function(query_type: str, known: Sequence[str]) -> ApiError:
+    """Make the error for a function that is not among those the runtime posted."""
+    functions = f"The runtime has: {', '.join(known)}." if known else "The runtime has no functions."
+    return not_found(f"Unknown function '{query_type}'. {functions}", queryType=query_type, known=list(known))
 
 
 def payload_too_large(limit: int) -> ApiError:
-    """The request's body has more bytes than C{limit}."""
+    """Make the error for a request body of more than ``limit`` bytes."""
     return ApiError(
         413, names.PAYLOAD_TOO_LARGE, f"The request body is larger than the limit of {limit} bytes.", {"limit": limit}
     )
 
 
 def job_not_ready(job_id: str) -> ApiError:
-    """There is no result to fetch."""
+    """Make the error for a job that has no result to fetch."""
     return ApiError(
         409, names.JOB_NOT_READY, f"Compute-module job '{job_id}' has not completed successfully.", {"jobId": job_id}
     )
 
 
 def job_already_completed(job_id: str) -> ApiError:
-    """A different result for a job that has one."""
+    """Make the error for a different result of a job that already has one."""
     return ApiError(
         409, names.JOB_ALREADY_COMPLETED, f"Compute-module job '{job_id}' has already completed.", {"jobId": job_id}
     )
 
 
 def job_failed(job_id: str, reason: str | None) -> ApiError:
-    """The job that a caller is parked on has failed or was canceled."""
+    """Make the error for the caller of a job that failed or was canceled."""
     return ApiError(500, names.JOB_FAILED, reason or "Compute module job failed.", {"jobId": job_id})
 
 
 def job_timeout(job_id: str) -> ApiError:
-    """The job that a caller is parked on takes longer than the caller may park."""
+    """Make the error for a caller whose job takes longer than the caller may park."""
     return ApiError(504, names.JOB_TIMEOUT, f"Timed out waiting for compute-module job '{job_id}'.", {"jobId": job_id})
 
 
 def unavailable(description: str, **parameters: JSONValue) -> ApiError:
-    """No work is taken now; the client may try again."""
+    """Make the error for a time when no work is accepted."""
     return ApiError(503, names.UNAVAILABLE, description, parameters, {"Retry-After": "1"})

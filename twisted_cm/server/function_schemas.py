@@ -1,13 +1,12 @@
-"""
-What a runtime may post as its function schemas (contract section 1, Schemas).
+"""Which function schemas a runtime may post (contract section 1, Schemas).
 
-A post is read into named entries, each either in Foundry's own form (it has
-C{inputs} or C{output}) or a JSON Schema.  A post is taken whole or not at all.
+A post is read into named entries. Each entry is either in Foundry's own form (it has
+``inputs`` or ``output``) or a JSON Schema. A post is taken as a whole or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from attrs import frozen
 from jsonschema import Draft202012Validator
@@ -17,21 +16,14 @@ from jsonschema.validators import validator_for
 from ..config.json_schemas import load_schema
 from ..model.runtimes import FunctionSchema
 from ..model.types import JSONValue
+from .violations import Violation, pointer_step, pointer_to
 
 CANNOT_PARSE_INPUTS = "CANNOT_PARSE_INPUTS"
-
-
 CANNOT_PARSE_OUTPUT = "CANNOT_PARSE_OUTPUT"
 
-
 _NAME_KEYS = ("functionName", "function_name", "name")
-
-
 _SCHEMA_KEYS = ("schema", "schemaPayload")
-
-
 _CONTAINER_KEYS = ("functions", "schemas")
-
 
 _FOUNDRY = load_schema("function_schema.json")
 
@@ -41,29 +33,14 @@ def _part(name: str) -> Draft202012Validator:
 
 
 _INPUTS = _part("inputs")
-
-
 _OUTPUT = _part("output")
 
 
-@frozen
-class Violation:
-    """
-    One thing wrong with a post.
-
-    @ivar pointer: where, as a JSON pointer (RFC 6901).
-    @ivar message: what.
-    """
-
-    pointer: str
-    message: str
-
-
 class InvalidSchemas(Exception):
-    """A post that cannot be taken, with everything that is wrong with it."""
+    """A post that is refused, with everything that is wrong in it."""
 
     def __init__(self, violations: list[Violation]) -> None:
-        super().__init__("; ".join(f"{violation.pointer or '/'}: {violation.message}" for violation in violations))
+        super().__init__("; ".join(map(str, violations)))
         self.violations = violations
 
 
@@ -75,56 +52,43 @@ class _Entry:
     schema: JSONValue
 
 
-def _token(part: str | int) -> str:
-    return "/" + str(part).replace("~", "~0").replace("/", "~1")
-
-
 def _entries(value: JSONValue, pointer: str) -> Iterator[_Entry | Violation]:
-    """Every named entry in a post, whatever it is wrapped in; a L{Violation} where there is none."""
+    """Yield every named entry in a post, whatever it is wrapped in, and a violation where a name is missing."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             if isinstance(item, dict):
-                yield from _entries(item, pointer + _token(index))
+                yield from _entries(item, pointer + pointer_step(index))
             else:
-                yield Violation(pointer + _token(index), "a function schema must be an object")
+                yield Violation(pointer + pointer_step(index), "a function schema must be an object")
         return
     name_key = next((key for key in _NAME_KEYS if key in value), None)
     if name_key is not None and not isinstance(value[name_key], Mapping):
         name = value[name_key]
         if not isinstance(name, str) or not name.strip():
-            yield Violation(pointer + _token(name_key), "a function's name must be a string that is not blank")
+            yield Violation(pointer + pointer_step(name_key), "a function's name must be a string that is not blank")
             return
         schema_key = next((key for key in _SCHEMA_KEYS if key in value), None)
         if schema_key is None:
             yield _Entry(pointer, name, pointer, value)
         else:
-            yield _Entry(pointer, name, pointer + _token(schema_key), value[schema_key])
+            yield _Entry(pointer, name, pointer + pointer_step(schema_key), value[schema_key])
         return
     container = next((key for key in _CONTAINER_KEYS if isinstance(value.get(key), list)), None)
     if container is not None:
-        yield from _entries(value[container], pointer + _token(container))
+        yield from _entries(value[container], pointer + pointer_step(container))
         return
     if {"inputs", "output"} & value.keys() or not all(isinstance(item, Mapping) for item in value.values()):
         yield Violation(pointer, "a function schema must have a functionName")
         return
     for name, schema in value.items():
         if name.strip():
-            yield _Entry(pointer + _token(name), name, pointer + _token(name), schema)
+            yield _Entry(pointer + pointer_step(name), name, pointer + pointer_step(name), schema)
         else:
-            yield Violation(pointer + _token(name), "a function's name must not be blank")
-
-
-def pointer_to(path: Iterable[str | int]) -> str:
-    """
-    @return: the JSON pointer (RFC 6901) of a path into a JSON value.
-    """
-    return "".join(_token(part) for part in path)
+            yield Violation(pointer + pointer_step(name), "a function's name must not be blank")
 
 
 def is_foundry_form(schema: JSONValue) -> bool:
-    """
-    @return: whether a function's schema is in Foundry's own form; it is a JSON Schema otherwise.
-    """
+    """Return whether a function's schema is in Foundry's own form; otherwise it is a JSON Schema."""
     return "inputs" in schema or "output" in schema
 
 
@@ -159,12 +123,16 @@ def _check(entry: _Entry) -> FunctionSchema | Violation:
 
 
 def parse_function_schemas(posted: JSONValue) -> list[FunctionSchema]:
-    """
-    Read what a runtime posted.
+    """Read what a runtime posted.
 
-    @param posted: the body, as JSON.
-    @return: each function once, in the order posted; C{posted_at} is for the registry to set.
-    @raise InvalidSchemas: with every violation, if there is one.
+    Args:
+        posted: The body, as JSON.
+
+    Returns:
+        Each function once, in the order posted. The registry sets ``posted_at``.
+
+    Raises:
+        InvalidSchemas: Something is wrong in the post; the exception holds every violation.
     """
     if not isinstance(posted, list | dict):
         raise InvalidSchemas([Violation("", "function schemas must be an array or an object")])
@@ -178,7 +146,7 @@ def parse_function_schemas(posted: JSONValue) -> list[FunctionSchema]:
             former = found.setdefault(entry.name, checked)
             if former.payload != checked.payload:
                 violations.append(
-                    Violation(entry.pointer, f"function '{entry.name}' is there twice, with different schemas")
+                    Violation(entry.pointer, f"function '{entry.name}' is posted twice, with different schemas")
                 )
     if violations:
         raise InvalidSchemas(violations)

@@ -1,104 +1,126 @@
-"""What a request says, checked."""
+"""How the parts of a request are read and checked."""
 
 from __future__ import annotations
 
-import re
-from urllib.parse import unquote
-
-from werkzeug.routing import BaseConverter, ValidationError
+from werkzeug.http import parse_dict_header, parse_list_header, parse_options_header
 
 from ..model.types import JSONValue
 from . import errors
 from .transport.request import EmulatorRequest
 
-#: The longest poll that a request may ask for, in seconds.
+#: The longest wait that a request may ask for, in seconds.
 LONGEST_POLL = 60.0
 
 
-_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", re.IGNORECASE)
-
-
 def preferred_wait(request: EmulatorRequest, default: float) -> float:
-    """
-    How long a long-poll parks: C{Prefer: wait=N} (RFC 7240), up to a cap, else the default.
+    """Return for how long a long poll parks: as ``Prefer: wait=N`` says, up to a cap, else the default.
 
-    @param default: seconds.
-    @return: seconds; the answer says C{Preference-Applied} where the preference decided.
+    The first valid ``wait`` counts, and the answer then has a ``Preference-Applied`` header (RFC 7240).
+
+    Args:
+        default: Seconds.
+
+    Returns:
+        Seconds.
     """
-    match = _WAIT.search(",".join(request.header_values("Prefer")))
-    if match is None:
+    sent = request.header_values("Prefer")
+    if not sent:
         return default
-    wait = min(int(match.group(1)), int(LONGEST_POLL))
-    request.setHeader("Preference-Applied", f"wait={wait}")
-    return float(wait)
+    for preference in parse_list_header(",".join(sent)):
+        option, _parameters = parse_options_header(preference)
+        for name, value in parse_dict_header(option).items():
+            if name.lower() == "wait" and value and value.isascii() and value.isdigit() and len(value) < 10:
+                wait = min(int(value), int(LONGEST_POLL))
+                request.setHeader("Preference-Applied", f"wait={wait}")
+                return float(wait)
+    return default
 
 
-class IdConverter(BaseConverter):
-    """An id in a path: percent-encoded there, decoded once, and text."""
+def text_field(body: JSONValue, name: str) -> str | None:
+    """Return a field of a request body that is text, or ``None`` if it is absent, null or blank.
 
-    regex = "[^/]+"
-    part_isolating = True
+    Args:
+        body: The body, as JSON.
 
-    def to_python(self, value: str) -> str:
-        """
-        @raise ValidationError: the id is not UTF-8, or holds a NUL; no route matches then.
-        """
-        try:
-            decoded = unquote(value, errors="strict")
-        except UnicodeDecodeError:
-            raise ValidationError from None
-        if "\0" in decoded:
-            raise ValidationError
-        return decoded
-
-
-def text_field(body: JSONValue, name: str, required: bool = False) -> str | None:
+    Raises:
+        ApiError: 400, naming the field, if it is of another type.
     """
-    One field of a request body that is text.
-
-    @param body: the body, as JSON.
-    @return: the text, or L{None} where the field is absent or null and not required.
-    @raise ApiError: 400, naming the field, if it is of another type, or missing or blank and required.
-    """
-    if not isinstance(body, dict):
-        raise errors.invalid_request("The request body must be a JSON object.")
-    value = body.get(name)
-    if value is None and not required:
-        return None
-    if not isinstance(value, str):
-        raise errors.invalid_request(f"'{name}' must be a string.", field=name)
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise errors.invalid_request(f"'{name}' holds a character that is not allowed.", field=name)
-    if not value.strip():
-        if required:
-            raise errors.invalid_request(f"'{name}' must not be blank.", field=name)
-        return None
-    return value
+    value = _field(body, name)
+    return None if value is None or not _text(value, name).strip() else value
 
 
-def query_parameter(request: EmulatorRequest, name: str, required: bool = False) -> str | None:
+def required_text(body: JSONValue, name: str) -> str:
+    """Return a field of a request body that is text and not blank.
+
+    Args:
+        body: The body, as JSON.
+
+    Raises:
+        ApiError: 400, naming the field, if it is of another type, missing or blank.
     """
-    @return: a parameter of the request's query string, or L{None} where it is absent or blank and not required.
-    @raise ApiError: 400, naming it, if it is there twice, not UTF-8, or missing or blank and required.
-    """
-    values = request.args.get(name.encode("ascii"), [])
-    if len(values) > 1:
-        raise errors.invalid_request(f"'{name}' is there twice.", field=name)
-    try:
-        text = values[0].decode("utf-8") if values else None
-    except UnicodeDecodeError:
-        raise errors.invalid_request(f"'{name}' is not UTF-8.", field=name) from None
-    return text_field({name: text}, name, required)
+    value = _field(body, name)
+    if value is None:
+        raise errors.invalid_request(f"'{name}' is missing.", field=name)
+    text = _text(value, name)
+    if not text.strip():
+        raise errors.invalid_request(f"'{name}' must not be blank.", field=name)
+    return text
 
 
 def flag_field(body: JSONValue, name: str) -> bool:
+    """Return a field of a request body that is true or false; absent or null is false.
+
+    Args:
+        body: The body, as JSON.
+
+    Raises:
+        ApiError: 400, naming the field, if it is of another type.
     """
-    @return: one field of a request body that is true or false; absent or null is false.
-    @raise ApiError: 400, naming the field, if it is anything else.
-    """
-    value = body.get(name)
+    value = _field(body, name)
     if value is None:
         return False
     if not isinstance(value, bool):
         raise errors.invalid_request(f"'{name}' must be true or false.", field=name)
     return value
+
+
+def query_parameter(request: EmulatorRequest, name: str) -> str | None:
+    """Return a parameter of the request's query string, or ``None`` if it is absent or blank.
+
+    Raises:
+        ApiError: 400, naming the parameter, if it is given twice or not UTF-8.
+    """
+    return text_field({name: _parameter(request, name)}, name)
+
+
+def required_query_parameter(request: EmulatorRequest, name: str) -> str:
+    """Return a parameter of the request's query string.
+
+    Raises:
+        ApiError: 400, naming the parameter, if it is missing, blank, given twice or not UTF-8.
+    """
+    return required_text({name: _parameter(request, name)}, name)
+
+
+def _field(body: JSONValue, name: str) -> JSONValue:
+    if not isinstance(body, dict):
+        raise errors.invalid_request("The request body must be a JSON object.")
+    return body.get(name)
+
+
+def _text(value: JSONValue, name: str) -> str:
+    if not isinstance(value, str):
+        raise errors.invalid_request(f"'{name}' must be a string.", field=name)
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise errors.invalid_request(f"'{name}' must not contain NUL or half a surrogate pair.", field=name)
+    return value
+
+
+def _parameter(request: EmulatorRequest, name: str) -> str | None:
+    values = request.args.get(name.encode("ascii"), [])
+    if len(values) > 1:
+        raise errors.invalid_request(f"'{name}' is given {len(values)} times. Give it once.", field=name)
+    try:
+        return values[0].decode("utf-8") if values else None
+    except UnicodeDecodeError:
+        raise errors.invalid_request(f"'{name}' is not UTF-8.", field=name) from None

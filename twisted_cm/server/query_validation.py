@@ -1,8 +1,7 @@
-"""
-Whether a query fits the function that it is for.
+"""Whether a query fits the function that it is for.
 
 A function's schema is either in Foundry's own form, which is translated to a
-JSON Schema here, or is a JSON Schema already, which then describes the query.
+JSON Schema here, or it is a JSON Schema already, which then describes the query.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from referencing.exceptions import Unresolvable
 
 from ..model.runtimes import FunctionSchema
 from ..model.types import JSONValue
-from .function_schemas import CANNOT_PARSE_INPUTS, Violation, is_foundry_form, pointer_to
+from .function_schemas import CANNOT_PARSE_INPUTS, is_foundry_form
+from .violations import Violation, violation_of
 
-#: The most violations that are reported of one query.
+#: The most violations that are reported for one query.
 MOST_VIOLATIONS = 20
 
 
@@ -27,36 +27,38 @@ class UncheckableQuery(Exception):
 
 
 def query_violations(schema: FunctionSchema, query: JSONValue) -> list[Violation]:
-    """
-    Check a query against its function's schema.
+    """Check a query against its function's schema.
 
-    @return: what is wrong with it, at most L{MOST_VIOLATIONS}; nothing where
-        the schema says nothing of the inputs, or its inputs could not be understood.
-    @raise UncheckableQuery: the schema refers to what is not in it, or it or the query is nested too deeply or
-        holds what cannot be computed with.
+    Returns:
+        What is wrong, at most :data:`MOST_VIOLATIONS`. Nothing is wrong if the schema
+        does not describe the inputs, or if its inputs could not be understood.
+
+    Raises:
+        UncheckableQuery: The schema refers to something outside of itself or has numbers too large to
+            compute with, or the schema or the query is nested too deeply.
     """
     violations = []
     try:
         wanted = _query_schema(schema)
-        # An empty registry: a reference never leaves the schema, let alone this machine.
+        # The registry is empty, so a reference to a file or a URL is never followed.
         kind = validator_for(wanted, default=Draft202012Validator)
         validator = kind(wanted, registry=Registry(), format_checker=_FORMATS)
         for error in validator.iter_errors(query):
-            violations.append(Violation(pointer_to(error.absolute_path), error.message[:300]))
+            violations.append(violation_of(error))
             if len(violations) == MOST_VIOLATIONS:
                 break
     except Unresolvable as error:
-        raise UncheckableQuery(f"a reference in it leads nowhere: {error.ref}") from None
+        raise UncheckableQuery(f"its reference {error.ref!r} cannot be resolved") from None
     except RecursionError:
         raise UncheckableQuery("it or the query is nested too deeply") from None
     except Exception as error:
-        # What a reference in it leads to need not be a schema, and a number may be too large to divide.
+        # A reference may lead to something that is no schema, and a number may be too large to divide.
         raise UncheckableQuery(f"{type(error).__name__}: {error}"[:300]) from None
     return violations
 
 
 def _query_schema(schema: FunctionSchema) -> JSONValue:
-    """The JSON Schema that a query must fit."""
+    """Return the JSON Schema that a query must fit."""
     payload = schema.payload
     if not is_foundry_form(payload):
         return payload
@@ -68,12 +70,12 @@ def _query_schema(schema: FunctionSchema) -> JSONValue:
 
 
 def _object(fields: dict[str, JSONValue], required: set[str]) -> JSONValue:
-    # The Python SDK fills in an optional field whether or not it calls it required.
+    # The Python SDK fills in a field of an optional type even if it declares it as required.
     required = {name for name in required if fields[name]["type"] != "optionalType"}
     return {
         "type": "object",
         "properties": {
-            # What need not be there may also be null.
+            # A field that may be left out may also be null.
             name: _value(data_type) if name in required else {"anyOf": [{"type": "null"}, _value(data_type)]}
             for name, data_type in fields.items()
         },
@@ -97,17 +99,15 @@ def _custom(data_type: JSONValue) -> JSONValue:
 
 _NUMBER: JSONValue = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
 
+_DECIMAL = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z"
 
-#: What a schema's C{format} is held to; the second is for a long that is written as a string.
+#: The values of a schema's ``format`` that are checked; ``long``, added below, is for a long in a string.
 _FORMATS = FormatChecker(["date"])
 
 
 @_FORMATS.checks("long", raises=ValueError)
 def _is_long(value: object) -> bool:
     return not isinstance(value, str) or (len(value) <= 20 and -(2**63) <= int(value) < 2**63)
-
-
-_DECIMAL = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z"
 
 
 #: How Foundry writes a value of each data type in JSON.

@@ -21,6 +21,7 @@ from ..config.tls import local_certificate
 from ..model.faults import FaultKind, FaultPlan
 from ..model.jobs import Job, JobSource, Submission
 from ..model.types import JSONValue
+from ..server.submission import submit
 from ..service import EmulatorService
 from .interface import EmulatorInterface, no_target, not_ended
 from .runtimes import FakeRuntime
@@ -137,9 +138,8 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
             binding = await self.service.broker.resolve(deployed_app_rid, branch)
             runtime_id, branch, source = binding.runtime_id, binding.branch, JobSource.CONTOUR_ASYNC
         query = {} if query is NOTHING else query
-        await self.service.context.check_query(runtime_id, query_type, query)
         submission = Submission(query_type, query, source, deployed_app_rid, branch, size=len(json.dumps(query)))
-        return await self.service.context.submit(runtime_id, submission)
+        return await submit(self.service.context, runtime_id, submission)
 
     async def job(self, job_id: str) -> Job:
         return await self.service.broker.job(job_id)

@@ -1,4 +1,4 @@
-"""The routes of whoever tests with the emulator: go back to the seed, and make things go wrong."""
+"""The routes of tests: go back to the seed, and inject faults."""
 
 from __future__ import annotations
 
@@ -10,75 +10,72 @@ from ...config.json_schemas import load_schema
 from ...model.faults import describe_fault, fault_plan
 from ...model.paths import EMULATOR
 from .. import errors
+from ..auth import require_admin_beyond_loopback
 from ..context import Context
-from ..function_schemas import pointer_to
+from ..routing import add_routes
 from ..transport.request import EmulatorRequest
+from ..violations import violation_of
 
-#: The most faults that are active at once.
+#: The most faults that may be active at once.
 MOST_FAULTS = 1000
-
 
 _FAULT = Draft202012Validator({"$defs": load_schema("seed.json")["$defs"], "$ref": "#/$defs/fault"})
 
 
 @frozen
 class ControlRoutes:
-    """The control routes, over one L{Context}: open on loopback, for the admin token beyond it."""
+    """The control routes; beyond loopback, they require the admin token."""
 
     context: Context
 
     def register(self, app: Klein) -> None:
-        """Put the routes on C{app}."""
-        app.route(f"{EMULATOR}/reset", methods=["POST"])(self.reset)
-        app.route(f"{EMULATOR}/faults", methods=["GET"])(self.list_faults)
-        app.route(f"{EMULATOR}/faults", methods=["POST"])(self.add_fault)
-        app.route(f"{EMULATOR}/faults", methods=["DELETE"])(self.clear_faults)
-        app.route(f"{EMULATOR}/faults/<id:fault_id>", methods=["DELETE"])(self.remove_fault)
-
-    async def _check(self, request: EmulatorRequest) -> None:
-        if self.context.credentials.guarded:
-            await self.context.admin(request)
+        """Put the routes on ``app``."""
+        faults = f"{EMULATOR}/faults"
+        add_routes(
+            app,
+            [
+                ("POST", f"{EMULATOR}/reset", self.reset),
+                ("GET", faults, self.list_faults),
+                ("POST", faults, self.add_fault),
+                ("DELETE", faults, self.clear_faults),
+                ("DELETE", f"{faults}/<id:fault_id>", self.remove_fault),
+            ],
+        )
 
     async def reset(self, request: EmulatorRequest) -> bytes:
-        """C{POST /reset}: go back to the seed; every parked party is answered."""
-        await self._check(request)
+        """Answer ``POST /reset``: go back to the seed, and answer every parked request."""
+        await require_admin_beyond_loopback(self.context, request)
         await self.context.reset()
         return request.no_content()
 
     async def list_faults(self, request: EmulatorRequest) -> bytes:
-        """C{GET /faults}: every fault, and how often it struck."""
-        await self._check(request)
+        """Answer ``GET /faults`` with every fault, and how often it struck."""
+        await require_admin_beyond_loopback(self.context, request)
         return request.json([describe_fault(fault) for fault in await self.context.faults.all()])
 
     async def add_fault(self, request: EmulatorRequest) -> bytes:
-        """C{POST /faults}: make something go wrong."""
-        await self._check(request)
+        """Answer ``POST /faults``: inject a fault."""
+        await require_admin_beyond_loopback(self.context, request)
         body = await request.read_json(self.context.limits.max_body)
         try:
-            found = list(_FAULT.iter_errors(body))
+            found = [violation_of(error) for error in _FAULT.iter_errors(body)]
         except RecursionError:
-            raise errors.invalid_request("This is no fault: nested too deeply.") from None
+            raise errors.invalid_request("The fault is not valid: it is nested too deeply.") from None
         if found:
-            raise errors.invalid_request(
-                "This is no fault: "
-                + "; ".join(f"{pointer_to(each.absolute_path) or '/'}: {each.message[:300]}" for each in found),
-                violations=[
-                    {"pointer": pointer_to(each.absolute_path), "message": each.message[:300]} for each in found
-                ],
-            )
+            raise errors.violations("The fault is not valid", found)
         if len(await self.context.faults.all()) >= MOST_FAULTS:
-            raise errors.invalid_request(f"{MOST_FAULTS} faults are active, as many as may; clear some first.")
+            raise errors.invalid_request(f"There are too many faults (limit: {MOST_FAULTS}). Remove some first.")
         return request.json(describe_fault(await self.context.faults.add(fault_plan(body))), 201)
 
     async def clear_faults(self, request: EmulatorRequest) -> bytes:
-        """C{DELETE /faults}: end all of them."""
-        await self._check(request)
+        """Answer ``DELETE /faults``: remove every fault."""
+        await require_admin_beyond_loopback(self.context, request)
         await self.context.faults.replace(())
         return request.no_content()
 
     async def remove_fault(self, request: EmulatorRequest, fault_id: str) -> bytes:
-        """C{DELETE /faults/{faultId}}: end one of them."""
-        await self._check(request)
+        """Answer ``DELETE /faults/{faultId}``: remove one fault."""
+        await require_admin_beyond_loopback(self.context, request)
         if not await self.context.faults.remove(fault_id):
-            raise errors.not_found(f"Unknown fault '{fault_id}'.", faultId=fault_id)
+            raise errors.not_found(f"Unknown fault '{fault_id}'. GET /faults lists all of them.", faultId=fault_id)
         return request.no_content()

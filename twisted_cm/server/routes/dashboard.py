@@ -1,8 +1,7 @@
-"""
-The dashboard: a page that shows what the emulator does, and the files that it is made of.
+"""The dashboard: a page that shows what the emulator does, and the files that it is made of.
 
-They say nothing of anybody's jobs, so they need no token; the page asks for
-one and sends it to the routes of inspection.
+The files hold no data of jobs or runtimes, so they load without a token. The page asks
+for a token and sends it to the routes of inspection.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ from twisted.web.http import CACHED
 
 from ...model.paths import DASHBOARD, EMULATOR
 from .. import errors
+from ..routing import add_routes
 from ..transport.request import EmulatorRequest
-
-#: Where the page is; what follows the slash are its own routes and everybody's.
-
 
 _CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -30,8 +27,7 @@ _CONTENT_TYPES = {
     ".svg": "image/svg+xml",
 }
 
-
-#: What a job holds is put on the page as text; should it ever be more than that, the browser does not run it.
+#: The page shows what jobs hold as text only; if a script ever got into it, the browser would not run it.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -49,22 +45,27 @@ class DashboardRoutes:
     """The routes of the page and its files."""
 
     def register(self, app: Klein) -> None:
-        """Put the routes on C{app}."""
-        app.route(EMULATOR, methods=["GET"])(self.to_page)
-        app.route(DASHBOARD, methods=["GET"])(self.page)
-        app.route(f"{DASHBOARD}dashboard/<id:name>", methods=["GET"])(self.file)
+        """Put the routes on ``app``."""
+        add_routes(
+            app,
+            [
+                ("GET", EMULATOR, self.to_page),
+                ("GET", DASHBOARD, self.page),
+                ("GET", f"{DASHBOARD}dashboard/<id:name>", self.file),
+            ],
+        )
 
     def to_page(self, request: EmulatorRequest) -> bytes:
-        """C{GET} of the prefix without its slash, on which the page's own addresses are built."""
+        """Answer ``GET`` without the final slash: redirect, because the links of the page start from the slash."""
         request.setHeader("Location", DASHBOARD)
         return request.answer(b"", "text/plain", 308)
 
     def page(self, request: EmulatorRequest) -> bytes:
-        """C{GET /}: the page."""
+        """Answer ``GET /`` with the page."""
         return _send(request, _files()["index.html"])
 
     def file(self, request: EmulatorRequest, name: str) -> bytes:
-        """C{GET /dashboard/{name}}: a script, a style or an image of the page."""
+        """Answer ``GET /dashboard/{name}`` with a script, a style sheet or an image of the page."""
         found = _files().get(name)
         if found is None:
             raise errors.not_found(f"The dashboard has no file '{name}'.", name=name)
@@ -73,7 +74,7 @@ class DashboardRoutes:
 
 @lru_cache
 def _files() -> dict[str, _File]:
-    # Read when somebody asks for the first time, and then no more: what is served is of one version.
+    # Read once, so that all files come from one version even if the package is upgraded meanwhile.
     found = {}
     for each in files("twisted_cm.server").joinpath("dashboard").iterdir():
         content = each.read_bytes()
@@ -83,7 +84,7 @@ def _files() -> dict[str, _File]:
 
 
 def _send(request: EmulatorRequest, found: _File) -> bytes:
-    # The browser keeps it and asks each time whether it still holds, so an upgrade is never half there.
+    # The browser keeps the file but checks its tag each time, so it never mixes files of two versions.
     request.setHeader("Cache-Control", "no-cache")
     request.setHeader("Content-Security-Policy", _POLICY)
     request.setHeader("X-Content-Type-Options", "nosniff")

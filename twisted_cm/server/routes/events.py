@@ -1,4 +1,4 @@
-"""What changes, as server-sent events."""
+"""Changes of jobs and runtimes, as server-sent events."""
 
 from __future__ import annotations
 
@@ -13,25 +13,22 @@ from ...model.types import JSONValue
 from ..descriptions import summarize_job
 from ..transport.request import EmulatorRequest
 
-#: Seconds in which changes are gathered before they are sent, the last of each job.
+#: Seconds for which changes are gathered before the last state of each job is sent.
 GATHER = 0.1
 
-
-#: Seconds after which a connection with nothing to say says so.
+#: Seconds without a change after which a comment is sent to keep the connection open.
 HEARTBEAT = 15.0
 
-
-#: The most changes that are kept for a client that does not read; past that it is told to ask anew.
+#: The most changes that are kept for a client that does not read. Past that it gets one ``reload`` event instead.
 MOST_PENDING = 10_000
 
 
 @implementer(IPushProducer)
 class EventFeed:
-    """
-    Sends changes to one client, at its pace.
+    """Sends changes to one client, at the client's pace.
 
-    What is not sent yet is kept by job and by runtime, so that a slow client
-    gets the last state of each and not every step.
+    Unsent changes are kept by job and by runtime, so a slow client gets the last state of
+    each and not every step.
     """
 
     def __init__(self, clock: IReactorTime, request: EmulatorRequest) -> None:
@@ -47,7 +44,7 @@ class EventFeed:
         self._gathering = False
 
     def changed(self, change: Change) -> None:
-        """Something is different now; for L{twisted_cm.broker.IBroker.observe}."""
+        """Take a change from :meth:`~twisted_cm.broker.interface.IBroker.observe`."""
         if change.job is None:
             self._runtimes[change.runtime_id] = None
         else:
@@ -82,19 +79,17 @@ class EventFeed:
             self._request.unregisterProducer()
 
     def pauseProducing(self) -> None:
-        """See L{IPushProducer}."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """See L{IPushProducer}."""
         self._paused = False
         self._timer.reset(GATHER)
 
     def stopProducing(self) -> None:
-        """See L{IPushProducer}: the client is gone, which cancels the route."""
+        # The client is gone, so the route is canceled and closes the feed.
         self._paused = True
 
 
 def _event(kind: str, data: JSONValue) -> bytes:
-    # ASCII, in one line: what is in a job cannot end the event.
+    # JSON in ASCII has no line breaks, so nothing in a job can end the event.
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode("ascii")

@@ -1,8 +1,4 @@
-"""
-The routes of whoever looks on: the jobs there are, and what changes, as it does.
-
-The dashboard and C{twisted-cm jobs} call them.
-"""
+"""The routes of the dashboard and of ``twisted-cm jobs``: list jobs, show one, and follow changes."""
 
 from __future__ import annotations
 
@@ -12,9 +8,11 @@ from klein import Klein
 from ...model.jobs import JobFilter, JobState
 from ...model.paths import EMULATOR
 from .. import errors
+from ..auth import require_bearer
 from ..context import Context
 from ..descriptions import describe_job, summarize_job
 from ..parsing import query_parameter
+from ..routing import add_routes
 from ..transport.request import EmulatorRequest
 from .events import EventFeed
 
@@ -24,19 +22,24 @@ MOST_LISTED = 1000
 
 @frozen
 class InspectionRoutes:
-    """The routes of whoever looks on, over one L{Context}."""
+    """The routes of inspection."""
 
     context: Context
 
     def register(self, app: Klein) -> None:
-        """Put the routes on C{app}."""
-        app.route(f"{EMULATOR}/jobs", methods=["GET"])(self.list_jobs)
-        app.route(f"{EMULATOR}/jobs/<id:job_id>", methods=["GET"])(self.show_any_job)
-        app.route(f"{EMULATOR}/events", methods=["GET"])(self.events)
+        """Put the routes on ``app``."""
+        add_routes(
+            app,
+            [
+                ("GET", f"{EMULATOR}/jobs", self.list_jobs),
+                ("GET", f"{EMULATOR}/jobs/<id:job_id>", self.show_job),
+                ("GET", f"{EMULATOR}/events", self.events),
+            ],
+        )
 
     async def list_jobs(self, request: EmulatorRequest) -> bytes:
-        """C{GET /jobs}: the jobs that are kept, the last submitted first, a page at a time."""
-        await self.context.bearer(request)
+        """Answer ``GET /jobs`` with a page of the jobs that are kept, newest first."""
+        await require_bearer(self.context, request)
         wanted = JobFilter(
             query_parameter(request, "runtime"),
             query_parameter(request, "function"),
@@ -50,20 +53,23 @@ class InspectionRoutes:
             {"jobs": [summarize_job(job) for job in page], "next": page[-1].number if len(found) > limit else None}
         )
 
-    async def show_any_job(self, request: EmulatorRequest, job_id: str) -> bytes:
-        """C{GET /jobs/{jobId}}: all that is known of one job."""
-        await self.context.bearer(request)
+    async def show_job(self, request: EmulatorRequest, job_id: str) -> bytes:
+        """Answer ``GET /jobs/{jobId}`` with everything about one job."""
+        await require_bearer(self.context, request)
         return request.json(await describe_job(await self.context.broker.job(job_id)))
 
     async def events(self, request: EmulatorRequest) -> bytes:
-        """
-        C{GET /events}: what changes, as server-sent events, until the client goes away or the emulator stops.
+        """Answer ``GET /events`` with changes, as server-sent events.
 
-        C{job} events hold a job as in C{GET /jobs}, C{runtime} events an id to
-        ask about; C{reload} says that there was more than could be sent, or
-        that jobs are gone: ask for everything anew.
+        The events are:
+
+        - ``job``: a job, as in ``GET /jobs``.
+        - ``runtime``: the id of a runtime that changed.
+        - ``reload``: there were too many changes to send, or jobs are gone; the client should load everything again.
+
+        The answer ends when the client disconnects or the emulator stops.
         """
-        await self.context.bearer(request)
+        await require_bearer(self.context, request)
         request.setHeader("Content-Type", "text/event-stream")
         request.setHeader("Cache-Control", "no-store")
         feed = EventFeed(self.context.reactor, request)
@@ -80,7 +86,7 @@ def _state(request: EmulatorRequest) -> JobState | None:
         return None if value is None else JobState(value)
     except ValueError:
         known = ", ".join(each.value for each in JobState)
-        raise errors.invalid_request(f"'status' must be one of {known}.", field="status") from None
+        raise errors.invalid_request(f"'status' must be one of {known}, not '{value}'.", field="status") from None
 
 
 def _whole_number(request: EmulatorRequest, name: str, most: int) -> int | None:
@@ -88,5 +94,5 @@ def _whole_number(request: EmulatorRequest, name: str, most: int) -> int | None:
     if value is None:
         return None
     if not (value.isascii() and value.isdigit() and len(value) < 20 and 1 <= int(value) <= most):
-        raise errors.invalid_request(f"'{name}' must be a whole number from 1 to {most}.", field=name)
+        raise errors.invalid_request(f"'{name}' must be a whole number from 1 to {most}, not '{value}'.", field=name)
     return int(value)

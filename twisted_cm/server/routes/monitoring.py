@@ -1,4 +1,4 @@
-"""The routes of whoever watches over the process: metrics, and whether it is alive and ready."""
+"""The routes that monitor the process: metrics, liveness and readiness."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ from attrs import frozen
 from klein import Klein
 
 from .. import errors
+from ..auth import require_bearer_beyond_loopback
 from ..context import Context
+from ..routing import add_routes
 from ..transport.request import EmulatorRequest
 
 
 @frozen
 class MonitoringRoutes:
-    """The monitoring routes, over one L{Context}."""
+    """The monitoring routes."""
 
     context: Context
 
     def register(self, app: Klein) -> None:
-        """Put the routes on C{app}."""
-        app.route("/metrics", methods=["GET"])(self.metrics)
-        app.route("/healthz", methods=["GET"])(self.alive)
-        app.route("/readyz", methods=["GET"])(self.ready)
+        """Put the routes on ``app``."""
+        add_routes(
+            app,
+            [("GET", "/metrics", self.metrics), ("GET", "/healthz", self.alive), ("GET", "/readyz", self.ready)],
+        )
 
     async def metrics(self, request: EmulatorRequest) -> bytes:
-        """C{GET /metrics}: for Prometheus; open on loopback, beyond it for any bearer token."""
-        if self.context.credentials.guarded:
-            await self.context.bearer(request)
+        """Answer ``GET /metrics`` for Prometheus; beyond loopback, any bearer token is required."""
+        await require_bearer_beyond_loopback(self.context, request)
         return request.answer(*self.context.metrics.exposition(await self.context.broker.load()))
 
     async def alive(self, request: EmulatorRequest) -> bytes:
-        """C{GET /healthz}: the process answers."""
+        """Answer ``GET /healthz``: the process is alive."""
         return request.answer(b"ok\n", "text/plain; charset=utf-8")
 
     async def ready(self, request: EmulatorRequest) -> bytes:
-        """C{GET /readyz}: it takes work; 503 says which part of it does not."""
+        """Answer ``GET /readyz``: 200 if the emulator accepts work, else 503 with the parts that are not ready."""
         parts = await self.context.readiness()
         missing = ", ".join(name for name, ready in parts.items() if not ready)
         if missing:

@@ -1,4 +1,4 @@
-"""The description of the routes in OpenAPI 3.1, kept in C{server/openapi.yaml}."""
+"""The description of the routes in OpenAPI 3.1, from ``server/openapi.yaml``."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from klein import Klein
 
 from ... import __version__
 from ...model.types import JSONValue
+from ..routing import add_routes
 from ..transport.request import EmulatorRequest
 
 
 class OpenAPIRoute:
-    """The one route that answers with the description of all."""
+    """The route that answers with the description of all routes."""
 
     def register(self, app: Klein) -> None:
-        """Put the route on C{app}."""
-        app.route("/openapi.json", methods=["GET"])(self.describe)
+        """Put the route on ``app``."""
+        add_routes(app, [("GET", "/openapi.json", self.describe)])
 
     def describe(self, request: EmulatorRequest) -> bytes:
-        """C{GET /openapi.json}."""
+        """Answer ``GET /openapi.json`` with the description."""
         return request.answer(_serialized(), "application/json")
 
 
 def load_description() -> JSONValue:
-    """
-    @return: the description, as JSON.
-    """
+    """Return the description, as JSON."""
     description = yaml.safe_load(files("twisted_cm.server").joinpath("openapi.yaml").read_bytes())
     description["info"]["version"] = __version__
     return description
@@ -37,5 +36,5 @@ def load_description() -> JSONValue:
 
 @lru_cache
 def _serialized() -> bytes:
-    # Read when somebody asks for the first time: it would make every start slower.
+    # Loaded at the first request, because it would make every start slower.
     return json.dumps(load_description()).encode("ascii")

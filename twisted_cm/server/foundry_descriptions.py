@@ -1,0 +1,140 @@
+"""What Foundry's clients read about jobs and deployed apps, as JSON (contract section 3)."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from uuid import NAMESPACE_URL, uuid5
+
+from ..model.jobs import Job, JobState
+from ..model.runtimes import Runtime
+from ..model.types import JSONValue
+
+
+def describe_handle(job: Job) -> JSONValue:
+    """Return the handle that an application keeps of a job."""
+    handle = {"type": "v1", "jobId": job.job_id, "nodeId": None, "moduleId": None, "persistJobResult": None}
+    return {
+        "id": job.job_id,
+        "nodeId": None,
+        "moduleId": None,
+        "jobHandle": json.dumps(handle),
+        "persistJobResult": None,
+        "status": describe_status(job),
+    }
+
+
+def _reason(job: Job) -> str:
+    return job.error_message or "Compute module job failed."
+
+
+def _progress(job: Job) -> JSONValue:
+    """Return what Foundry says of a job that a module has or had."""
+    timing = {
+        "type": "queuedJob",
+        "queuedJob": {
+            "multiplexerSubmitTimeMillis": job.queued_at,
+            "queueSubmitTimeMillis": job.queued_at,
+            "queuedJobDispatchTimeMillis": job.started_at,
+            "moduleSubmitTimeMillis": job.started_at,
+        },
+    }
+    return {"metadata": None, "intermediateJobInfoList": [], "multiplexerJobTiming": timing}
+
+
+def _union(kind: str, content: JSONValue) -> JSONValue:
+    return {"type": kind, kind: content}
+
+
+def describe_status(job: Job) -> JSONValue:
+    """Return the status union of ``GET …/status`` and of job handles."""
+    kind = job.state.value
+    if job.state is JobState.QUEUED:
+        return _union(kind, {"queueInfo": "NORMAL_OPERATION"})
+    if job.state in (JobState.FAILED, JobState.CANCELED):
+        return _union(kind, {"message": _reason(job)})
+    return _union(kind, _progress(job))
+
+
+def describe_foundry_status(job: Job) -> JSONValue:
+    """Return the status union of ``PUT …/status/v2`` and ``v3``, in Foundry's own terms."""
+    if job.state is JobState.QUEUED:
+        return _union("queued", {"queueInfo": "NORMAL_OPERATION"})
+    if job.state is JobState.RUNNING:
+        return _union("inProgress", {"completedTasks": 0, "approxNumTasks": None, "metadata": None})
+    if job.state is JobState.SUCCEEDED:
+        return _union("succeeded", _progress(job))
+    name = "JobCanceled" if job.state is JobState.CANCELED else "JobFailed"
+    exception = {
+        "args": [],
+        # The same in every answer about this job.
+        "errorInstanceId": str(uuid5(NAMESPACE_URL, job.job_id)),
+        "errorType": {"code": "INTERNAL", "name": f"ComputeModules:{name}"},
+        "message": _reason(job),
+        "safeMessage": _reason(job),
+    }
+    return _union(job.state.value, {"exception": exception})
+
+
+def describe_functions(runtime: Runtime) -> JSONValue:
+    """Return a runtime's functions, sorted by name; ``None`` before the runtime has posted any."""
+    if runtime.schemas is None:
+        return None
+    return [
+        {
+            "functionName": name,
+            "inputs": schema.payload.get("inputs"),
+            "output": schema.payload.get("output"),
+            "issues": list(schema.issues),
+        }
+        for name, schema in sorted(runtime.schemas.items())
+    ]
+
+
+def describe_deployed_app(rid: str, runtime: Runtime) -> JSONValue:
+    """Return the status of a compute module: one replica, which is responsive once it has polled."""
+    replicas = {
+        "configuredMaxModules": 1,
+        "configuredMinModules": 1,
+        "images": [],
+        "moduleGroupName": runtime.runtime_id,
+        "replicaSetDiagnostic": None,
+        "replicaSetId": runtime.runtime_id,
+        "replicas": [
+            {
+                "replicaId": runtime.runtime_id,
+                "state": {"reason": [], "state": "RESPONSIVE" if runtime.connected else "STARTING"},
+            }
+        ],
+        "responsiveReplicas": int(runtime.connected),
+        "state": "ACTIVE" if runtime.connected else "STARTING",
+        "totalReplicas": 1,
+    }
+    return {
+        "computeModuleId": rid,
+        "buildRid": None,
+        "buildJobRid": "",
+        "currentReplicaSet": replicas,
+        "targetReplicaSet": None,
+        "previousUpdate": datetime.fromtimestamp(runtime.opened_at / 1000, timezone.utc).isoformat(),
+        "resourceProgressStatus": _union("appliedInCluster", {}),
+        "scalingConfig": {"maxNumModules": 1, "minNumModules": 1},
+    }
+
+
+def describe_envelope(job: Job) -> JSONValue:
+    """Return a job as an SDK reads it (contract section 1).
+
+    Credentials are empty because there is no Foundry that a function could call with them.
+    """
+    return {
+        "type": "computeModuleJobV1",
+        "computeModuleJobV1": {
+            "jobId": job.job_id,
+            "queryType": job.submission.query_type,
+            "query": job.submission.query,
+            "temporaryCredentialsAuthToken": "",
+            "authHeader": "",
+            "userId": job.submission.submitter,
+        },
+    }

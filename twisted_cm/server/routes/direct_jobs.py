@@ -1,0 +1,89 @@
+"""Jobs that are queued for a runtime directly, without a deployed app (contract section 1)."""
+
+from __future__ import annotations
+
+from attrs import frozen
+from klein import Klein
+
+from ...broker.interface import UnknownJob
+from ...model.jobs import JobSource, Submission
+from ...model.paths import RUNTIMES
+from ..auth import (
+    has_admin_token,
+    has_module_token,
+    module_token,
+    require_bearer,
+    require_bearer_beyond_loopback,
+    require_module,
+)
+from ..context import Context
+from ..descriptions import describe_job, describe_runtime, describe_schemas
+from ..parsing import required_text
+from ..routing import add_routes
+from ..submission import submit
+from ..transport.request import EmulatorRequest
+
+
+@frozen
+class DirectJobRoutes:
+    """The routes of jobs that are addressed to a runtime."""
+
+    context: Context
+
+    def register(self, app: Klein) -> None:
+        """Put the routes on ``app``."""
+        jobs = f"{RUNTIMES}/<id:runtime_id>/jobs"
+        add_routes(
+            app,
+            [
+                ("POST", jobs, self.enqueue),
+                ("GET", f"{jobs}/<id:job_id>", self.show_job),
+                ("POST", f"{jobs}/<id:job_id>/fail", self.fail_job),
+            ],
+        )
+
+    async def enqueue(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """Answer ``POST /runtimes/{runtimeId}/jobs``: queue a job for the runtime."""
+        if module_token(request) is not None:
+            await require_module(self.context, request, runtime_id)
+            submitter = ""
+        else:
+            submitter = (await require_bearer(self.context, request)).login
+        body = await request.read_json(self.context.limits.max_body)
+        submission = Submission(
+            required_text(body, "queryType"),
+            body.get("query", {}),
+            JobSource.RUNTIME_DIRECT,
+            submitter=submitter,
+            size=request.body.received,
+        )
+        job = await submit(self.context, runtime_id, submission)
+        return request.json(await describe_job(job), 201)
+
+    async def show_job(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:
+        """Answer ``GET /runtimes/{runtimeId}/jobs/{jobId}`` with a job, its runtime and the runtime's schemas."""
+        runtime = await self.context.broker.runtime(runtime_id)
+        token_held = has_module_token(request, runtime)
+        if not token_held:
+            await require_bearer_beyond_loopback(self.context, request)
+        job = await self.context.broker.job(job_id)
+        if job.runtime_id != runtime_id:
+            raise UnknownJob(job_id)
+        return request.json(
+            {
+                "runtime": describe_runtime(runtime, token_held or has_admin_token(self.context, request)),
+                "job": await describe_job(job),
+                "schemas": describe_schemas(runtime.schemas),
+            }
+        )
+
+    async def fail_job(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:
+        """Answer ``POST /runtimes/{runtimeId}/jobs/{jobId}/fail``: fail a job, unless it has ended.
+
+        Only scripted runtimes call this. An SDK reports an exception of its function as a result.
+        """
+        await require_module(self.context, request, runtime_id)
+        await self.context.broker.open_result(runtime_id, job_id)
+        message = required_text(await request.read_json(self.context.limits.max_body), "message")
+        await self.context.broker.fail_job(job_id, message)
+        return request.no_content()

@@ -1,0 +1,134 @@
+"""The routes that a compute-module SDK calls, on the main listeners and on a sidecar (contract sections 1 and 2)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from attrs import frozen
+from klein import Klein
+from twisted.internet.defer import CancelledError
+
+from ...broker.interface import BrokerError, UnknownJob
+from ...model.faults import FaultKind
+from ...model.paths import RUNTIMES, SIDECAR
+from .. import errors
+from ..auth import require_module
+from ..context import Context
+from ..faults import delay_by_fault, draw_fault
+from ..foundry_descriptions import describe_envelope
+from ..function_schemas import InvalidSchemas, parse_function_schemas
+from ..parsing import preferred_wait
+from ..routing import add_routes
+from ..transport.body import BodyLost
+from ..transport.request import EmulatorRequest
+
+
+@frozen
+class ModuleRoutes:
+    """The routes that an SDK calls."""
+
+    context: Context
+
+    def register(self, app: Klein) -> None:
+        """Put the routes of contract section 1 on ``app``, for every runtime."""
+        self._register(app, f"{RUNTIMES}/<id:runtime_id>")
+
+    def register_sidecar(self, app: Klein, runtime_id: str) -> None:
+        """Put the routes of contract section 2 on ``app``, for one runtime."""
+        for prefix in (SIDECAR, ""):
+            self._register(app, prefix, runtime_id=runtime_id)
+
+    def _register(self, app: Klein, prefix: str, **defaults: str) -> None:
+        add_routes(
+            app,
+            [
+                ("GET", f"{prefix}/job", self.poll),
+                ("POST", f"{prefix}/schemas", self.post_schemas),
+                ("POST", f"{prefix}/results/<id:job_id>", self.post_result),
+                ("POST", f"{prefix}/restart", self.restart),
+            ],
+            **defaults,
+        )
+
+    async def poll(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """Answer ``GET /job``: park until there is a job."""
+        await require_module(self.context, request, runtime_id)
+        broker = self.context.broker
+        refusing = await draw_fault(self.context, FaultKind.POLL_ERROR, runtime_id)
+        if refusing is not None:
+            raise errors.injected(refusing.status or 500)
+        wait = preferred_wait(request, self.context.limits.poll_timeout)
+        job = await broker.poll(runtime_id, wait)
+        if job is None:
+            return request.no_content()
+        job_id, attempt, function = job.job_id, job.attempts, job.submission.query_type
+        if await draw_fault(self.context, FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
+            await broker.deliver_again(job_id)
+        try:
+            await delay_by_fault(self.context, FaultKind.DELAY_DISPATCH, runtime_id, function)
+        except CancelledError:
+            await broker.give_back(job_id, attempt)
+            raise
+
+        def written(delivered: bool) -> None:
+            report = broker.delivered if delivered else broker.give_back
+            # If the broker cannot be reached, it puts the job back itself once it finds that this node let go of it.
+            report(job_id, attempt).addErrback(lambda failure: failure.trap(BrokerError))
+
+        request.delivered().addCallback(written)
+        return request.json(describe_envelope(job))
+
+    async def post_schemas(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """Answer ``POST /schemas``: keep all the functions that the runtime has, or none."""
+        await require_module(self.context, request, runtime_id)
+        posted = await request.read_json(self.context.limits.max_body)
+        try:
+            schemas = parse_function_schemas(posted)
+        except InvalidSchemas as error:
+            raise errors.violations("Invalid function schemas", error.violations) from None
+        except RecursionError:
+            raise errors.invalid_request("Invalid function schemas: they are nested too deeply.") from None
+        await self.context.broker.put_schemas(runtime_id, schemas)
+        return request.json({})
+
+    async def post_result(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:
+        """Answer ``POST /results/{jobId}``: keep the bytes of a result exactly.
+
+        A result of known length counts once all of it has arrived, because an SDK posts it
+        again if the connection breaks. A chunked result is passed on as it arrives, so the
+        job fails if the result breaks off after its first byte.
+        """
+        await require_module(self.context, request, runtime_id)
+        broker = self.context.broker
+        job = await broker.open_result(runtime_id, job_id)
+        request.take_your_time()
+        await delay_by_fault(self.context, FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
+        body = broker.new_result(job_id, request.header("Content-Type"))
+        begun = False
+        try:
+            if request.body.length is None:
+                await request.body.begun()
+                begun = await broker.begin_result(job_id, body)
+            await request.body.pipe(body, self.context.limits.max_body)
+        except (BodyLost, CancelledError, OSError, errors.ApiError) as error:
+            if begun:
+                with suppress(UnknownJob):
+                    await broker.fail_job(job_id, _why_broken(error))
+            if isinstance(error, OSError):
+                raise errors.unavailable(f"The result cannot be kept: {error.strerror}.") from None
+            raise
+        await broker.complete(job_id, body)
+        return request.no_content()
+
+    async def restart(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """Answer ``POST /restart``: the runtime process has started again, and what it was running fails."""
+        await require_module(self.context, request, runtime_id)
+        return request.json(await self.context.broker.restart(runtime_id))
+
+
+def _why_broken(error: Exception) -> str:
+    if isinstance(error, errors.ApiError):
+        return f"The result stream was refused: {error.description}"
+    if isinstance(error, OSError):
+        return f"The result stream cannot be kept: {error.strerror}."
+    return "The runtime's connection was lost while it streamed the result."
