@@ -1,4 +1,4 @@
-"""Every Contour route over real sockets: status, results, cancellation, and results that stream."""
+"""The Contour routes over real sockets: status, results, canceling and streams."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def submit(harness: Harness, rid: str = "ri.one") -> dict[str, Any]:
 
 
 async def take(harness: Harness) -> str:
-    """Be the runtime that is handed the next job."""
+    """Take the next job as the runtime; return its id."""
     status, envelope, _ = await harness.module("GET", "/job")
     assert status == 200
     job_id: str = envelope["computeModuleJobV1"]["jobId"]
@@ -101,11 +101,11 @@ async def test_status_parks_until_the_job_has_ended(harness: Harness) -> None:
             )
         ),
     ]
-    await harness.until(lambda: len(harness.broker._end_waits.get(handle["id"], ())) == 2)
-    # That it runs, and even that its result has begun, is not its end.
+    await harness.until(lambda: harness.load().parked_callers == 2)
+    # A job that runs has not ended, even if its result has begun.
     job_id = await take(harness)
     post = raw_stream(harness, job_id, "a")
-    await harness.until(lambda: harness.broker._jobs[job_id].result)
+    await harness.until(lambda: harness.job(job_id).result)
     assert not any(each.called for each in parked)
     post.sendall(b"0\r\n\r\n")
     (_, foundry, _), (_, plain, headers) = [await each for each in parked]
@@ -192,7 +192,7 @@ async def test_canceling_a_running_job_answers_at_once_and_discards_its_result(h
     caller = harness.execute()
     job_id = await take(harness)
     watcher = in_background(harness.app("PUT", "/jobs/status/v3", {"id": job_id}))
-    await harness.until(lambda: job_id in harness.broker._end_waits)
+    await harness.until(lambda: harness.load().parked_callers == 2)
     assert (await harness.app("DELETE", f"/jobs/{job_id}"))[0] == 204
     status, answer, _ = await caller
     assert (status, answer["error"], answer["error_description"]) == (500, "job_failed", "The job was canceled.")
@@ -204,7 +204,7 @@ async def test_canceling_a_running_job_answers_at_once_and_discards_its_result(h
     assert b" 204 " in await receive_until(streamed, b"\r\n\r\n")
     streamed.close()
     assert (await harness.app("GET", f"/jobs/{job_id}/result"))[0] == 409
-    # The runtime carries on.
+    # The runtime goes on to the next job.
     following = harness.execute()
     await serve_one(harness, b"ok")
     assert (await following)[1] == b"ok"
@@ -241,7 +241,7 @@ async def test_a_caller_that_disconnects_once_its_job_runs_does_not_cancel_it(ha
     caller = raw_caller(harness)
     job_id = await take(harness)
     caller.close()
-    await harness.until(lambda: job_id not in harness.broker._result_waits)
+    await harness.until(lambda: not harness.load().parked_callers)
     await harness.module("POST", f"/results/{job_id}", b"kept")
     assert (await harness.app("GET", f"/jobs/{job_id}/result"))[1] == b"kept"
 
@@ -337,12 +337,12 @@ async def test_a_stream_begins_with_its_first_byte() -> None:
         caller = hasty.execute()
         job_id = await take(hasty)
         post = raw_stream_head(hasty, job_id)
-        # Nothing has been streamed, so the caller's time passes.
+        # No byte has been streamed, so the caller times out.
         status, answer, _ = await caller
         assert (status, answer["error"]) == (504, "job_timeout")
-        before = len(hasty.service._sites[0].channels)
+        before = hasty.connections()
         post.close()
-        await hasty.until(lambda: len(hasty.service._sites[0].channels) < before)
+        await hasty.until(lambda: hasty.connections() < before)
         assert (await hasty.app("GET", f"/jobs/{job_id}/status"))[1]["type"] == "running"
         empty = raw_stream_head(hasty, job_id)
         empty.sendall(b"0\r\n\r\n")
@@ -365,8 +365,8 @@ async def test_a_runtime_dies_mid_stream_when_its_job_is_gone(harness: Harness) 
     assert not received.endswith(b"0\r\n\r\n")
     post.close()
     caller.close()
-    # Whatever fails in the emulator meanwhile fails the test.
-    await harness.until(lambda: len(harness.service._sites[0].channels) <= 1)
+    # An error that the emulator logs until then fails the test.
+    await harness.until(lambda: harness.connections() <= 1)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -376,7 +376,7 @@ async def test_a_caller_that_goes_away_mid_stream_does_not_stop_the_post(harness
     job_id = await take(harness)
     post = await deferToThread(raw_stream, harness, job_id, "first", scheme)
     await receive_until(caller, b"first\r\n")
-    body = harness.broker._jobs[job_id].result
+    body: Any = harness.job(job_id).result
     caller.close()
     await harness.until(lambda: not body.readers)
     rest = b"x" * 3_000_000
@@ -392,17 +392,17 @@ async def test_a_caller_that_does_not_read_holds_the_runtime_back(harness: Harne
     caller = await deferToThread(raw_caller, harness, scheme)
     job_id = await take(harness)
     post = await deferToThread(raw_stream, harness, job_id, "first", scheme)
-    body = await harness.until(lambda: harness.broker._jobs[job_id].result)
+    body = await harness.until(lambda: harness.job(job_id).result)
     chunk = b"10000\r\n%s\r\n" % (b"x" * 65536)
     posting = deferToThread(lambda: [post.sendall(chunk) for _ in range(900)] and post.sendall(b"0\r\n\r\n"))
-    # What the sockets hold between the two, and no more.
+    # The runtime gets rid of as much as the sockets' buffers hold, and no more.
     await harness.until(lambda: body._paused)
     await pause(0.3)
     assert body._paused
     assert body.size < 50_000_000
     assert body.size - body.readers[0].offset < 1_000_000
     caller.close()
-    # Whoever held it back is gone, and the post goes on.
+    # The slow caller is gone, so the post goes on.
     await posting
     assert b" 204 " in await receive_until(post, b"\r\n\r\n")
     assert body.size == 900 * 65536 + 5
@@ -448,7 +448,7 @@ async def test_a_stream_over_the_limit_is_refused_and_fails_its_job() -> None:
         with pytest.raises(ResponseFailed):
             await caller
         assert (await small.app("GET", f"/jobs/{job_id}/status"))[1]["type"] == "failed"
-        # A fixed length is refused before any of it is read, and the runtime may post a smaller one.
+        # A fixed length is refused before the body is read, and the runtime may post a smaller result.
         second = await submit(small)
         await take(small)
         assert (await small.module("POST", f"/results/{second['id']}", b"x" * 1001))[0] == 413
@@ -460,12 +460,12 @@ async def test_a_stream_over_the_limit_is_refused_and_fails_its_job() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_memory_stays_flat_while_a_stream_is_longer_than_it(harness: Harness) -> None:
-    """Two hundred times what is kept in memory goes through while the caller reads slowly."""
+    """The stream is two hundred times as long as a reader may fall behind, and the caller reads slowly."""
     caller = raw_caller(harness)
     caller.setblocking(False)
     job_id = await take(harness)
     post = raw_stream(harness, job_id, "first")
-    body = await harness.until(lambda: harness.broker._jobs[job_id].result)
+    body = await harness.until(lambda: harness.job(job_id).result)
     chunk = b"10000\r\n%s\r\n" % (b"x" * 65536)
     posting = deferToThread(lambda: [post.sendall(chunk) for _ in range(800)] and post.sendall(b"0\r\n\r\n"))
     received = b""

@@ -1,4 +1,4 @@
-"""Going back to the seed, reloading it, the limits on jobs, and faults that are injected, over real sockets."""
+"""Reset, reload, limits and faults, over real sockets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 import pytest_twisted
-from conftest import RUNTIMES, SEED, Harness, Server, make_harness, raw_caller, serve_one
+from conftest import RUNTIMES, SEED, Harness, Server, make_harness, raw_caller, result_of, serve_one
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.web.client import ResponseFailed
@@ -32,7 +33,7 @@ def with_limits(lines: str) -> str:
 
 @pytest.fixture
 def limited(request: pytest.FixtureRequest) -> Iterator[Harness]:
-    """An emulator with more lines in its seed: the test's parameter."""
+    """Run an emulator with more lines in its seed; they are the parameter of the test."""
     made = make_harness(with_limits(request.param))
     yield made
     pytest_twisted.blockon(made.pool.closeCachedConnections())
@@ -40,7 +41,7 @@ def limited(request: pytest.FixtureRequest) -> Iterator[Harness]:
 
 
 def receive_all(client: socket.socket) -> bytes:
-    """Everything, however it ends."""
+    """Receive until the connection is closed or lost."""
     received = b""
     with suppress(OSError):
         while data := client.recv(65536):
@@ -82,7 +83,7 @@ async def test_a_job_whose_runtime_went_silent_is_dispatched_again(limited: Harn
 @pytest_twisted.ensureDeferred
 async def test_a_full_queue_is_said_with_a_time_to_retry(limited: Harness) -> None:
     first = limited.execute()
-    await limited.until(lambda: limited.broker._work["one"].queued)
+    await limited.until(lambda: limited.work().queued)
     for status, answer, headers in (
         await limited.execute(),
         await limited.app("POST", "/deployed-apps/jobs", {"deployedAppRid": "ri.one", "queryType": "f"}),
@@ -115,9 +116,9 @@ async def test_reset_answers_everybody_and_leaves_the_seed(harness: Harness) -> 
     await inject(harness, kind="drop_job")
     await harness.call("DELETE", FAULTS)
     caller = harness.execute(rid="ri.two")
-    await harness.until(lambda: harness.broker._work["two"].queued)
+    await harness.until(lambda: harness.work("two").queued)
     poll = Deferred.fromCoroutine(harness.module("GET", "/job"))
-    await harness.until(lambda: harness.broker._work["one"].polls)
+    await harness.until(lambda: harness.work().parked_polls)
     await inject(harness, kind="drop_job")
     assert (await harness.call("POST", f"{BASE}/reset"))[:2] == (204, b"")
     assert (await caller)[1]["error_description"] == "The emulator was reset."
@@ -191,14 +192,15 @@ async def test_the_next_jobs_fail_with_a_message(harness: Harness) -> None:
 async def test_a_dropped_job_is_never_answered(harness: Harness) -> None:
     await inject(harness, kind="drop_job", function="f", count=1)
     dropped = raw_caller(harness)
-    await harness.until(lambda: harness.broker._work["one"].held)
+    await harness.until(lambda: harness.work().queued)
+    (job,) = harness.jobs()
     second = harness.execute()
     await serve_one(harness, b"ok")
     assert (await second)[1] == b"ok"
-    (job_id,) = harness.broker._work["one"].held
-    assert (await harness.app("GET", f"/jobs/{job_id}/status"))[1]["type"] == "queued"
+    assert harness.work().queued == 1
+    assert (await harness.app("GET", f"/jobs/{job.job_id}/status"))[1]["type"] == "queued"
     dropped.close()
-    await harness.until(lambda: not harness.broker._work["one"].held)
+    await harness.until(lambda: not harness.work().queued)
 
 
 @pytest_twisted.ensureDeferred
@@ -230,13 +232,13 @@ async def test_a_result_is_cut_in_its_middle(harness: Harness) -> None:
 async def test_of_a_result_that_is_cut_half_is_sent(harness: Harness, scheme: str, size: int) -> None:
     await inject(harness, kind="cut_result", count=1)
     caller = await deferToThread(raw_caller, harness, scheme)
-    await harness.until(lambda: harness.broker._work["one"].queued)
+    await harness.until(lambda: harness.work().queued)
     await serve_one(harness, b"x" * (size // 2) + b"y" * (size // 2))
     received = await deferToThread(receive_all, caller)
     assert f"Content-Length: {size}\r\n".encode() in received
     body = received.partition(b"\r\n\r\n")[2]
     assert set(body) == {ord("x")}
-    # What a system has taken and not sent yet is lost when a connection is aborted.
+    # An abort loses what the operating system has accepted but not sent yet.
     assert len(body) == size // 2 or (len(body) < size // 2 and size > 10)
 
 
@@ -255,9 +257,9 @@ async def test_a_delivery_is_duplicated(harness: Harness) -> None:
 async def test_dispatch_and_result_are_delayed(harness: Harness, kind: str) -> None:
     await inject(harness, kind=kind, seconds=0.2, count=1)
     caller = harness.execute()
-    started = harness.service._reactor.seconds()
+    started = reactor.seconds()
     job = await serve_one(harness, b"late")
-    assert harness.service._reactor.seconds() - started >= 0.2
+    assert reactor.seconds() - started >= 0.2
     assert (await caller)[1] == b"late"
     assert await attempts_of(harness, job["jobId"]) == ["succeeded"]
 
@@ -267,10 +269,10 @@ async def test_a_poller_that_goes_away_during_a_delay_gives_the_job_back(harness
     await inject(harness, kind="delay_dispatch", seconds=60, count=1)
     caller = harness.execute()
     poll = Deferred.fromCoroutine(harness.module("GET", "/job"))
-    await harness.until(lambda: harness.broker._work["one"].running)
+    await harness.until(lambda: harness.work().running)
     poll.addErrback(lambda _: None)
     poll.cancel()
-    await harness.until(lambda: not harness.broker._work["one"].running)
+    await harness.until(lambda: not harness.work().running)
     await serve_one(harness, b"ok")
     assert (await caller)[1] == b"ok"
 
@@ -278,7 +280,7 @@ async def test_a_poller_that_goes_away_during_a_delay_gives_the_job_back(harness
 def test_a_probability_with_a_seed_strikes_in_the_same_places() -> None:
     def run(seed: int | None) -> list[bool]:
         book = FaultBook([FaultPlan(FaultKind.FAIL_JOB, probability=0.3, random_seed=seed)])
-        return [book._draw(FaultKind.FAIL_JOB, "r", "f") is not None for _ in range(1000)]
+        return [result_of(book.draw(FaultKind.FAIL_JOB, "r", "f")) is not None for _ in range(1000)]
 
     first = run(7)
     assert first == run(7)

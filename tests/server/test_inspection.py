@@ -1,4 +1,4 @@
-"""The list of jobs, and events as they happen."""
+"""The list of jobs, and the events."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import pytest_twisted
 from conftest import Harness, make_harness, raw, receive_until, serve_one
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from twisted_cm.broker.interface import Change
+from twisted_cm.broker.interface import Change, Observer
 from twisted_cm.model.jobs import Job, JobSource, JobState, Submission
 from twisted_cm.server.routes import events
 from twisted_cm.server.routes.events import EventFeed
@@ -59,7 +60,7 @@ def listen(harness: Harness) -> socket.socket:
 
 
 def parsed(received: bytes) -> list[tuple[str, Any]]:
-    """The events in a chunked answer."""
+    """Return the events in a chunked answer."""
     lines = received.decode().replace("\r\n", "\n").split("\n")
     return [
         (lines[at][len("event: ") :], json.loads(lines[at + 1][len("data: ") :]))
@@ -69,11 +70,18 @@ def parsed(received: bytes) -> list[tuple[str, Any]]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_changes_arrive_as_they_happen(harness: Harness) -> None:
+async def test_changes_arrive_as_they_happen(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    observe, observing = harness.broker.observe, []
+
+    def watched(observer: Observer) -> Deferred[None]:
+        observing.append(observe(observer))
+        return observing[-1]
+
+    monkeypatch.setattr(harness.broker, "observe", watched)
     client = listen(harness)
     await receive_until(client, b": connected\n\n\r\n")
     caller = harness.execute({"a": "</script>\n\nevent: job"})
-    await harness.until(lambda: harness.broker._work["one"].queued)
+    await harness.until(lambda: harness.work().queued)
     ((kind, job),) = parsed(await receive_until(client, b"}\n\n\r\n"))
     assert (kind, job["status"], job["runtime_id"]) == ("job", "queued", "one")
     await serve_one(harness, b"ok")
@@ -84,8 +92,8 @@ async def test_changes_arrive_as_they_happen(harness: Harness) -> None:
         ("job", job["job_id"], "succeeded")
     ]
     client.close()
-    # The metrics look on for good.
-    await harness.until(lambda: len(harness.broker._observers) == 1)
+    (feed,) = observing
+    await harness.until(lambda: feed.called)
 
 
 @pytest_twisted.ensureDeferred
@@ -99,7 +107,7 @@ async def test_a_stop_ends_the_events() -> None:
 
 
 class Client:
-    """A request whose client reads when the test says so."""
+    """Stands in for a request, and keeps what is written to it."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -149,7 +157,7 @@ def test_a_client_that_does_not_read_gets_the_last_state_or_is_told_to_ask(
         feed.changed(numbered(n))
     clock.advance(events.GATHER)
     assert [kind for kind, _ in parsed(client.written)] == ["reload", "job"]
-    # Jobs that are gone leave nothing to say of them.
+    # Changes of jobs that are gone are not sent.
     client.written = b""
     feed.changed(numbered(5))
     feed.changed(Change("one", forgotten=True))

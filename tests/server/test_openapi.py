@@ -1,4 +1,4 @@
-"""That the description of the routes is well formed, complete, and true."""
+"""That the description of the routes is valid and complete, and that the server behaves as described."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_it_describes_every_route_and_no_other() -> None:
 
 
 class _Runtime(threading.Thread):
-    """Answers every job of one runtime until it is stopped."""
+    """Answers every job of one runtime until the test stops it."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -59,7 +59,7 @@ class _Runtime(threading.Thread):
                         job_id = json.load(answer)["computeModuleJobV1"]["jobId"]
                         urlopen(self._request(f"/results/{job_id}", b"{}"), timeout=30).close()
             except HTTPError as error:
-                # Its runtime is deleted and reset by what the test sends.
+                # Requests of the test delete and reset the runtime.
                 error.close()
                 self.reset()
 
@@ -86,7 +86,7 @@ def answering(tmp_path: Path, state_dir: Path) -> Iterator[Server]:
     started.stop()
 
 
-#: Which token goes with which routes, and values for what schemathesis could only guess.
+#: The tokens for the routes, and values that schemathesis cannot guess.
 CONFIGURATION = """
 [[operations]]
 include-tag = "runtime"
@@ -112,7 +112,7 @@ parameters = {{ runtimeId = "another", jobId = "{queued}" }}
 
 
 def test_the_server_answers_as_described(answering: Server, tmp_path: Path) -> None:
-    """Schemathesis against a live server: no 5xx, no status that is not described, every body as described."""
+    """Run schemathesis against a server: no 5xx, and each status and body as described."""
     configuration = tmp_path / "schemathesis.toml"
     headers = {"Authorization": "Bearer app-token"}
     jobs = {}
@@ -132,7 +132,7 @@ def test_the_server_answers_as_described(answering: Server, tmp_path: Path) -> N
             *("--config-file", str(configuration)),
             *("run", answering.urls["http"] + "/openapi.json"),
             *("--checks", f"{checks},response_headers_conformance"),
-            # It never ends.
+            # The stream of events never ends.
             *("--exclude-operation-id", "streamEvents"),
             *("--phases", "examples,coverage,fuzzing", "--max-examples", "12", "--seed", "1"),
             *("--header", "Prefer: wait=0", "--request-timeout", "20", "--no-color"),
@@ -147,5 +147,5 @@ def test_the_server_answers_as_described(answering: Server, tmp_path: Path) -> N
     found = re.search(r"Tested: (\d+)", done.stdout)
     assert found is not None
     described = load_description()["paths"].values()
-    # All of them but the stream, and the description itself, which it leaves out.
+    # All routes but the stream of events, and the description itself, which schemathesis leaves out.
     assert int(found[1]) == sum(method != "parameters" for operations in described for method in operations) - 2

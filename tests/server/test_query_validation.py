@@ -1,4 +1,4 @@
-"""Queries against the schemas of their functions, and the switch that asks for it."""
+"""Checking queries against the schemas of their functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUTPUT = {"type": "single", "single": {"dataType": {"type": "string"}}}
 
 
 def function(**inputs: Any) -> FunctionSchema:
-    """A function in Foundry's form; an input whose name ends with an underscore is not required."""
+    """Make a function in Foundry's form; an input is optional if its name ends with an underscore."""
     posted = {
         "functionName": "f",
         "inputs": [
@@ -174,7 +174,7 @@ async def test_a_query_is_checked_before_it_is_queued() -> None:
     body = {"deployedAppRid": "ri.one", "queryType": "f", "query": {"x": "1"}}
     direct = {"queryType": "f", "query": {"x": "1"}}
     try:
-        # Before the runtime has said what it has, it may have anything.
+        # Before the runtime has posted its functions, it may have any.
         assert (await checking.app("POST", "/deployed-apps/jobs", body))[0] == 200
         await serve_one(checking, b"1")
         await checking.module("POST", "/schemas", [function(x=INTEGER).payload, {"name": "g", "type": "object"}])
@@ -190,7 +190,7 @@ async def test_a_query_is_checked_before_it_is_queued() -> None:
         status, answer, _ = await checking.app("POST", "/deployed-apps/jobs", {**body, "queryType": "h"})
         assert (status, answer["error_description"]) == (404, "Unknown function 'h'. The runtime has: f, g.")
         assert answer["parameters"]["known"] == ["f", "g"]
-        assert not checking.broker._work["one"].queued
+        assert not checking.work().queued
         assert (await checking.app("POST", "/deployed-apps/jobs", {**body, "query": {"x": 1}}))[0] == 200
     finally:
         await checking.pool.closeCachedConnections()
