@@ -19,8 +19,9 @@ def authorization(request: EmulatorRequest) -> Authorization | None:
     """Return the ``Authorization`` header of a request, or ``None`` if it is absent or malformed."""
     try:
         return Authorization.from_header(request.header("Authorization"))
-    except ValueError:
-        # Basic credentials with a character outside of ASCII.
+    except (ValueError, IndexError):
+        # Werkzeug raises the first for Basic credentials that are not ASCII,
+        # and, in its first 3.0 versions, the second for a parameter without a name.
         return None
 
 
@@ -30,7 +31,7 @@ def bearer_token(request: EmulatorRequest) -> str | None:
     if header is None or header.type != "bearer":
         return None
     if header.token is None:
-        # A seeded token may have "=" inside, which werkzeug reads as parameters.
+        # A seeded token may have "=" inside, which Werkzeug reads as parameters.
         return (request.header("Authorization") or "").partition(" ")[2].strip()
     return header.token or None
 

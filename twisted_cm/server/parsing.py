@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from werkzeug.http import parse_dict_header, parse_list_header, parse_options_header
+from werkzeug.http import parse_list_header, parse_options_header, unquote_header_value
 
 from ..model.types import JSONValue
 from . import errors
@@ -28,11 +28,12 @@ def preferred_wait(request: EmulatorRequest, default: float) -> float:
         return default
     for preference in parse_list_header(",".join(sent)):
         option, _parameters = parse_options_header(preference)
-        for name, value in parse_dict_header(option).items():
-            if name.lower() == "wait" and value and value.isascii() and value.isdigit() and len(value) < 10:
-                wait = min(int(value), int(LONGEST_POLL))
-                request.setHeader("Preference-Applied", f"wait={wait}")
-                return float(wait)
+        name, _, quoted = option.partition("=")
+        value = unquote_header_value(quoted.strip())
+        if name.strip().lower() == "wait" and value.isascii() and value.isdigit() and len(value) < 10:
+            wait = min(int(value), int(LONGEST_POLL))
+            request.setHeader("Preference-Applied", f"wait={wait}")
+            return float(wait)
     return default
 
 

@@ -146,7 +146,7 @@ async def _read_form(request: EmulatorRequest) -> dict[str, str]:
     if content_type.lower() != _FORM:
         raise _oauth_error("invalid_request", f"The Content-Type must be {_FORM}, not '{content_type}'.")
     body = await request.body.read(_MOST_FORM_BYTES)
-    # werkzeug's form parser accepts what is not UTF-8, and keeps a field that is there twice.
+    # Werkzeug's parser of forms replaces what is not UTF-8, where a secret must not be guessed at.
     try:
         fields = parse_qsl(body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
     except ValueError:
