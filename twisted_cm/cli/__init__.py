@@ -1,4 +1,4 @@
-"""How to use it from a terminal: the command twisted-cm."""
+"""How do I use it from a terminal?"""
 
 from .main import main
 

@@ -1,9 +1,6 @@
-"""The commands that set and clear faults."""
+"""Commands that list, add and remove faults."""
 
 from __future__ import annotations
-
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -11,28 +8,36 @@ from click.core import ParameterSource
 from ..client.api import EmulatorControl
 from ..model.faults import FaultKind
 from ..model.types import JSONValue
-from .connection_options import caller_options
-from .tables import JSON_OPTION, Row, ask, asking, print_list
+from .connection_options import CallerOptions, caller_options
+from .control import control_command, run_with_control
+from .output import JSON_OPTION, Row, print_list
 
 
 @click.group(invoke_without_command=True)
 @JSON_OPTION
 @caller_options
-@click.pass_context
-def faults(context: click.Context, /, as_json: bool, **caller: Any) -> None:
-    """List what goes wrong on purpose, or add to it and end it."""
+def faults(caller: CallerOptions, as_json: bool) -> None:
+    """List, add and remove faults.
+
+    A fault makes something go wrong on purpose. Without a command, this lists the faults and how often each has
+    struck.
+
+    \b
+    Examples:
+      twisted-cm faults
+      twisted-cm faults add delay_result --seconds 0.5 --count 1
+      twisted-cm faults clear
+    """
+    context = click.get_current_context()
     if context.invoked_subcommand is None:
-        ask(_list_faults(as_json), **caller)
+        run_with_control(caller, lambda control: _list_faults(control, as_json))
     elif any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in context.params):
-        raise click.UsageError(f"options go after '{context.invoked_subcommand}'")
+        raise click.UsageError(f"Put the options after '{context.invoked_subcommand}'.")
 
 
-def _list_faults(as_json: bool) -> Callable[[EmulatorControl], Awaitable[None]]:
-    async def show(control: EmulatorControl) -> None:
-        columns = ("FAULT", "KIND", "RUNTIME", "FUNCTION", "STRUCK", "OF", "DETAILS")
-        print_list(await control.faults(), as_json, columns, _fault_row, "No faults.")
-
-    return show
+async def _list_faults(control: EmulatorControl, as_json: bool) -> None:
+    columns = ("FAULT", "KIND", "RUNTIME", "FUNCTION", "STRUCK", "OF", "DETAILS")
+    print_list(await control.faults(), as_json, columns, _fault_row, "No faults.")
 
 
 def _fault_row(fault: dict[str, JSONValue]) -> Row:
@@ -54,36 +59,50 @@ def _fault_row(fault: dict[str, JSONValue]) -> Row:
 
 @faults.command("add")
 @click.argument("kind", type=click.Choice([each.value for each in FaultKind]))
-@click.option("--runtime", "runtime_id", metavar="ID", help="At this runtime only.")
-@click.option("--function", metavar="NAME", help="With this function only.")
-@click.option("--count", type=click.IntRange(1), help="So many times, then never again.")
-@click.option("--probability", type=click.FloatRange(0, 1, min_open=True), help="How likely, each time that it could.")
-@click.option("--random-seed", type=int, help="What the probability is drawn with, to have the same again.")
-@click.option("--seconds", type=click.FloatRange(0), help="How long a delay takes.")
-@click.option("--message", help="What a job fails with.")
-@click.option("--status", type=click.Choice(["401", "500"]), help="What a poll is answered with.")
-@asking
-def add_fault(status: str | None, **fields: JSONValue) -> Callable[[EmulatorControl], Awaitable[None]]:
-    """Make something of this KIND go wrong, and print the fault's id."""
+@click.option("--runtime", "runtime_id", metavar="ID", help="Only for this runtime.")
+@click.option("--function", metavar="NAME", help="Only for this function.")
+@click.option("--count", type=click.IntRange(1), help="Strike this many times, then never again.")
+@click.option("--probability", type=click.FloatRange(0, 1, min_open=True), help="Strike with this probability.")
+@click.option("--random-seed", type=int, help="Seed of the random numbers, to repeat the same sequence.")
+@click.option("--seconds", type=click.FloatRange(0), help="Length of a delay.")
+@click.option("--message", help="Error message of a failed job.")
+@click.option("--status", type=click.Choice(["401", "500"]), help="HTTP status of a failed poll.")
+@control_command
+async def add_fault(control: EmulatorControl, /, status: str | None, **fields: JSONValue) -> None:
+    """Add a fault and print its id.
+
+    \b
+    Examples:
+      twisted-cm faults add fail_job --count 1 --message "out of luck"
+      twisted-cm faults add poll_error --status 500 --probability 0.1
+    """
     given = {**fields, "status": None if status is None else int(status)}
-
-    async def add(control: EmulatorControl) -> None:
-        added = await control.add_fault(**{name: value for name, value in given.items() if value is not None})
-        click.echo(added["fault_id"])
-
-    return add
+    added = await control.add_fault(**{name: value for name, value in given.items() if value is not None})
+    click.echo(added["fault_id"])
 
 
 @faults.command("remove")
 @click.argument("fault_id", metavar="ID")
-@asking
-def remove_fault(fault_id: str) -> Callable[[EmulatorControl], Awaitable[None]]:
-    """End the fault ID."""
-    return lambda control: control.remove_fault(fault_id)
+@control_command
+async def remove_fault(control: EmulatorControl, fault_id: str) -> None:
+    """Remove one fault.
+
+    ID is the fault's id, as 'faults add' and 'faults' print it.
+
+    \b
+    Examples:
+      twisted-cm faults remove "$(twisted-cm faults add drop_job)"
+    """
+    await control.remove_fault(fault_id)
 
 
 @faults.command("clear")
-@asking
-def clear_faults() -> Callable[[EmulatorControl], Awaitable[None]]:
-    """End every fault."""
-    return lambda control: control.clear_faults()
+@control_command
+async def clear_faults(control: EmulatorControl) -> None:
+    """Remove all faults.
+
+    \b
+    Examples:
+      twisted-cm faults clear
+    """
+    await control.clear_faults()

@@ -1,4 +1,4 @@
-"""The command line: C{twisted-cm}."""
+"""Which commands does ``twisted-cm`` have, and where are they?"""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import click
 
 from .. import __version__
 
-#: Where each command is. A command's module is imported when it is run,
-#: since the imports of all of them together take longer than most commands do.
+#: The module and function of each command. A module is imported when its command runs:
+#: importing all of them takes longer than most commands do.
 _COMMANDS = {
     "check": ("seed", "check"),
     "env": ("module", "env"),
@@ -36,11 +36,18 @@ class _Commands(click.Group):
         if name not in _COMMANDS:
             return None
         module, attribute = _COMMANDS[name]
-        command: click.Command = getattr(import_module(f"twisted_cm.cli.{module}"), attribute)
+        command: click.Command = getattr(import_module(f".{module}", __package__), attribute)
         return command
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="twisted-cm")
 def main() -> None:
-    """A local emulator of Palantir Foundry's compute modules."""
+    """Emulate Palantir Foundry's compute modules on this machine.
+
+    \b
+    Examples:
+      twisted-cm serve
+      twisted-cm exec --runtime mine --deployed-app ri.mine -- python app.py
+      twisted-cm submit ri.mine add '{"a": 2, "b": 40}'
+    """

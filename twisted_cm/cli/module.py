@@ -1,71 +1,78 @@
-"""The commands that start a module."""
+"""Commands that start a module, or print what it has to be started with."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ..config.state_dir import default_state_dir
-from .connection_options import connection, known_token, runtime_options
-from .module_env import Launch
+from ..client.api import EmulatorControl
+from .module_env import CannotWriteFiles, EmulatorAccess, bypass_proxies, runtime_directory, write_environment
 from .reactor import run
+from .runtime_options import RuntimeOptions, runtime_options
 
 
-def _launch_variables(
-    runtime_id: str,
-    url: str,
-    ca: Path | None,
-    state_dir: Path | None,
-    module_auth_token: str | None,
-    seed: Path | None,
-    deployed_app: str | None,
-    branch: str | None,
-    admin_token: str | None,
-) -> Mapping[str, str]:
-    from .module_env import CannotLaunch, bypass_proxies, launch_directory, prepare_launch, write_environment
+def _module_variables(runtime: RuntimeOptions) -> dict[str, str]:
+    """Join the runtime, write the files that a module reads, and return its variables.
 
-    module_auth_token = known_token(runtime_id, module_auth_token, seed, deployed_app, branch)
+    Raises:
+        click.ClickException: The server cannot be used, or a file cannot be written.
+    """
+    token = runtime.known_token()
 
-    async def prepare(reactor: Any) -> Launch:
-        made = connection(reactor, url, ca, state_dir)
-        return await prepare_launch(url, runtime_id, module_auth_token, deployed_app, branch, admin_token, **made)
+    async def find_access(reactor: Any) -> EmulatorAccess:
+        async with EmulatorControl(runtime.url, **runtime.client_arguments(reactor)) as control:
+            url, info = control.url, await control.info()
+        async with await runtime.join(reactor, token) as session:
+            https = url if url.startswith("https:") else info.https
+            return EmulatorAccess(session.runtime_id, session.module_auth_token, url, https, info.ca_certificate)
 
-    launch = run(prepare)
-    directory = launch_directory((state_dir or default_state_dir()).absolute(), runtime_id)
+    access = run(find_access)
+    directory = runtime_directory(runtime.directory.absolute(), runtime.runtime_id)
     try:
-        return bypass_proxies(write_environment(launch, directory), os.environ)
-    except CannotLaunch as error:
+        return bypass_proxies(write_environment(access, directory), os.environ)
+    except CannotWriteFiles as error:
         raise click.ClickException(str(error)) from None
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": False})
-@runtime_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def exec_(command: tuple[str, ...], **options: Any) -> None:
-    """
-    Start a runtime process: twisted-cm exec --runtime ID -- COMMAND …
+@runtime_options
+def exec_(runtime: RuntimeOptions, command: tuple[str, ...]) -> None:
+    """Start a module and connect it to a server.
 
-    COMMAND takes this process's place under the variables that compute-module
-    SDKs read, so signals reach it and its exit status is this command's.
+    COMMAND starts the module; put it after --. It runs with the environment variables that compute-module SDKs read.
+    It replaces this process, so it receives signals directly, and its exit status is the exit status of this command.
+
+    \b
+    Examples:
+      twisted-cm exec --runtime my-runtime --seed seed.yaml -- python app.py
+      twisted-cm exec --runtime mine --deployed-app ri.mine -- python app.py
     """
-    environment = {**os.environ, **_launch_variables(**options)}
-    # Python ignores this signal; a program that was started by a shell would not.
+    environment = {**os.environ, **_module_variables(runtime)}
+    # Python ignores SIGPIPE, and the module would inherit that; a shell starts programs with the default.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         os.execvpe(command[0], command, environment)
     except OSError as error:
-        click.echo(f"Error: {command[0]}: {error.strerror}; name a program after --", err=True)
+        click.echo(f"Error: Cannot run {command[0]}: {error.strerror}. Name a program after --.", err=True)
+        # The exit statuses that a shell uses.
         raise SystemExit(127 if isinstance(error, FileNotFoundError) else 126) from None
 
 
 @click.command()
 @runtime_options
-def env(**options: Any) -> None:
-    """Print a runtime process's variables, for docker run --env-file."""
-    for name, value in _launch_variables(**options).items():
+def env(runtime: RuntimeOptions) -> None:
+    """Print the variables that a module needs.
+
+    The output fits 'docker run --env-file'. Some variables name files in the state directory; mount it at the same
+    path.
+
+    \b
+    Examples:
+      twisted-cm env --runtime mine --deployed-app ri.mine > module.env
+    """
+    for name, value in _module_variables(runtime).items():
         click.echo(f"{name}={value}")

@@ -1,8 +1,6 @@
-"""
-What a runtime process is started with: the variables and files that the SDKs read.
+"""Which environment variables and files does a module process need?
 
-The names are those of Foundry's own containers; which SDK reads which stands
-beside each.
+The names are those of Foundry's own containers; a comment beside each says which SDK reads it.
 """
 
 from __future__ import annotations
@@ -10,28 +8,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from attrs import field, frozen
 
-from ..client.api import EmulatorControl, RuntimeSession
 from ..config.state_dir import write_private
 from ..model.paths import runtime_path
 
 
-class CannotLaunch(Exception):
-    """A runtime process cannot be prepared; the message says what to do."""
+class CannotWriteFiles(Exception):
+    """The files of a module process cannot be written; the message says what to do."""
 
 
 @frozen
-class Launch:
-    """
-    How a runtime process joins an emulator.
+class EmulatorAccess:
+    """How a module process reaches an emulator, and as which runtime.
 
-    @ivar url: the base URL that whole URIs are built on.
-    @ivar https: the emulator's TLS address, which the Python SDK needs, or L{None}.
-    @ivar ca_certificate: what to verify that address with, in PEM.
+    Attributes:
+        url: The base URL that the URIs are built on.
+        https: The emulator's TLS address, which the Python SDK needs, or ``None``.
+        ca_certificate: The CA to verify that address with, in PEM.
     """
 
     runtime_id: str
@@ -41,53 +37,26 @@ class Launch:
     ca_certificate: str | None
 
 
-async def prepare_launch(
-    url: str,
-    runtime_id: str,
-    module_auth_token: str | None,
-    deployed_app_rid: str | None,
-    branch: str | None,
-    admin_token: str | None,
-    **connection: Any,
-) -> Launch:
-    """
-    Find out how to reach the emulator, and open a session unless the token is known.
+def write_environment(access: EmulatorAccess, directory: Path) -> dict[str, str]:
+    """Write the files that a module reads, for this user only, and return the variables.
 
-    @param module_auth_token: joins the runtime as it is; L{None} opens a session that keeps its bindings.
-    @param connection: how clients of the emulator are made.
-    @raise twisted_cm.client.ComputeModulesError: the emulator refuses, or there is none.
-    """
-    async with EmulatorControl(url, **connection) as control:
-        url, info = control.url, await control.info()
-    if module_auth_token is None:
-        opened = RuntimeSession.open(
-            url, runtime_id, deployed_app_rid, branch, keep_bindings=True, admin_token=admin_token, **connection
-        )
-        async with await opened as session:
-            module_auth_token = session.module_auth_token
-    https = url if url.startswith("https:") else info.https
-    return Launch(runtime_id, module_auth_token, url, https, info.ca_certificate)
+    Args:
+        directory: Created if it does not exist.
 
-
-def write_environment(launch: Launch, directory: Path) -> dict[str, str]:
+    Raises:
+        CannotWriteFiles: A file cannot be written.
     """
-    Write the files that the variables name, readable by this user only.
-
-    @param directory: where to; made if it is not there.
-    @return: the variables.
-    @raise CannotLaunch: a file cannot be written.
-    """
-    base = f"{launch.url}{runtime_path(launch.runtime_id)}"
-    # The Python SDK speaks TLS only; without a TLS listener it is left to fail on its own terms.
-    endpoint = urlsplit(launch.https or launch.url)
+    base = f"{access.url}{runtime_path(access.runtime_id)}"
+    # The Python SDK supports only TLS; without a TLS listener, it reports the failed connection itself.
+    endpoint = urlsplit(access.https or access.url)
     host = endpoint.hostname or "localhost"
     port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
     token, ca, connection = directory / "module-auth-token", directory / "ca.pem", directory / "connection.json"
     paths = {name: urlsplit(f"{base}/{name}").path for name in ("job", "results")}
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(token, launch.module_auth_token.encode("utf-8"))
-        write_private(ca, (launch.ca_certificate or "").encode("ascii"))
+        write_private(token, access.module_auth_token.encode("utf-8"))
+        write_private(ca, (access.ca_certificate or "").encode("ascii"))
         write_private(
             connection,
             json.dumps(
@@ -96,14 +65,14 @@ def write_environment(launch: Launch, directory: Path) -> dict[str, str]:
                     "port": port,
                     "getJobPath": paths["job"],
                     "postResultPath": paths["results"],
-                    "moduleAuthToken": launch.module_auth_token,
+                    "moduleAuthToken": access.module_auth_token,
                     "trustStorePath": str(ca),
                 }
             ).encode("utf-8"),
         )
     except OSError as error:
-        raise CannotLaunch(
-            f"{error.filename or directory}: {error.strerror}; choose another directory with --state-dir"
+        raise CannotWriteFiles(
+            f"Cannot write {error.filename or directory}: {error.strerror}. Choose another directory with --state-dir."
         ) from None
     variables = {
         # Every SDK.
@@ -119,17 +88,16 @@ def write_environment(launch: Launch, directory: Path) -> dict[str, str]:
         # Older containers.
         "CONNECTION_TO_RUNTIME": str(connection),
     }
-    if launch.ca_certificate is not None:
+    if access.ca_certificate is not None:
         # The TypeScript SDK.
         variables["DEFAULT_CA_PATH"] = str(ca)
     return variables
 
 
 def bypass_proxies(variables: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """
-    A proxy meant for the Internet must not get between an SDK and the emulator.
+    """Add the emulator's host to ``NO_PROXY`` if the environment sets a proxy.
 
-    @return: the variables, with the emulator's host added to C{NO_PROXY} where a proxy is set.
+    An SDK would otherwise send its requests to a proxy that cannot reach the emulator.
     """
     extended = dict(variables)
     if any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in environment):
@@ -138,8 +106,6 @@ def bypass_proxies(variables: Mapping[str, str], environment: Mapping[str, str])
     return extended
 
 
-def launch_directory(state_dir: Path, runtime_id: str) -> Path:
-    """
-    @return: where the files of one runtime's processes are kept.
-    """
+def runtime_directory(state_dir: Path, runtime_id: str) -> Path:
+    """Return the directory for the files of one runtime's processes."""
     return state_dir / "runtimes" / quote(runtime_id, safe="").replace(".", "%2E")

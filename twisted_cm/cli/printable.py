@@ -1,14 +1,15 @@
-"""Text that is safe to print."""
+"""Which text is safe to print on a terminal?"""
 
 from __future__ import annotations
 
 
 def printable(text: str, kept: str = "") -> str:
-    """
-    Text from a job or a server for a terminal: what could move its cursor, colour it or turn its writing round is
-    escaped, as in C{\\x1b}.
+    r"""Escape the characters that could control a terminal, for example as ``\x1b``.
 
-    @param kept: characters to leave as they are.
+    Text from a job or a server could otherwise move the cursor, change colors or reverse the writing direction.
+
+    Args:
+        kept: Characters to leave as they are.
     """
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""Run one coroutine in the reactor."""
+"""How does a command run a coroutine in the reactor, and report its errors?"""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ import click
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from ..client.errors import AnswerLost, ApiError, CannotConnect, ResultBrokenOff, TimedOut, UntrustedServer
 from .printable import printable
 
 T = TypeVar("T")
 
 
 def run(main: Callable[[Any], Awaitable[T]]) -> T:
-    """
-    Run one coroutine in the reactor, turning what can go wrong with a server into one line.
+    """Run one coroutine in the reactor and return its result.
 
-    Ctrl-C cancels it.  One that ends well all the same, since this is how it is meant to end, has its result returned.
+    Ctrl-C cancels the coroutine. If it handles the cancellation and returns, its result counts;
+    otherwise the process ends with the exit status of the signal.
 
-    @param main: takes the reactor.
+    Args:
+        main: A coroutine function that takes the reactor.
+
+    Raises:
+        click.ClickException: A request failed; the message is one line that says what to do.
     """
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-
-    from ..client.errors import AnswerLost, ApiError, CannotConnect, ResultBrokenOff, TimedOut, UntrustedServer
-
     outcome: list[T | Failure] = []
     running: Deferred[T] = Deferred.fromCoroutine(main(reactor))  # type: ignore[arg-type]
     running.addBoth(outcome.append)
@@ -52,18 +54,23 @@ def run(main: Callable[[Any], Awaitable[T]]) -> T:
         return result
     if interrupted:
         raise SystemExit(128 + interrupted[0])
-    error = result.value
+    if isinstance(result.value, click.ClickException | BrokenPipeError):
+        raise result.value
+    raise click.ClickException(_describe(result.value))
+
+
+def _describe(error: object) -> str:
+    """Return one line that says what went wrong and what to do."""
     if isinstance(error, ApiError):
-        hint = f" (job {error.job_id})" if error.job_id and error.job_id not in str(error) else ""
-        raise click.ClickException(printable(f"{error}{hint}", "\n"))
-    if isinstance(error, TimedOut):
-        raise click.ClickException(f"{str(error).rstrip('.')}; allow more with --timeout")
+        job = f" (job {error.job_id})" if error.job_id and error.job_id not in str(error) else ""
+        return printable(f"{error}{job}", "\n")
     if isinstance(error, ResultBrokenOff):
-        raise click.ClickException(str(error))
+        return str(error)
+    said = str(error).rstrip(".")
+    if isinstance(error, TimedOut):
+        return f"{said}. Allow more time with --timeout."
     if isinstance(error, UntrustedServer):
-        raise click.ClickException(f"{error}; name the CA to verify it with: --ca")
+        return f"{said}. Name the CA certificate to verify it with: --ca."
     if isinstance(error, CannotConnect | AnswerLost):
-        raise click.ClickException(f"{error}; start a server with 'twisted-cm serve' or name one with --url")
-    if isinstance(error, click.ClickException | BrokenPipeError):
-        raise error
-    raise click.ClickException(printable(f"{type(error).__name__}: {error}"))
+        return f"{said}. Start a server with 'twisted-cm serve', or name one with --url."
+    return printable(f"{type(error).__name__}: {error}")

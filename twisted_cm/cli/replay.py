@@ -1,4 +1,4 @@
-"""The command that answers from a recording."""
+"""The command that answers jobs from a recording."""
 
 from __future__ import annotations
 
@@ -8,42 +8,36 @@ from typing import Any
 import click
 from twisted.internet.defer import CancelledError
 
-from .connection_options import connection, known_token, runtime_options
+from ..recording.read import InvalidRecording, Recording
+from ..recording.replay import Replay
 from .printable import printable
 from .reactor import run
+from .runtime_options import RuntimeOptions, runtime_options
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--timing", is_flag=True, help="Take as long for each job as was recorded.")
+@click.option("--timing", is_flag=True, help="Wait before each answer as long as the recorded job took.")
 @runtime_options
-def replay(
-    file: Path,
-    timing: bool,
-    runtime_id: str,
-    url: str,
-    ca: Path | None,
-    state_dir: Path | None,
-    module_auth_token: str | None,
-    seed: Path | None,
-    deployed_app: str | None,
-    branch: str | None,
-    admin_token: str | None,
-) -> None:
+def replay(runtime: RuntimeOptions, file: Path, timing: bool) -> None:
+    """Answer jobs from a recording.
+
+    This command takes the place of a module until Ctrl-C. FILE is what 'serve --record' wrote.
+
+    A job gets the recorded result of the same function and query. If a query was recorded several times, each
+    recording is used in turn, then the last one again and again. A job that failed fails again. A query that was not
+    recorded fails, and the message shows the difference from the nearest recorded query. Canceled jobs are ignored.
+    Secrets are masked in the recording, so they are masked in the results too, and they are ignored when queries are
+    compared.
+
+    The exit status is 1 if a job asked for something that was not recorded.
+
+    \b
+    Examples:
+      twisted-cm serve --record jobs.jsonl
+      twisted-cm replay jobs.jsonl --runtime mine --deployed-app ri.mine
     """
-    Stand in for a runtime until Ctrl-C, with the answers that 'serve --record' wrote to FILE.
-
-    A job is answered with what was recorded for the same function and query: the first time with the first recording
-    of that, then with the next, and with the last from then on. What failed fails again; a query that was not
-    recorded fails with the difference from the nearest one. Canceled jobs are passed over. Secrets are masked in the
-    recording, and so in its answers, and do not count when queries are compared.
-
-    The exit status is 1 if anything was asked for that was not recorded.
-    """
-    from ..recording.read import InvalidRecording, Recording
-    from ..recording.replay import Replay
-
-    token = known_token(runtime_id, module_auth_token, seed, deployed_app, branch)
+    token = runtime.known_token()
     try:
         recording = Recording(file)
     except InvalidRecording as error:
@@ -52,20 +46,11 @@ def replay(
     def say(text: str) -> None:
         click.echo(printable(text, "\n"), err=True)
 
-    async def stand_in(reactor: Any) -> bool:
-        from ..client.api import RuntimeSession
-
-        made = connection(reactor, url, ca, state_dir)
-        if token is None:
-            session = await RuntimeSession.open(
-                url, runtime_id, deployed_app, branch, keep_bindings=True, admin_token=admin_token, **made
-            )
-        else:
-            session = RuntimeSession.join(url, runtime_id, token, **made)
-        async with session:
+    async def answer(reactor: Any) -> bool:
+        async with await runtime.join(reactor, token) as session:
             player = Replay(reactor, session, recording, timing, say)
-            passed = f"; {recording.skipped} canceled jobs are passed over" if recording.skipped else ""
-            say(f"Runtime {runtime_id} answers from {recording.size} recorded jobs{passed}. Ctrl-C stops.")
+            ignored = f", ignoring {recording.skipped} canceled jobs" if recording.skipped else ""
+            say(f"Runtime {runtime.runtime_id} answers from {recording.size} recorded jobs{ignored}. Ctrl-C stops.")
             try:
                 await player.run()
             except CancelledError:
@@ -74,4 +59,4 @@ def replay(
                 say(player.summarize())
             return player.outcomes["not recorded"] == 0
 
-    raise SystemExit(0 if run(stand_in) else 1)
+    raise SystemExit(0 if run(answer) else 1)

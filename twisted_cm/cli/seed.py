@@ -1,4 +1,4 @@
-"""The commands for seed files."""
+"""Commands that write and check seed files."""
 
 from __future__ import annotations
 
@@ -15,21 +15,36 @@ from ..config.seed_file import InvalidSeed
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("seed.yaml"))
 def init(file: Path) -> None:
-    """Write a commented starter seed to FILE (seed.yaml)."""
+    """Write a starter seed file.
+
+    The seed is written to FILE, or to seed.yaml. Comments in it explain each entry.
+
+    \b
+    Examples:
+      twisted-cm init
+      twisted-cm init staging.yaml
+    """
     try:
         with file.open("xb") as written:
             written.write(files("twisted_cm.config").joinpath("starter.yaml").read_bytes())
     except FileExistsError:
-        raise click.ClickException(f"{file} is there already; name another file") from None
+        raise click.ClickException(f"{file} already exists. Choose another file name.") from None
     except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror}; name another file") from None
+        raise click.ClickException(f"Cannot write {file}: {error.strerror}. Choose another file name.") from None
     click.echo(f"Wrote {file}. Start with: twisted-cm serve --seed {shlex.quote(str(file))}")
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Say whether FILE is a seed that serve would take."""
+    """Check a seed file for mistakes.
+
+    If 'serve' would refuse FILE, every mistake is printed with its line, and the exit status is 1.
+
+    \b
+    Examples:
+      twisted-cm check seed.yaml
+    """
     try:
         seed = read_seed(file)
     except InvalidSeed as error:

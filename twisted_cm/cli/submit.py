@@ -6,29 +6,44 @@ import json
 import sys
 from io import StringIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from twisted.internet.defer import CancelledError
 
-from .connection_options import caller_options, connection
+from ..client.api import ComputeModules
+from ..client.connections import Retries
+from ..model.types import JSONValue
+from .connection_options import CallerOptions, caller_options
+from .job_file import BadLines, JobFile
 from .printable import printable
 from .reactor import run
+from .submit_file import Batch
 
 
 @click.command()
 @click.argument("rid", required=False)
 @click.argument("function", required=False)
 @click.argument("query", required=False)
-@click.option("--branch", help="The deployed app's branch.  [default: any that is active]")
-@click.option("--async", "asynchronous", is_flag=True, help="Print the job's id and do not wait.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer.")
+@click.option("--branch", help="Branch of the deployed app.  [default: any active branch]")
+@click.option("--async", "asynchronous", is_flag=True, help="Print the job's id and do not wait for the result.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Wait at most this long for each job.",
+)
 @click.option("--jobs", type=click.Path(path_type=Path), metavar="FILE", help="Submit a job for each line of FILE.")
 @click.option(
-    "--concurrency", type=click.IntRange(1), default=8, show_default=True, help="How many of --jobs at a time."
+    "--concurrency",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="With --jobs, run at most this many jobs at a time.",
 )
 @caller_options
 def submit(
+    caller: CallerOptions,
     rid: str | None,
     function: str | None,
     query: str | None,
@@ -37,100 +52,97 @@ def submit(
     timeout: float | None,
     jobs: Path | None,
     concurrency: int,
-    token: str,
-    url: str,
-    ca: Path | None,
-    state_dir: Path | None,
 ) -> None:
-    """
-    Submit a job to the deployed app RID and print its result.
+    """Submit jobs and print their results.
 
-    QUERY is JSON, - for standard input, or @FILE.
+    RID is the deployed app, FUNCTION one of its functions. QUERY is JSON, @FILE to read it from a file, or - to read
+    it from standard input; without QUERY, it is {}.
 
-    With --jobs, each line of FILE (- for standard input) is a job. If FUNCTION is named, a line is a query, any JSON
-    value. If not, it is an object {"function": …, "query": …, "rid": …, "branch": …}; the last two are needed only
-    where RID and --branch do not say so for all. Every line is checked before anything is submitted. What became of
-    each is printed in the order of the lines, as a line of JSON with its "line", "job_id", "status" and "result",
-    "result_text" (no JSON), "result_base64" (no text) or "error". The status is that of the job, "raised" if the
-    function raised, or "error" if there is no job. --timeout is for each job, which is then canceled. Ctrl-C prints
-    what is done and cancels what is still queued. The exit status is 1 if any job did not succeed.
+    With --jobs, each line of FILE is a job; - reads standard input. If FUNCTION is given, a line is its query: any
+    JSON value. Otherwise a line is an object {"function": …, "query": …, "rid": …, "branch": …}. The fields rid and
+    branch override RID and --branch. All lines are checked before the first job is submitted.
+
+    Each job of FILE prints one line of JSON, in the order of FILE: "line", "job_id", "status", and either "error" or
+    the result, as "result" (JSON), "result_text" (other text) or "result_base64" (other bytes). "status" is the
+    status of the job, "raised" if the function raised, or "error" if a request failed. A job that takes longer than
+    --timeout is canceled. Ctrl-C cancels the queued jobs and prints the results so far. The exit status is 1 unless
+    every job succeeded.
+
+    \b
+    Examples:
+      twisted-cm submit ri.mine add '{"a": 2, "b": 40}'
+      twisted-cm submit --async ri.mine add @query.json
+      twisted-cm submit ri.mine add --jobs queries.jsonl --concurrency 4
     """
     if jobs is not None:
         if query is not None or asynchronous:
-            raise click.UsageError("--jobs takes its queries from FILE, and waits for results")
-        _submit_many(jobs, rid, function, branch, concurrency, timeout, token, url, ca, state_dir)
+            raise click.UsageError(
+                "--jobs reads queries from FILE and waits for the results. Leave out QUERY and --async."
+            )
+        raise SystemExit(
+            0 if _submit_file(_open_jobs(jobs, rid, function, branch), concurrency, timeout, caller) else 1
+        )
     if rid is None or function is None:
         raise click.UsageError("Missing argument 'RID' or 'FUNCTION'.")
-    found = _read_query(query or "{}")
+    value = _read_query(query or "{}")
 
     async def submit_one(reactor: Any) -> None:
-        from ..client.api import ComputeModules
-
-        async with ComputeModules(url, token, **connection(reactor, url, ca, state_dir)) as modules:
+        async with ComputeModules(caller.url, caller.token, **caller.client_arguments(reactor)) as modules:
             if asynchronous:
-                click.echo((await modules.submit(rid, function, found, branch=branch, timeout=timeout)).id)
+                click.echo((await modules.submit(rid, function, value, branch=branch, timeout=timeout)).id)
                 return
-            async for chunk in modules.stream(rid, function, found, branch=branch, timeout=timeout):
+            async for chunk in modules.stream(rid, function, value, branch=branch, timeout=timeout):
                 sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
 
     run(submit_one)
 
 
-def _submit_many(
-    path: Path,
-    rid: str | None,
-    function: str | None,
-    branch: str | None,
-    concurrency: int,
-    timeout: float | None,
-    token: str,
-    url: str,
-    ca: Path | None,
-    state_dir: Path | None,
-) -> NoReturn:
-    from ..client.api import ComputeModules
-    from ..client.connections import Retries
-    from .submit_file import BadLines, Batch, JobFile
-
+def _open_jobs(path: Path, rid: str | None, function: str | None, branch: str | None) -> JobFile:
     try:
-        lines = JobFile(path, rid, function, branch)
+        return JobFile(path, rid, function, branch)
     except BadLines as error:
+        are = "is not a valid job" if error.count == "1 line" else "are not valid jobs"
         problems = printable(str(error), "\n")
-        raise click.ClickException(f"nothing was submitted, since these lines are no jobs:\n{problems}") from None
+        raise click.ClickException(f"Nothing was submitted: {error.count} {are}.\n{problems}") from None
     except OSError as error:
-        raise click.UsageError(f"{path}: {error.strerror}; name a readable file with --jobs") from None
-    # Where the results are on the terminal, too, they say how far it is.
+        raise click.UsageError(f"Cannot read {path}: {error.strerror}. Name a readable file with --jobs.") from None
+
+
+def _submit_file(jobs: JobFile, concurrency: int, timeout: float | None, caller: CallerOptions) -> bool:
+    """Submit the jobs of a file, and return whether every one succeeded."""
+    # If the results go to the terminal too, they show the progress themselves.
     shown = sys.stderr if sys.stderr.isatty() and not sys.stdout.isatty() else StringIO()
 
     async def submit_all(reactor: Any) -> bool:
-        made = {**connection(reactor, url, ca, state_dir), "retries": Retries()}
-        async with ComputeModules(url, token, **made) as modules:
-            with click.progressbar(length=lines.count, file=shown) as bar:
+        # Unlike a single job, a long batch should survive a short interruption.
+        client = {**caller.client_arguments(reactor), "retries": Retries()}
+        async with ComputeModules(caller.url, caller.token, **client) as modules:
+            with click.progressbar(length=jobs.count, file=shown) as bar:
 
-                def emit(fields: dict[str, Any]) -> None:
+                def emit(fields: dict[str, JSONValue]) -> None:
                     click.echo(json.dumps(fields))
                     bar.update(1)
 
-                batch = Batch(modules, iter(lines), concurrency, timeout, emit)
+                batch = Batch(modules, iter(jobs), concurrency, timeout, emit)
                 interrupted = False
                 try:
                     await batch.run()
                 except CancelledError:
                     interrupted = True
-            told = sum(batch.counts.values())
+            printed = sum(batch.counts.values())
             counts = ", ".join(f"{count} {status}" for status, count in sorted(batch.counts.items())) or "none"
-            click.echo(f"{told} of {lines.count} jobs: {counts}.", err=True)
+            click.echo(f"{printed} of {jobs.count} jobs: {counts}.", err=True)
             if batch.stopped is not None:
-                click.echo(printable(f"No more were started: {batch.stopped}"), err=True)
+                click.echo(printable(f"No more jobs were started: {batch.stopped}"), err=True)
             if interrupted:
                 raise CancelledError
-            return batch.counts["succeeded"] == lines.count
+            return batch.counts["succeeded"] == jobs.count
 
-    raise SystemExit(0 if run(submit_all) else 1)
+    return run(submit_all)
 
 
-def _read_query(query: str) -> Any:
+def _read_query(query: str) -> JSONValue:
     try:
         if query == "-":
             query = sys.stdin.read()
@@ -138,6 +150,6 @@ def _read_query(query: str) -> Any:
             query = Path(query[1:]).read_text("utf-8")
         return json.loads(query)
     except OSError as error:
-        raise click.UsageError(f"{query[1:]}: {error.strerror}; name a readable file after @") from None
+        raise click.UsageError(f"Cannot read {query[1:]}: {error.strerror}. Name a readable file after @.") from None
     except ValueError as error:
-        raise click.UsageError(f"the query is not JSON: {error}") from None
+        raise click.UsageError(f"The query is not JSON: {error}.") from None

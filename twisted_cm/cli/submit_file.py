@@ -1,145 +1,41 @@
-"""
-Many jobs from the lines of a file: C{twisted-cm submit --jobs}.
+"""How are many jobs submitted and their results printed in order?
 
-So many run at a time, and results are printed in the order of the lines.  One
-that comes before its turn is kept for it, but only so many: then no more lines
-are started until the slow one is there.
+Only a limited number of jobs runs at a time. A result that arrives before its turn is kept, up to a limit; at the
+limit, no more jobs start until the slow one has ended.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO, Any
 
-from attrs import define, frozen
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from ..client.api import ComputeModules
 from ..client.errors import CannotConnect, ComputeModulesError, Forbidden, InvalidToken, TimedOut
-from ..client.records import Result
+from ..client.records import JobStatus, Result
 from ..model.jobs import JobState
 from ..model.types import JSONValue
+from .job_file import Line
 
-#: The most results that are kept until it is their turn, for each job that runs at a time, and the most bytes of them.
+#: For each job that may run at a time, this many results are kept until it is their turn.
 KEPT_PER_JOB = 32
 
-
+#: No job starts while the kept results have more bytes than this.
 KEPT_BYTES = 64 * 1024 * 1024
 
 
-#: The most bad lines that are listed.
-_MOST_LISTED = 20
-
-
-_FIELDS = frozenset(("rid", "branch", "function", "query"))
-
-
-class BadLines(Exception):
-    """Some lines are no jobs; the message lists them."""
-
-
 @frozen
-class Line:
-    """One line of the file: a job to submit."""
-
-    number: int
-    rid: str
-    function: str
-    query: JSONValue
-    branch: str | None
-
-
-class JobFile:
-    """
-    A file of jobs, which is read twice: once to check it, and once to submit it.
-
-    @ivar count: how many jobs are in it.
-    """
-
-    def __init__(self, path: Path, rid: str | None, function: str | None, branch: str | None) -> None:
-        """
-        @param path: C{-} for standard input.
-        @param rid: where the jobs go that do not say so.
-        @param function: each line is a query of this function; L{None} if each says which.
-        @param branch: of the deployed app, where a line does not say so.
-        @raise BadLines: some lines are no jobs.
-        @raise OSError: the file cannot be read.
-        """
-        self._rid, self._function, self._branch = rid, function, branch
-        source: IO[bytes] = sys.stdin.buffer if str(path) == "-" else path.open("rb")
-        self._kept: IO[bytes] | None = None
-        if not source.seekable():
-            self._kept = tempfile.TemporaryFile(prefix="twisted-cm-jobs-")  # noqa: SIM115 - closed with the process
-        self.count = 0
-        problems = []
-        for number, text in enumerate(source, 1):
-            if self._kept is not None:
-                self._kept.write(text)
-            try:
-                self.count += self._parse(number, text) is not None
-            except ValueError as error:
-                problems.append(f"line {number}: {error}")
-                if len(problems) == _MOST_LISTED:
-                    problems.append("the lines after that were not read")
-                    break
-        if problems:
-            raise BadLines("\n".join(problems))
-        self._lines = self._kept or source
-
-    def __iter__(self) -> Iterator[Line]:
-        self._lines.seek(0)
-        for number, text in enumerate(self._lines, 1):
-            line = self._parse(number, text)
-            if line is not None:
-                yield line
-
-    def _parse(self, number: int, text: bytes) -> Line | None:
-        """
-        @return: L{None} for a blank line.
-        @raise ValueError: it is no job.
-        """
-        if not text.strip():
-            return None
-        try:
-            value = json.loads(text)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
-        except UnicodeDecodeError as error:
-            raise ValueError(f"not JSON in UTF-8: {error.reason} at byte {error.start + 1}") from None
-        if self._function is not None:
-            assert self._rid is not None
-            return Line(number, self._rid, self._function, value, self._branch)
-        if not isinstance(value, dict):
-            raise ValueError(
-                'not an object as in {"function": "add", "query": {"a": 1}}; name a function to send queries'
-            )
-        unknown = sorted(value.keys() - _FIELDS)
-        if unknown:
-            raise ValueError(f"unknown field {unknown[0]!r}; there are {', '.join(sorted(_FIELDS))}")
-        texts = {"rid": self._rid, "branch": self._branch, "function": None}
-        for name in texts:
-            texts[name] = value.get(name, texts[name])
-            if texts[name] is None and name == "branch":
-                continue
-            if not isinstance(texts[name], str) or not str(texts[name]).strip():
-                raise ValueError(f"{name!r} is missing, or no text")
-        return Line(number, str(texts["rid"]), str(texts["function"]), value.get("query", {}), texts["branch"])
-
-
-@define
 class _Outcome:
-    """
-    How one line went.
+    """How one job ended.
 
-    @ivar fields: what is printed of it.
+    Attributes:
+        fields: What is printed.
+        size: The bytes of the result.
     """
 
     fields: dict[str, JSONValue]
@@ -147,13 +43,13 @@ class _Outcome:
 
 
 class Batch:
-    """
-    Submits the jobs of a file, and prints how each went, in their order.
+    """Submits the jobs of a file and prints how each ended, in the order of the file.
 
-    A job is queued and waited for, so that it may take as long as it likes.
+    Each job is queued first and then waited for, so that it may take longer than a synchronous caller may park.
 
-    @ivar counts: how many lines went how.
-    @ivar stopped: why no more lines were started, if something is wrong that would be wrong with all of them.
+    Attributes:
+        counts: How many jobs ended in each way.
+        stopped: Why no more jobs were started, if an error would affect all of them.
     """
 
     def __init__(
@@ -164,10 +60,12 @@ class Batch:
         timeout: float | None,
         emit: Callable[[dict[str, JSONValue]], None],
     ) -> None:
-        """
-        @param concurrency: how many jobs at a time.
-        @param timeout: seconds for each job.
-        @param emit: takes what is to be printed of a line.
+        """Prepare a batch.
+
+        Args:
+            concurrency: How many jobs may run at a time.
+            timeout: Seconds for each job; ``None`` for no limit.
+            emit: Prints how one job ended.
         """
         self.counts: Counter[str] = Counter()
         self.stopped: str | None = None
@@ -180,29 +78,29 @@ class Batch:
         self._early: dict[int, _Outcome] = {}
         self._early_bytes = 0
         self._running: set[int] = set()
-        self._waits: set[Deferred[Any]] = set()
+        self._waits: set[Deferred[JobStatus]] = set()
         self._interrupted = False
         self._done: Deferred[None] = Deferred(lambda _: self._interrupt())
 
     async def run(self) -> None:
-        """
-        Submit the lines, until the last has ended or this is canceled.
+        """Submit the jobs and wait until all have ended.
 
-        Then no more lines are started and the jobs that are still queued are canceled; what is done by then is printed.
+        Cancellation starts no more jobs, cancels those that are still queued, and prints what has ended by then.
 
-        @raise CancelledError: it was canceled.
+        Raises:
+            CancelledError: The batch was canceled.
         """
-        self._fill()
+        self._start_jobs()
         try:
             await self._done
         except BaseException:
-            # Those that have begun come to their end yet; to cancel it again leaves that, too.
+            # The jobs that have started finish first. Canceling again skips that.
             self._done = Deferred()
             if self._running:
                 await self._done
             raise
 
-    def _fill(self) -> None:
+    def _start_jobs(self) -> None:
         while self._may_start():
             line = next(self._lines, None)
             if line is None:
@@ -234,10 +132,10 @@ class Batch:
             self._printed += 1
             self.counts[ready.fields["status"]] += 1
             self._emit(ready.fields)
-        self._fill()
+        self._start_jobs()
 
-    def _broken(self, failure: Any) -> None:
-        """Nothing can be printed any more, or something is wrong here."""
+    def _broken(self, failure: Failure) -> None:
+        """End the batch, because results cannot be printed any more or this class has a bug."""
         self._emit = lambda fields: None
         self._interrupt()
         if not self._done.called:
@@ -272,12 +170,12 @@ class Batch:
             return _Outcome({**fields, "error": str(error)}, 0)
         if result.exception is not None:
             return _Outcome({**fields, "status": "raised", "error": result.exception}, len(result.content))
-        return _Outcome({**fields, **_shown(result)}, len(result.content))
+        return _Outcome({**fields, **_result_field(result)}, len(result.content))
 
-    async def _await_end(self, job_id: str) -> Any:
+    async def _await_end(self, job_id: str) -> JobStatus:
         if self._interrupted:
             raise CancelledError
-        waiting: Deferred[Any] = Deferred.fromCoroutine(self._modules.wait(job_id, self._timeout))
+        waiting: Deferred[JobStatus] = Deferred.fromCoroutine(self._modules.wait(job_id, self._timeout))
         self._waits.add(waiting)
         try:
             return await waiting
@@ -285,7 +183,8 @@ class Batch:
             self._waits.discard(waiting)
 
 
-def _shown(result: Result) -> dict[str, JSONValue]:
+def _result_field(result: Result) -> dict[str, JSONValue]:
+    """Return the result under a name that says what it is: JSON, text or other bytes."""
     try:
         text = result.text()
     except UnicodeDecodeError:

@@ -1,67 +1,71 @@
-"""Tables, lines and JSON on standard output."""
+"""How does a command print what it found: as a table, as lines or as JSON?"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from functools import wraps
-from pathlib import Path
-from typing import Any, ParamSpec
 
 import click
 
-from ..client.api import EmulatorControl
 from ..model.types import JSONValue
-from .connection_options import caller_options, connection
 from .printable import printable
-from .reactor import run
 
-P = ParamSpec("P")
-
-
-#: What one row shows.
+#: The cells of one row.
 Row = Sequence[str]
 
-
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 _STYLES = {"succeeded": "green", "failed": "red", "canceled": "yellow", "running": "cyan"}
 
 
 def show_time(milliseconds: int | None) -> str:
+    """Format milliseconds since the epoch as a local time."""
     if milliseconds is None:
         return "-"
     return datetime.fromtimestamp(milliseconds / 1000).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def show_seconds(start: int | None, end: int | None) -> str:
+def show_duration(start: int | None, end: int | None) -> str:
+    """Format the time between two moments, given in milliseconds, in seconds."""
     return "-" if start is None or end is None else f"{(end - start) / 1000:.3f} s"
 
 
 def show_age(since: int, now: float) -> str:
+    """Format the time since a moment as hours, minutes and seconds.
+
+    Args:
+        since: Milliseconds since the epoch.
+        now: Seconds since the epoch.
+    """
     minutes, seconds = divmod(max(int(now - since / 1000), 0), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def show_text(value: JSONValue) -> str:
+    """Format a value that may be missing."""
     return "-" if value is None else str(value)
 
 
-def print_table(columns: Row, rows: Iterable[Row], nothing: str = "") -> None:
-    """
-    Print rows, as a table on a terminal.
+def style_state(state: str) -> str:
+    """Color the state of a job, padded to the longest state."""
+    return click.style(state.ljust(9), fg=_STYLES.get(state))
 
-    @param nothing: what to say on a terminal when there are none.
+
+def print_table(columns: Row, rows: Iterable[Row], nothing: str = "") -> None:
+    """Print rows: as a table on a terminal, elsewhere as lines with tabs.
+
+    Args:
+        nothing: Printed on a terminal if there are no rows.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in rows:
             click.echo("\t".join(row))
         return
+    # Importing rich takes 70 ms, and only a terminal needs it.
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -72,13 +76,13 @@ def print_table(columns: Row, rows: Iterable[Row], nothing: str = "") -> None:
         return
     table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        # Text has no markup.
+        # A str would be searched for markup, a Text is not.
         table.add_row(*(Text(cell, style=_STYLES.get(cell, ""), overflow="fold") for cell in row))
     Console().print(table)
 
 
 def print_json(value: JSONValue) -> None:
-    # ASCII, so that nothing in it can control a terminal.
+    """Print a value as JSON in ASCII, so that nothing in it can control a terminal."""
     click.echo(json.dumps(value, indent=2))
 
 
@@ -89,36 +93,13 @@ def print_list(
     row: Callable[[dict[str, JSONValue]], Row],
     nothing: str,
 ) -> None:
-    """Print what an emulator has of one kind, as JSON or in a row for each; C{nothing} is said where it has none."""
+    """Print a list of records, as JSON or with a row for each.
+
+    Args:
+        row: Makes the cells of a record's row.
+        nothing: Printed on a terminal if the list is empty.
+    """
     if as_json:
         print_json(found)
     else:
         print_table(columns, [row(each) for each in found], nothing)
-
-
-def ask(
-    work: Callable[[EmulatorControl], Awaitable[None]], token: str, url: str, ca: Path | None, state_dir: Path | None
-) -> None:
-    async def main(reactor: Any) -> None:
-        from ..client.api import EmulatorControl
-
-        async with EmulatorControl(url, token, **connection(reactor, url, ca, state_dir)) as control:
-            await work(control)
-
-    run(main)
-
-
-def asking(command: Callable[P, Callable[[EmulatorControl], Awaitable[None]]]) -> Callable[..., None]:
-    """Give a command the options of a caller, and what it returns a server to ask."""
-
-    @wraps(command)
-    def wrapper(
-        token: str, url: str, ca: Path | None, state_dir: Path | None, *args: P.args, **kwargs: P.kwargs
-    ) -> None:
-        ask(command(*args, **kwargs), token, url, ca, state_dir)
-
-    return caller_options(wrapper)
-
-
-def styled(state: str) -> str:
-    return click.style(state.ljust(9), fg=_STYLES.get(state))
