@@ -1,1 +1,1 @@
-"""What happened before: record jobs to a file, and answer from it."""
+"""What happened before? Jobs are recorded to a file, and answered from it later."""

@@ -1,4 +1,4 @@
-"""What a recording leaves out."""
+"""Which values of a job does a recording hide?"""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import re
 
 from ..model.types import JSONValue
 
-#: What stands in a recording for the value of a secret.
+#: Replaces the value of a secret.
 MASK = "***"
 
-
-#: Names of fields whose values are secrets, in lower case and without what separates words.
+#: Matches names of fields that hold secrets, in lower case and without separators.
 _SECRET = re.compile(
     "passw(or)?d|pwd|passphrase|secret|credential|authorization|authheader|^auth$|bearer|cookie|jwt|sessionid"
     "|(api|access|private|signing|encryption)key"
 )
 
-
-#: Numbers under such a name are counts, as in C{max_tokens}.
+#: Matches names of fields that hold secrets unless the value is a number: ``max_tokens`` is a count.
 _SECRET_UNLESS_NUMBER = re.compile("token")
+
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class _Masking:
-    """Masks objects while they are parsed."""
+    """Masks objects while they are parsed; ``masked`` says whether any had a secret."""
 
     def __init__(self) -> None:
         self.masked = False
@@ -45,25 +45,37 @@ def _is_secret(name: str, value: JSONValue) -> bool:
 
 
 def mask_query(query: JSONValue) -> JSONValue:
-    """
-    @return: the same, with L{MASK} for every value under the name of a secret.
-    @raise RecursionError: it is nested too deeply.
+    """Return a copy of a query in which :data:`MASK` replaces every secret.
+
+    Raises:
+        RecursionError: The query is nested too deeply.
     """
     return json.loads(json.dumps(query), object_pairs_hook=_Masking())
 
 
 def mask_text(text: str) -> str:
-    """
-    @param text: JSON values, one after another, or anything else.
-    @return: the text as it is if it is no JSON or has no secret, else JSON anew, a value on each line.
-    @raise RecursionError: it is nested too deeply.
-    """
-    # A server that records nothing starts without it.
-    from ..client.values import ValueParser
+    """Mask the secrets in a text of JSON values, one after another.
 
+    A text that is not JSON, or has no secret, is returned unchanged. Otherwise the result has one value on each line.
+
+    Raises:
+        RecursionError: A value is nested too deeply.
+    """
     masking = _Masking()
+    decoder = json.JSONDecoder(object_pairs_hook=masking)
+    values: list[JSONValue] = []
+    position = _after_space(text, 0)
     try:
-        values = list(ValueParser(masking).feed(text.encode("utf-8"), True))
+        while position < len(text):
+            value, end = decoder.raw_decode(text, position)
+            values.append(value)
+            position = _after_space(text, end)
     except ValueError:
         return text
     return "\n".join(json.dumps(value, ensure_ascii=False) for value in values) if masking.masked else text
+
+
+def _after_space(text: str, position: int) -> int:
+    space = _SPACE.match(text, position)
+    assert space is not None
+    return space.end()

@@ -1,4 +1,4 @@
-"""Read a recording."""
+"""What does a recording say about a query?"""
 
 from __future__ import annotations
 
@@ -7,37 +7,34 @@ import json
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from attrs import Factory, define, frozen
+from jsonschema import Draft202012Validator
 
 from ..config.json_schemas import load_schema
 from ..model.jobs import JobState
 from ..model.types import JSONValue
 from .mask import mask_query
 
-#: The most problems of a file that are listed, lines of a mismatch that are shown, and queries it is compared with.
+#: At most this many problems of a file are listed.
 _MOST_PROBLEMS = 20
 
-
+#: At most this many lines of a mismatch are shown.
 _MOST_LINES = 60
 
-
+#: The nearest query is searched among at most this many, by this many of their first characters.
 _MOST_CANDIDATES = 500
-
-
-#: Characters of a query by which the nearest one is found, and lines that are compared then.
 _COMPARED_CHARACTERS = 2000
 
-
+#: At most this many lines of the nearest query are compared in full.
 _COMPARED_LINES = 1000
 
 
 class InvalidRecording(Exception):
-    """
-    The file is no recording.
+    """The file is not a recording.
 
-    @ivar problems: what is wrong, with line numbers.
+    Attributes:
+        problems: What is wrong, each with its line number.
     """
 
     def __init__(self, problems: list[str]) -> None:
@@ -47,14 +44,14 @@ class InvalidRecording(Exception):
 
 @frozen
 class Recorded:
-    """
-    One line of a recording.
+    """One job of a recording.
 
-    @ivar key: what is asked for: the function, and its query as JSON, masked.
-    @ivar content: the result, or L{None} where there is none, or not more than its size.
-    @ivar problem: why the job ended without a result, or why the recording does not have it.
-    @ivar too_large: whether there was a result that is not in the recording.
-    @ivar seconds: how long its runtime took.
+    Attributes:
+        key: The function, and its masked query as JSON.
+        content: The result; ``None`` if the job has none, or if it was too large to record.
+        problem: Why there is no result.
+        too_large: Whether the job has a result that was too large to record.
+        seconds: How long the runtime took.
     """
 
     key: tuple[str, str]
@@ -65,45 +62,45 @@ class Recorded:
 
 
 @define
-class _Asked:
-    """The recordings of one query, and how many of them have been asked for."""
+class _Recordings:
+    """The recorded jobs of one query, and how often the query was looked up."""
 
-    recorded: list[Recorded] = Factory(list)
-    count: int = 0
+    jobs: list[Recorded] = Factory(list)
+    lookups: int = 0
 
 
 class Recording:
-    """
-    A file of recorded jobs, to be asked for them.
+    """A file of recorded jobs.
 
-    @ivar skipped: how many canceled jobs are in it; they say nothing of what a function does.
+    Attributes:
+        skipped: How many canceled jobs the file has. They are ignored: they do not show what a function does.
     """
 
     def __init__(self, path: Path) -> None:
-        """
-        @raise InvalidRecording: it cannot be read, or not every line of it is a job.
-        """
-        from jsonschema import Draft202012Validator
+        """Read a file.
 
+        Raises:
+            InvalidRecording: The file cannot be read, or a line of it is not a job.
+        """
         validator = Draft202012Validator(load_schema("recording.json"))
         self.skipped = 0
-        self._queries: dict[tuple[str, str], _Asked] = {}
+        self._queries: dict[tuple[str, str], _Recordings] = {}
         problems: list[str] = []
         try:
             with path.open("rb") as lines:
                 for number, line in enumerate(lines, 1):
                     problems += [f"{path}:{number}: {problem}" for problem in self._add(line, validator)]
                     if len(problems) >= _MOST_PROBLEMS:
-                        problems.append(f"{path}: the lines after that were not read")
+                        problems.append(f"{path}: Later lines were not checked.")
                         break
         except OSError as error:
             raise InvalidRecording([f"{path}: {error.strerror}; name a file that 'serve --record' wrote"]) from None
         if not problems and not self._queries:
-            problems.append(f"{path}: no job in it has ended with a result or a failure")
+            problems.append(f"{path}: no job in it succeeded or failed")
         if problems:
             raise InvalidRecording(problems)
 
-    def _add(self, line: bytes, validator: Any) -> Iterator[str]:
+    def _add(self, line: bytes, validator: Draft202012Validator) -> Iterator[str]:
         if not line.endswith(b"\n"):
             yield "the line is cut off"
             return
@@ -124,43 +121,42 @@ class Recording:
         except ValueError as error:
             yield f"$.result: {error}"
             return
-        self._queries.setdefault(recorded.key, _Asked()).recorded.append(recorded)
+        self._queries.setdefault(recorded.key, _Recordings()).jobs.append(recorded)
 
     @property
     def functions(self) -> list[str]:
-        """The names of the functions there are."""
+        """The names of the recorded functions."""
         return sorted({function for function, _ in self._queries})
 
     @property
     def size(self) -> int:
-        """How many jobs there are."""
-        return sum(len(asked.recorded) for asked in self._queries.values())
+        """How many jobs are recorded."""
+        return sum(len(each.jobs) for each in self._queries.values())
 
     @property
     def unused(self) -> int:
-        """How many of them have not been asked for."""
-        return sum(max(len(asked.recorded) - asked.count, 0) for asked in self._queries.values())
+        """How many recorded jobs no lookup has returned."""
+        return sum(max(len(each.jobs) - each.lookups, 0) for each in self._queries.values())
 
     def find(self, function: str, query: JSONValue) -> Recorded | None:
+        """Look up a query.
+
+        Returns:
+            Its recorded jobs, one with each call; after the last one, the last one again. ``None`` if there is none.
         """
-        @return: what was recorded for that query: the first time the first, then the next, and the last from then on.
-            L{None} if there is nothing.
-        """
-        asked = self._queries.get(_key(function, query))
-        if asked is None:
+        recordings = self._queries.get(_key(function, query))
+        if recordings is None:
             return None
-        asked.count += 1
-        return asked.recorded[min(asked.count, len(asked.recorded)) - 1]
+        recordings.lookups += 1
+        return recordings.jobs[min(recordings.lookups, len(recordings.jobs)) - 1]
 
     def describe_mismatch(self, function: str, query: JSONValue) -> str:
-        """
-        @return: what was asked, and how the nearest that was recorded differs.
-        """
+        """Return a message that shows how a query differs from the nearest recorded one."""
         wanted = _pretty(_key(function, query)[1])
-        said = f"Nothing is recorded for this query of function {function}"
+        said = f"No recorded job has this query of the function {function}"
         others = [text for name, text in self._queries if name == function][:_MOST_CANDIDATES]
         if not others:
-            return f"{said}; only these functions are: {', '.join(self.functions)}.\nAsked:\n{_shortened(wanted)}"
+            return f"{said}. Recorded functions: {', '.join(self.functions)}.\nQuery:\n{_shortened(wanted)}"
         matcher = difflib.SequenceMatcher(b=wanted[:_COMPARED_CHARACTERS], autojunk=False)
 
         def likeness(text: str) -> float:
@@ -169,7 +165,7 @@ class Recording:
 
         nearest = _pretty(max(others, key=likeness))
         lines = (nearest.splitlines()[:_COMPARED_LINES], wanted.splitlines()[:_COMPARED_LINES])
-        difference = "\n".join(difflib.unified_diff(*lines, "recorded, the nearest", "asked", lineterm=""))
+        difference = "\n".join(difflib.unified_diff(*lines, "nearest recorded query", "this query", lineterm=""))
         return f"{said}.\n{_shortened(difference)}"
 
 
@@ -185,13 +181,15 @@ def _pretty(text: str) -> str:
 def _shortened(text: str) -> str:
     lines = [line[:200] for line in text.splitlines()]
     if len(lines) > _MOST_LINES:
-        lines[_MOST_LINES:] = [f"… and {len(lines) - _MOST_LINES} lines more"]
+        lines[_MOST_LINES:] = [f"… and {len(lines) - _MOST_LINES} more lines"]
     return "\n".join(lines)
 
 
 def _recorded(record: dict[str, JSONValue]) -> Recorded:
-    """
-    @raise ValueError: the result is not what it says.
+    """Make the record of one line that fits the schema.
+
+    Raises:
+        ValueError: The result is missing, or is not base64.
     """
     content, problem = None, (record["message"] or "").strip() or "The job failed when it was recorded."
     result = record["result"] or {}
@@ -201,9 +199,9 @@ def _recorded(record: dict[str, JSONValue]) -> Recorded:
         content = b64decode(result["base64"], validate=True)
     elif "bytes" in result:
         size, digest = result["bytes"], result["sha256"]
-        problem = f"The result is not in the recording, only its size, {size} bytes, and SHA-256, {digest}."
+        problem = f"The result was too large to record ({size} bytes, SHA-256 {digest})."
     elif record["state"] == JobState.SUCCEEDED.value:
-        raise ValueError("a job that succeeded has one")
+        raise ValueError("missing, but the job succeeded")
     started = record["started_at"]
     seconds = 0.0 if started is None else max(record["completed_at"] - started, 0) / 1000
     return Recorded(_key(record["function"], record["query"]), content, problem, "bytes" in result, seconds)

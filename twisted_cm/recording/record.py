@@ -1,4 +1,4 @@
-"""Append each job that ends to a file."""
+"""How are jobs recorded?"""
 
 from __future__ import annotations
 
@@ -23,29 +23,34 @@ from ..model.jobs import Job, JobResult
 from ..model.types import JSONValue
 from .mask import mask_query, mask_text
 
-#: The largest result, in bytes, that is recorded itself; of a larger one its size and SHA-256 are.
+#: A result with more bytes than this is not recorded; its size and SHA-256 are.
 RESULT_LIMIT = 1024 * 1024
 
 
 class CannotRecord(Exception):
-    """The file cannot be written to; the message says why."""
+    """The file cannot be written; the message says why."""
 
 
 class Recorder:
-    """
-    Appends each job that ends to a file, in the order in which they do.
+    """Appends each finished job to a file, in the order in which jobs finish.
 
-    A line is there whole or not at all, and when the write has returned.  If it
-    cannot be written, that is logged once, until one can be again; jobs do not
-    care.
+    Each line is written with one call: it is complete, or it is removed again. A failed write never affects a job.
+    The first of several failures is logged, and the first line that can be written after them.
+
+    Attributes:
+        path: The file.
     """
 
     _log = Logger()
 
     def __init__(self, reactor: IReactorTime, path: Path) -> None:
-        """
-        @param path: made if it is not there, readable by this user only; else it must be a recording.
-        @raise CannotRecord: it cannot be written, or is something else.
+        """Open the file and lock it.
+
+        Args:
+            path: Created if it does not exist, for this user only. An existing file must be a recording.
+
+        Raises:
+            CannotRecord: The file cannot be written, is not a recording, or is locked by another emulator.
         """
         self.path = path
         self._reactor = reactor
@@ -61,23 +66,23 @@ class Recorder:
             ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            problem = None if self._fits() else "it is no recording that could be continued"
+            problem = None if self._can_continue() else "it is not a recording"
         except BlockingIOError:
-            problem = "another emulator records to it"
+            problem = "another emulator is recording to it"
         except OSError as error:
             problem = str(error.strerror)
         if problem is not None:
             os.close(self._file)
             raise CannotRecord(f"cannot record to {path}: {problem}; choose another file with --record")
 
-    def _fits(self) -> bool:
+    def _can_continue(self) -> bool:
         size = os.fstat(self._file).st_size
         return not size or (
             os.pread(self._file, 13, 0) == b'{"recording":' and os.pread(self._file, 1, size - 1) == b"\n"
         )
 
     def start(self, broker: IBroker) -> None:
-        """Record what ends from now on; to be called once."""
+        """Record the jobs that finish from now on. Call this once."""
         broker.observe(self._changed)
 
     def _changed(self, change: Change) -> None:
@@ -94,7 +99,9 @@ class Recorder:
             try:
                 self._append(await self._line(job))
             except RecursionError:
-                self._log.warn("job {job_id} is not recorded: it is nested too deeply", job_id=job.job_id)
+                self._log.warn(
+                    "job {job_id} is not recorded: its query or result is nested too deeply", job_id=job.job_id
+                )
             except Exception:
                 self._log.failure("job {job_id} is not recorded", job_id=job.job_id)
         self._busy = False
@@ -117,7 +124,7 @@ class Recorder:
             "completed_at": job.completed_at,
             "attempts": job.attempts,
         }
-        # ASCII, so that there are no other ends of lines in it.
+        # ASCII has no line separators besides the one at the end.
         return json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n"
 
     async def _result(self, result: JobResult) -> JSONValue:
@@ -127,7 +134,7 @@ class Recorder:
             while chunk := await result.read(offset, CHUNK):
                 digest.update(chunk)
                 offset += len(chunk)
-                # Others have their turn: a result may be as large as one likes.
+                # A result has no size limit: let the reactor serve others between chunks.
                 await deferLater(self._reactor, 0)
             return {"bytes": offset, "sha256": digest.hexdigest()}
         content = await result.read(0, result.size)
@@ -142,12 +149,12 @@ class Recorder:
             if os.write(self._file, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            # What is no file has no size.
+            # A device cannot be truncated.
             with suppress(OSError):
                 os.ftruncate(self._file, size)
             if not self._missed:
                 self._log.error(
-                    "cannot record to {path}: {reason}; jobs go on, and are missing there from now on",
+                    "cannot record to {path}: {reason}; jobs continue, but are not recorded until this is fixed",
                     path=self.path,
                     reason=error.strerror,
                 )
@@ -158,9 +165,9 @@ class Recorder:
             self._missed = 0
 
     def stop(self) -> Deferred[None]:
-        """
-        To be called when the broker has stopped.
+        """Close the file. Call this when the broker has stopped.
 
-        @return: fires when all that had ended by then is in the file, and it is closed.
+        Returns:
+            A Deferred that fires when every finished job is in the file and the file is closed.
         """
         return self._writing.addBoth(lambda _: os.close(self._file))

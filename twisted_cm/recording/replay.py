@@ -1,33 +1,34 @@
-"""Answer jobs from a recording."""
+"""How does a runtime answer jobs from a recording?"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from ..client.api import RuntimeSession
+from ..client.errors import ApiError
 from ..client.records import ModuleJob
 from .read import Recording
 
-#: Seconds that one poll of a replay parks, and after which it polls again when the server had an error.
+#: Seconds that one poll parks.
 _POLL = 50.0
 
-
+#: Seconds to wait before the next poll after the server had an error.
 _AFTER_ERROR = 1.0
 
 
 class Replay:
-    """
-    A runtime that answers from a recording.
+    """A runtime that answers jobs from a recording.
 
-    What was not recorded fails, with what was recorded nearest.
+    A job whose query was not recorded fails; the message shows the nearest recorded query.
 
-    @ivar outcomes: how many jobs were answered how.
+    Attributes:
+        outcomes: How many jobs ended in each way.
     """
 
     def __init__(
@@ -38,9 +39,12 @@ class Replay:
         timing: bool,
         say: Callable[[str], None],
     ) -> None:
-        """
-        @param timing: take as long as was recorded.
-        @param say: tells whoever looks on, in lines.
+        """Prepare a replay.
+
+        Args:
+            session: The runtime to be.
+            timing: Wait before each answer as long as the recorded job took.
+            say: Shows a message of one or more lines to the user.
         """
         self.outcomes: Counter[str] = Counter()
         self._reactor = reactor
@@ -51,13 +55,11 @@ class Replay:
         self._running: set[Deferred[None]] = set()
 
     async def run(self) -> None:
-        """
-        Take jobs and answer them, until this is canceled.
+        """Poll for jobs and answer them until this is canceled.
 
-        @raise twisted_cm.client.ComputeModulesError: the server is gone, or the runtime is somebody else's now.
+        Raises:
+            twisted_cm.client.ComputeModulesError: The server stopped, or another session took over the runtime.
         """
-        from ..client.errors import ApiError
-
         try:
             while True:
                 try:
@@ -65,7 +67,7 @@ class Replay:
                 except ApiError as error:
                     if error.status < 500:
                         raise
-                    self._say(f"The server had an error, and is polled again: {error}")
+                    self._say(f"The server had an error; polling again: {error}")
                     await deferLater(self._reactor, _AFTER_ERROR)
                     continue
                 if job is not None:
@@ -76,11 +78,11 @@ class Replay:
             for each in list(self._running):
                 each.cancel()
 
-    def _answered(self, result: Any, answering: Deferred[None], job: ModuleJob) -> None:
+    def _answered(self, result: Failure | None, answering: Deferred[None], job: ModuleJob) -> None:
         self._running.discard(answering)
         if result is not None and result.check(CancelledError) is None:
-            self.outcomes["not taken"] += 1
-            self._say(f"{job.job_id}: nobody took the answer: {result.getErrorMessage()}")
+            self.outcomes["not delivered"] += 1
+            self._say(f"{job.job_id}: The answer was not delivered: {result.getErrorMessage()}")
 
     async def _answer(self, job: ModuleJob) -> None:
         found = self._recording.find(job.query_type, job.query)
@@ -100,8 +102,6 @@ class Replay:
             self.outcomes["answered"] += 1
 
     def summarize(self) -> str:
-        """
-        @return: how it went.
-        """
+        """Return one line that says how many jobs ended in each way."""
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items())) or "none"
-        return f"Jobs: {counts}. Recordings never asked for: {self._recording.unused} of {self._recording.size}."
+        return f"Jobs: {counts}. Recorded jobs never requested: {self._recording.unused} of {self._recording.size}."
