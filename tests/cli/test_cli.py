@@ -1,4 +1,4 @@
-"""The command line and the twistd plugin, as installed."""
+"""The installed command line and twistd plugin: starting, stopping, errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 from conftest import BIN, ROOT, Server, free_port, kill
+from terminal import Terminal
 
 INFO = "/_emulate/foundry/compute-modules/info"
 
@@ -34,7 +36,7 @@ def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedPro
 
 
 def refused(ran: subprocess.CompletedProcess[str], says: str) -> None:
-    """One line that says what to do, and a status that is not 0."""
+    """Expect a failure with one line that says what to do."""
     assert ran.returncode != 0
     assert "Traceback" not in ran.stderr
     assert says in ran.stderr
@@ -44,7 +46,7 @@ def refused(ran: subprocess.CompletedProcess[str], says: str) -> None:
 def test_a_starter_seed_is_written_once_and_checks(tmp_path: Path) -> None:
     assert run("twisted-cm", "init", cwd=tmp_path).returncode == 0
     assert "1 runtimes, 1 deployed apps" in run("twisted-cm", "check", "seed.yaml", cwd=tmp_path).stdout
-    refused(run("twisted-cm", "init", cwd=tmp_path), "is there already")
+    refused(run("twisted-cm", "init", cwd=tmp_path), "already exists")
 
 
 @pytest.mark.parametrize("command", [("twisted-cm", "serve"), ("twistd", "-n", "compute-modules")])
@@ -66,7 +68,7 @@ def test_the_banner_can_be_followed_and_tells_no_token(server: Server) -> None:
     assert "tokens of the seed: jane" in server.banner
     assert "app-token" not in server.banner
     assert follow(server.banner, TOKEN="wrong").endswith("401")
-    # It is parked for want of a runtime: the time-out is curl's own.
+    # No runtime is connected, so the job waits until curl gives up.
     assert follow(server.banner, TOKEN="app-token") == "000"
 
 
@@ -88,7 +90,7 @@ def test_only_the_development_token_is_printed(tmp_path: Path, state_dir: Path, 
 
 
 def follow(banner: str, **environment: str) -> str:
-    """Run the command in a banner for a second; the status of its answer."""
+    """Run the command in a banner for a second, and return the status of the answer."""
     curl = re.search(r"curl .*?execute", banner, re.DOTALL)
     assert curl is not None
     command = curl.group().replace("curl", "curl -sS -m 1 -o /dev/null -w '%{http_code}'", 1)
@@ -189,7 +191,7 @@ def test_ctrl_c_stops_cleanly(server: Server) -> None:
 def test_ctrl_c_twice_does_not_wait(server: Server) -> None:
     url = urlsplit(server.urls["http"])
     with socket.create_connection((url.hostname, url.port)) as client:
-        # Of this request the server waits for the rest, as long as it may.
+        # The server waits for the rest of this request.
         client.sendall(b"POST /multipass/api/oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n")
         client.sendall(b"Content-Type: application/x-www-form-urlencoded\r\n\r\n")
         server.process.send_signal(signal.SIGINT)
@@ -203,7 +205,7 @@ def test_ctrl_c_twice_does_not_wait(server: Server) -> None:
 
 
 def refuses(host: str | None, port: int | None) -> bool:
-    """Whether nobody listens."""
+    """Return whether nothing listens on a port."""
     with socket.socket() as probe:
         return probe.connect_ex((host, port)) != 0
 
@@ -298,7 +300,7 @@ def test_it_stops_with_its_standard_input(state_dir: Path, terminate: bool) -> N
         process.stdin.write(b"this means nothing\n")
         process.stdin.flush()
         if terminate:
-            # At once: whoever has read the banner may.
+            # At once: a signal must work as soon as the banner is printed.
             process.terminate()
         else:
             process.stdin.close()
@@ -306,3 +308,34 @@ def test_it_stops_with_its_standard_input(state_dir: Path, terminate: bool) -> N
         assert b"Traceback" not in process.stderr.read()
     finally:
         kill(process)
+
+
+def test_a_command_starts_without_what_it_does_not_need() -> None:
+    program = "import sys, twisted_cm.cli; print(*sorted({'rich', 'treq', 'twisted.web.client'} & {*sys.modules}))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert ran.stdout == "\n"
+
+
+@pytest.mark.parametrize("stdin", ["</dev/null", "<seed.yaml", "<&-"], ids=["null device", "file", "closed"])
+def test_it_stops_with_standard_input_of_any_kind(tmp_path: Path, state_dir: Path, stdin: str) -> None:
+    (tmp_path / "seed.yaml").write_text("{}")
+    command = f"exec {BIN}/twisted-cm serve --stop-with-stdin --port 0 --tls-port 0 --state-dir '{state_dir}' {stdin}"
+    ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0
+    assert "Ctrl-C stops." in ran.stdout
+    assert "Traceback" not in ran.stderr
+
+
+def test_watching_standard_input_leaves_a_terminal_as_it_is(server: Server, state_dir: Path) -> None:
+    options = ("--port", "0", "--tls-port", "0", "--state-dir", str(state_dir))
+    serve = Terminal(server, "serve", "--stop-with-stdin", *options)
+    try:
+        serve.until(b"Ctrl-C stops.")
+        # Standard output is the same open file as standard input here.
+        flags = Path(f"/proc/{serve.process.pid}/fdinfo/1").read_text().split("flags:")[1].split()[0]
+        assert not int(flags, 8) & os.O_NONBLOCK
+        os.write(serve.master, b"this means nothing\n\x04")
+        assert "Traceback" not in serve.end()
+        assert serve.process.returncode == 0
+    finally:
+        kill(serve.process)

@@ -1,4 +1,4 @@
-"""Traffic that is recorded, and played back: servers, modules and replays as processes of their own."""
+"""Recordings and replays, with servers, modules and replays as processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def recorded(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serve(tmp_path: Path, state_dir: Path) -> Iterator[Callable[..., Server]]:
-    """Starts servers, and ends them."""
+    """Start servers; stop them after the test."""
     started: list[Server] = []
 
     def start(*options: str) -> Server:
@@ -56,7 +56,7 @@ Serve = Callable[..., Server]
 
 @pytest.fixture
 def replay(recorded: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts replays of the recording as runtime one, and ends them."""
+    """Start replays of the recording as runtime one; end them after the test."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(server: Server, *options: str) -> subprocess.Popen[bytes]:
@@ -74,7 +74,7 @@ Replay = Callable[..., "subprocess.Popen[bytes]"]
 
 
 def interrupted(process: subprocess.Popen[bytes]) -> tuple[int, str]:
-    """Ctrl-C: the status, and what was printed."""
+    """Press Ctrl-C; return the exit status and the output."""
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=10)[0].decode()
     return process.returncode, printed
@@ -89,7 +89,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 async def do(
     server: Server, work: list[tuple[str, Any, Any]], between: Callable[[], Any] = lambda: None
 ) -> list[bytes | str]:
-    """Submit jobs one after another and be the runtime that answers them; the results, or why there are none."""
+    """Submit jobs one after another and answer them as the runtime; return the results or the error messages."""
     url = server.urls["http"]
     results: list[bytes | str] = []
     async with RuntimeSession.join(url, "one", "token-one") as session, ComputeModules(url, "app-token") as modules:
@@ -110,7 +110,7 @@ async def do(
 
 
 async def ask(server: Server, asked: list[tuple[str, Any]]) -> list[bytes | str]:
-    """Submit jobs one after another, to be answered by another process."""
+    """Submit jobs one after another for another process to answer; return the results or the error messages."""
     results: list[bytes | str] = []
     async with ComputeModules(server.urls["http"], "app-token") as modules:
         for function, query in asked:
@@ -184,7 +184,7 @@ async def test_what_is_played_back_is_what_was_recorded(serve: Serve, recorded: 
     status, printed = interrupted(module)
     assert status == 1
     assert "Jobs: 8 answered, 2 failed as recorded, 1 not recorded." in printed
-    assert "never asked for: 0 of 9" in printed
+    assert "never requested: 0 of 9" in printed
 
 
 @pytest_twisted.ensureDeferred
@@ -198,7 +198,7 @@ async def test_a_mismatch_tells_the_nearest(serve: Serve, recorded: Path, replay
     )
     assert isinstance(near, str) and isinstance(none, str)
     assert '-  "days": 30,\n+  "days": 3,' in near
-    assert "only these functions are: f, g." in none
+    assert "Recorded functions: f, g." in none
     status, printed = interrupted(module)
     assert (status, near in printed) == (1, True)
     assert "h\\x1b[31m" in printed and "\\x9b" in printed
@@ -251,16 +251,16 @@ LINE: dict[str, Any] = {
     ("content", "says"),
     [
         (None, "No such file"),
-        (b"", "no job in it has ended"),
+        (b"", "no job in it succeeded or failed"),
         (b"{}\n", ":1: $: 'function' is a required property"),
         (b"%s\nnot JSON\n", ":2: not JSON"),
         (b"%s\n\xff\n", ":2: not JSON"),
         (b"%s\n%s", ":2: the line is cut off"),
         (b"%s\n" + json.dumps({**LINE, "state": "done"}).encode() + b"\n", ":2: $.state: 'done' is not one of"),
         (b"%s\n" + json.dumps({**LINE, "result": {"base64": "!"}}).encode() + b"\n", ":2: $.result"),
-        (json.dumps({**LINE, "result": None}).encode() + b"\n", ":1: $.result: a job that succeeded has one"),
+        (json.dumps({**LINE, "result": None}).encode() + b"\n", ":1: $.result: missing, but the job succeeded"),
         (b"[" * 100_000 + b"\n", ":1: not JSON"),
-        (b"\n" * 50, "the lines after that were not read"),
+        (b"\n" * 50, "Later lines were not checked"),
     ],
 )
 def test_a_file_that_is_no_recording_is_refused(recorded: Path, content: bytes | None, says: str) -> None:
@@ -289,8 +289,8 @@ def test_what_cannot_be_recorded_to_is_said_at_the_start(
     other.write_text(SEED)
     for command, file, says in (
         ("twisted-cm serve", tmp_path / "none" / "file", "No such file or directory"),
-        ("twisted-cm serve", other, "it is no recording"),
-        ("twistd -n compute-modules", recorded, "another emulator records to it"),
+        ("twisted-cm serve", other, "it is not a recording"),
+        ("twistd -n compute-modules", recorded, "another emulator is recording to it"),
     ):
         program, *options = command.split()
         ports = ("--port", "0", "--tls-port", "0", "--state-dir", str(state_dir))

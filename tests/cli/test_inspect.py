@@ -1,0 +1,162 @@
+"""The commands that show a server, its runtimes and its jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from typing import IO
+
+import pytest
+import pytest_twisted
+from conftest import BIN, Harness, Server, serve_one
+from terminal import Terminal, cells, enqueue, module
+from twisted.internet.threads import deferToThread
+
+from twisted_cm.client import EmulatorControl
+from twisted_cm.model.jobs import JobSource, Submission
+from twisted_cm.server.routes import events
+
+EVIL = "\x1b[31mred\x07 [bold]mark[/bold] :smile: \x9b2J\u202e\n\tend"
+SHOWN = "\\x1b[31mred\\x07 [bold]mark[/bold] :smile: \\x9b2J\\u202e\\n\\tend"
+
+
+def test_status_and_runtimes(server: Server) -> None:
+    enqueue(server, "f")
+    enqueue(server, "f", runtime="two")
+    module(server, "two", "/job")
+    shown_status = dict(cells(server.cm("status").stdout))
+    assert (shown_status["queued jobs"], shown_status["running jobs"]) == ("1", "1")
+    assert (shown_status["http"], shown_status["poll timeout"]) == (server.urls["http"], "30 s")
+    assert shown_status["started at"].endswith(" s ago")
+    as_json = json.loads(server.cm("status", "--json").stdout)
+    assert (as_json["runtimes"], as_json["connected_runtimes"], as_json["deployed_apps"]) == (2, 1, 2)
+    assert 0 < as_json["started_at"] < json.loads(server.cm("runtimes", "--json").stdout)[1]["last_poll_at"]
+    one, two = cells(server.cm("runtimes").stdout)
+    assert one == ["one", "no", "-", "1", "0", "0", "ri.one@master"]
+    assert (two[0], two[1], two[3:]) == ("two", "yes", ["0", "1", "0", "ri.two@dev, ri.off@master (inactive)"])
+    shown = Terminal(server, "runtimes").end()
+    assert "DEPLOYED APPS" in shown and "\t" not in shown
+    assert "ri.off@master (inactive)" in shown
+
+
+def test_jobs_are_listed_and_told(server: Server) -> None:
+    ids = [enqueue(server, f"f{n}", {"n": n}, runtime) for n, runtime in enumerate(("one", "two", "one"))]
+    module(server, "one", "/job")
+    module(server, "one", f"/results/{ids[0]}", b"\xff\x00")
+    module(server, "two", "/job")
+    module(server, "two", f"/jobs/{ids[1]}/fail", json.dumps({"message": "out of luck"}).encode())
+    listed = cells(server.cm("jobs").stdout)
+    assert [(row[0], row[1]) for row in listed] == [(ids[2], "queued"), (ids[1], "failed"), (ids[0], "succeeded")]
+    assert listed[2][6:] == ["1", "2 bytes", "-"]
+    assert listed[1][8] == "out of luck"
+    for options, expected in (
+        (("--function", "f2"), [ids[2]]),
+        (("--status", "succeeded", "--runtime", "one"), [ids[0]]),
+        (("--limit", "2"), [ids[2], ids[1]]),
+    ):
+        assert [each["job_id"] for each in json.loads(server.cm("jobs", "--json", *options).stdout)] == expected
+    story = dict(cells(server.cm("job", ids[0]).stdout))
+    assert (story["query"], story["result"], story["status"]) == ('{"n": 0}', "base64: /wA=", "succeeded")
+    assert story["attempt 1"].endswith(" s, succeeded")
+    assert json.loads(server.cm("job", ids[1], "--json").stdout)["error_message"] == "out of luck"
+    unknown = server.cm("job", "none")
+    assert (unknown.returncode, unknown.stdout) == (1, b"")
+    assert b"none" in unknown.stderr
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_jobs_than_one_answer_holds_are_listed(harness: Harness) -> None:
+    job = await harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+    ids = [job.job_id] + [(await harness.broker.enqueue("one", job.submission)).job_id for _ in range(2100)]
+    async with EmulatorControl(str(harness.service.addresses.http), "app-token") as control:
+        assert [each["job_id"] for each in await control.jobs(2050)] == ids[:-2051:-1]
+        assert len(await control.jobs(5000)) == 2101
+
+
+def test_nothing_in_a_job_controls_the_terminal(server: Server) -> None:
+    job_id = enqueue(server, EVIL, {EVIL: EVIL})
+    module(server, "one", "/job")
+    module(server, "one", f"/results/{job_id}", EVIL.encode())
+    failed = enqueue(server, EVIL)
+    module(server, "one", "/job")
+    module(server, "one", f"/jobs/{failed}/fail", json.dumps({"message": EVIL}).encode())
+    for printed in (
+        Terminal(server, "jobs").end(),
+        Terminal(server, "job", job_id).end(),
+        server.cm("jobs").stdout.decode(),
+        server.cm("job", job_id, "--json").stdout.decode(),
+    ):
+        assert "smile:" in printed
+        assert "\x1b[31mred" not in printed
+        assert not set("\x07\x9b\u202e") & set(printed)
+        assert SHOWN in printed or printed.startswith("{")
+    follow = Terminal(server, "jobs", "--follow")
+    follow.until(failed.encode())
+    follow.process.send_signal(signal.SIGINT)
+    assert "\x1b[31mred" not in follow.end()
+    assert SHOWN.encode() in follow.seen
+    server.cm("faults", "add", "fail_job", "--message", EVIL)
+    assert SHOWN in Terminal(server, "faults").end()
+    assert SHOWN.replace("\\n", "\n").encode() in server.cm("submit", "ri.one", "f").stderr
+
+
+def next_job(output: IO[bytes]) -> tuple[str, str]:
+    job = json.loads(output.readline())
+    return job["job_id"], job["status"]
+
+
+def test_following_goes_on_until_it_is_interrupted(server: Server) -> None:
+    before = [enqueue(server, "f"), enqueue(server, "f")]
+    other = enqueue(server, "f", runtime="two")
+    follow = server.start("jobs", "--follow", "--json", "--runtime", "one")
+    output = follow.stdout
+    assert output is not None
+    assert [next_job(output), next_job(output)] == [(each, "queued") for each in before]
+    module(server, "two", "/job")
+    module(server, "two", f"/results/{other}", b"1")
+    module(server, "one", "/job")
+    assert next_job(output) == (before[0], "running")
+    module(server, "one", f"/results/{before[0]}", b"1")
+    assert next_job(output) == (before[0], "succeeded")
+    follow.send_signal(signal.SIGINT)
+    assert follow.communicate(timeout=10)[0] == b""
+    assert follow.returncode == 0
+
+
+def test_following_ends_with_the_server_and_says_so(server: Server) -> None:
+    job_id = enqueue(server, "f")
+    follow = server.start("jobs", "--follow")
+    assert follow.stdout is not None
+    assert follow.stdout.readline().decode().split("\t")[:2] == [job_id, "queued"]
+    server.stop()
+    printed = follow.communicate(timeout=10)[0]
+    assert follow.returncode == 1
+    assert b"The server stopped" in printed and b"Traceback" not in printed
+
+
+@pytest_twisted.ensureDeferred
+async def test_following_reads_again_what_it_missed(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MOST_PENDING", 3)
+    follow = subprocess.Popen(
+        [str(BIN / "twisted-cm"), "jobs", "--follow", "--json", "--url", str(harness.service.addresses.http)],
+        env={**os.environ, "TWISTED_CM_TOKEN": "app-token"},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert follow.stdout is not None
+        first = (await harness.module("POST", "/jobs", {"queryType": "f"}))[1]["job_id"]
+        assert await deferToThread(next_job, follow.stdout) == (first, "queued")
+        submission = (await harness.broker.job(first)).submission
+        ids = []
+        for _ in range(6):
+            ids.append((await harness.broker.enqueue("one", submission)).job_id)
+        # More events came at once than the server keeps for a client, so the command read the list; no job came twice.
+        shown = [await deferToThread(next_job, follow.stdout) for _ in ids]
+        assert shown == [(each, "queued") for each in ids]
+        await serve_one(harness, b"1")
+        assert (await deferToThread(next_job, follow.stdout))[0] == first
+    finally:
+        follow.kill()
+        follow.communicate()
