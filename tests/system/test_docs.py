@@ -284,7 +284,7 @@ def play_monitoring(page: Page) -> None:
 
 
 def play_scaling(page: Page) -> None:
-    """Compare the blocks with what ``test_nodes`` runs: nodes on a Redis, and nginx with this configuration."""
+    """Compare the blocks with what ``test_load_balancer`` runs: nodes on a Redis behind nginx."""
     commands, nginx = page.blocks
     nginx.executed = nginx.text.strip() == (DOCS / "nginx.conf").read_text().strip()
     commands.executed = commands.text.count("$ twisted-cm serve") == commands.text.count("--broker redis://") == 2
@@ -329,6 +329,7 @@ PLAYERS: dict[str, Callable[[Page], None]] = {
     "github-actions": play_github_actions,
     "monitoring": play_monitoring,
     "node": play_node,
+    "reliability": Page.play,
     "scaling": play_scaling,
     "scripting": Page.play,
     "terminal": play_terminal,
