@@ -1,12 +1,14 @@
-// Requests to the emulator, and its events.
+/** @file Requests to the emulator, and the stream of its events. */
 
 const BASE = new URL("./", document.baseURI);
 const CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer";
 
-// Milliseconds without a word after which the stream of events is given up; the emulator speaks every 15 seconds.
+/** Milliseconds of silence after which the stream of events is given up; the emulator sends a line every 15 seconds. */
 const SILENCE = 40_000;
+/** The longest wait before the page connects again, in milliseconds. */
 const LONGEST_WAIT = 15_000;
 
+/** An error answer; its status is 0 if the emulator cannot be reached. */
 export class ApiError extends Error {
   constructor(status, message) {
     super(message);
@@ -14,15 +16,16 @@ export class ApiError extends Error {
   }
 }
 
+/** The emulator's routes as methods. */
 export class Api {
-  // unauthorized: called when the emulator does not know the token.
+  /** @param {function(ApiError)} unauthorized Called when the emulator refuses the token. */
   constructor(unauthorized) {
     this.token = null;
     this.skew = 0;
     this.unauthorized = unauthorized;
   }
 
-  // The emulator's time in milliseconds since the epoch, as far as its answers tell.
+  /** Return the emulator's time in milliseconds since the epoch, estimated from the dates of its answers. */
   now() {
     return Date.now() + this.skew;
   }
@@ -42,7 +45,7 @@ export class Api {
       throw new ApiError(0, "The emulator cannot be reached.");
     }
     const skew = Date.parse(response.headers.get("Date")) - Date.now();
-    // The header has whole seconds.
+    // The header has whole seconds, so a small difference means nothing.
     this.skew = Math.abs(skew) < 2000 || Number.isNaN(skew) ? 0 : skew;
     if (!response.ok) {
       const answer = await response.json().catch(() => ({}));
@@ -70,7 +73,7 @@ export class Api {
     return this.get(`jobs?${query}`);
   }
 
-  // A job's whole record as the text of its answer.
+  /** Return a job's record as text, because parsing would round long numbers. */
   async job(runtimeId, jobId) {
     return (await this.request("GET", `${runtimePath(runtimeId)}/jobs/${encodeURIComponent(jobId)}`)).text();
   }
@@ -79,7 +82,7 @@ export class Api {
     return this.get(runtimePath(runtimeId));
   }
 
-  // query: JSON text, which is sent as it is.
+  /** Submit a job. `query` is JSON text and is sent unchanged. */
   async submit(runtimeId, functionName, query) {
     const body = `{"queryType": ${JSON.stringify(functionName)}, "query": ${query}}`;
     return (await this.request("POST", `${runtimePath(runtimeId)}/jobs`, body)).json();
@@ -94,9 +97,9 @@ function runtimePath(runtimeId) {
   return `runtimes/${encodeURIComponent(runtimeId)}`;
 }
 
-// Follows the events for as long as it is not stopped; connects anew, after longer and longer waits, when they end.
+/** Follows the emulator's events. When they end it connects again, after a wait that doubles with each failure. */
 export class EventStream {
-  // on: connected(), event(kind, data), and waiting(milliseconds) before it connects anew.
+  /** @param on Callbacks: `connected()`, `event(kind, data)`, and `waiting(milliseconds)` before it connects again. */
   constructor(api, on) {
     this.api = api;
     this.on = on;
@@ -129,7 +132,7 @@ export class EventStream {
         return;
       }
       failures = Date.now() - began > 5000 ? 0 : failures + 1;
-      // Not all dashboards at the same moment.
+      // A random part keeps many dashboards from connecting at the same moment.
       const wait = Math.min(LONGEST_WAIT, 250 * 2 ** failures) * (0.75 + Math.random() / 2);
       this.on.waiting(wait);
       await pause(wait, stopped);

@@ -1,27 +1,27 @@
-// What the last minute was like: how many jobs ended in each second, and how long they took.
+/** @file The charts of the last minute: how many jobs ended in each second, and how long they took. */
 
 import { count, el, formatDuration, setText, svg } from "./dom.js";
 
-// Seconds that are shown.
+/** Seconds that are shown. */
 const WINDOW = 60;
 const HEIGHT = 40;
 
-// The most jobs of one second whose durations are kept.
+/** The most jobs of one second whose durations are kept. */
 const MOST_KEPT = 5000;
 
 export class Charts {
-  // now: gives the emulator's time in milliseconds since the epoch.
+  /** @param {function(): number} now Returns the emulator's time in milliseconds since the epoch. */
   constructor(parent, now) {
     this.now = now;
-    // What jobs took, by the second in which they ended and by their ids.
+    // Durations of jobs, by the second in which they ended and by job id.
     this.seconds = new Map();
-    this.throughput = makeChart("Jobs ended in a second");
-    this.latency = makeChart("From queued to ended", [["median", "Median"], ["high", "95 of 100 within"]]);
+    this.throughput = makeChart("Jobs ended per second");
+    this.latency = makeChart("Time from queued to ended", [["median", "Median"], ["high", "95th percentile"]]);
     parent.append(this.throughput.node, this.latency.node);
     this.draw();
   }
 
-  // A job as a list or an event tells it, perhaps both.
+  /** Count a finished job. A job that comes from a list and from an event is counted once. */
   add(job) {
     const at = Math.floor(job.completed_at / 1000);
     if (job.completed_at === null || at <= this.now() / 1000 - WINDOW) {
@@ -56,7 +56,7 @@ export class Charts {
       return svg("rect", { class: "bar", x: place(second), y: HEIGHT - height, width: 0.9, height });
     }));
     const total = shown.reduce((sum, second) => sum + second.ended, 0);
-    this.throughput.say(total === 0 ? "No job ended" : `${count(total, "job")} ended, at most ${most} in a second`);
+    this.throughput.say(total === 0 ? "No jobs ended" : `${count(total, "job")} ended, at most ${most} per second`);
 
     const spread = shown.map((second) => {
       const sorted = [...second.took.values()].sort((one, other) => one - other);
@@ -67,14 +67,14 @@ export class Charts {
       const points = spread.map((each) => [each.x, HEIGHT - (each[key] / longest) * HEIGHT]);
       return [
         svg("polyline", { class: key, points: points.join(" ") }),
-        // One second alone makes no line.
+        // A single second makes no polyline, so each second is a short line, too.
         ...points.map(([x, y]) => svg("line", { class: key, x1: x - 0.3, x2: x + 0.3, y1: y, y2: y })),
       ];
     };
     this.latency.fill(formatDuration(longest), [...line("high"), ...line("median")]);
     const all = shown.flatMap((second) => [...second.took.values()]).sort((one, other) => one - other);
-    this.latency.say(all.length === 0 ? "No job ended" :
-      `Median ${formatDuration(quantile(all, 0.5))}, 95 of 100 within ${formatDuration(quantile(all, 0.95))}`);
+    this.latency.say(all.length === 0 ? "No jobs ended" :
+      `Median ${formatDuration(quantile(all, 0.5))}, 95th percentile ${formatDuration(quantile(all, 0.95))}`);
   }
 }
 

@@ -1,4 +1,4 @@
-// Building the page. Whatever comes from a job is put in as text here and nowhere as markup.
+/** @file Builds the page. Content of jobs becomes text nodes, never markup. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -16,11 +16,12 @@ function build(node, attributes, children) {
   return node;
 }
 
-// An element; an attribute that is a function listens to the event of that name, and a child that is a string is text.
+/** Make an element. An attribute that is a function handles the event of that name; a child that is a string is text. */
 export function el(tag, attributes = {}, ...children) {
   return build(document.createElement(tag), attributes, children);
 }
 
+/** Make an SVG element. */
 export function svg(tag, attributes = {}, ...children) {
   return build(document.createElementNS(SVG, tag), attributes, children);
 }
@@ -29,15 +30,17 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
-// Set a node's text if it is another, so that what is selected or read aloud stays.
+/** Set a node's text if it differs. An unchanged node keeps the selection and is not read aloud again. */
 export function setText(node, text) {
   if (node.textContent !== text) {
     node.textContent = text;
   }
 }
 
-// Make the children of a list those that `keys` names, in that order; what is there already stays the same node.
-// kept: by key, what was made, with its `node`.
+/**
+ * Make the children of a list match `keys`, in that order. A child that is already there stays the same node.
+ * @param {Map} kept What `make(key)` returned for each key; its `node` is the child.
+ */
 export function arrange(parent, keys, kept, make) {
   const wanted = new Set(keys);
   for (const [key, { node }] of kept) {
@@ -60,7 +63,7 @@ export function arrange(parent, keys, kept, make) {
   }
 }
 
-// Say something to whoever cannot see the page.
+/** Announce a text to screen readers. */
 export function announce(text) {
   byId("announcer").textContent = text;
 }
@@ -74,7 +77,7 @@ const TIME = new Intl.DateTimeFormat([], {
 });
 const DATE = new Intl.DateTimeFormat([], { dateStyle: "medium" });
 
-// A moment in milliseconds since the epoch, with its date if that is not today's.
+/** Format milliseconds since the epoch as a time, with the date if that is not today. */
 export function formatTime(moment) {
   const date = new Date(moment);
   const time = TIME.format(date);
@@ -112,7 +115,7 @@ export function formatBytes(size) {
   return size < 1024 ** 2 ? `${(size / 1024).toFixed(1)} KiB` : `${(size / 1024 ** 2).toFixed(1)} MiB`;
 }
 
-// Hand bytes or text to the user as a file, never as a page.
+/** Offer bytes or text as a download. The type keeps the browser from showing it as a page. */
 export function download(content, name) {
   const url = URL.createObjectURL(new Blob([content], { type: "application/octet-stream" }));
   el("a", { href: url, download: name.replace(/[^\w.-]/g, "_") }).click();

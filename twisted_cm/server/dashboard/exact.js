@@ -1,5 +1,6 @@
-// JSON without loss: a number that JavaScript cannot hold stays as it was written, where the browser can do that.
+/** @file JSON without loss: a number that JavaScript would round stays as it was written, if `JSON.rawJSON` exists. */
 
+/** Parse JSON; numbers that JavaScript would round keep their text. */
 export function parseExact(text) {
   return JSON.parse(text, (key, value, context) => {
     const source = context?.source;
@@ -8,7 +9,7 @@ export function parseExact(text) {
   });
 }
 
-// A number as it was typed.
+/** Return the number that was typed, without rounding it. */
 export function exactNumber(text) {
   const number = Number(text);
   return String(number) === text || !JSON.rawJSON || !/^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/.test(text)

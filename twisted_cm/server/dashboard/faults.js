@@ -1,32 +1,32 @@
-// What goes wrong on purpose: the faults there are, setting one, and clearing them.
+/** @file The faults: a list of them, a dialog that adds one, and buttons that clear them. */
 
 import { announce, arrange, byId, count, el, setText } from "./dom.js";
 import { makeForm } from "./forms.js";
 
 const SECONDS = {
   title: "Seconds", type: "number", minimum: 0.001, maximum: 86400, default: 1,
-  description: "How late",
+  description: "How long the delay is",
 };
 
-const FUNCTION = { title: "Function", type: "string", description: "Any, if left out" };
+const FUNCTION = { title: "Function", type: "string", description: "Any function, if empty" };
 
-// Each kind of fault: what goes wrong, and what it needs beside what all have.
+/** Each kind of fault: what goes wrong, and the fields that only this kind has. */
 const KINDS = {
   delay_dispatch: ["A job reaches its runtime late", { seconds: SECONDS }],
-  delay_result: ["A result counts late", { seconds: SECONDS }],
-  fail_job: ["A job fails without a runtime having had it", { message: { title: "Message", type: "string" } }],
-  drop_job: ["A job is accepted and never dispatched", {}],
+  delay_result: ["A result is accepted late", { seconds: SECONDS }],
+  fail_job: ["A job fails before a runtime gets it", { message: { title: "Message", type: "string" } }],
+  drop_job: ["A job is accepted but never dispatched", {}],
   poll_error: ["A poll is answered with an error", { status: { title: "Status", enum: [500, 401] } }],
   cut_result: ["The caller's connection is cut in the middle of a result", {}],
-  duplicate_delivery: ["A job is handed to the next poll as well", {}],
+  duplicate_delivery: ["A job is delivered to two polls", {}],
   expire_token: ["The module auth token is refused", {}],
 };
 
-// Those that strike before it is known which function they are about.
+/** Kinds that apply before the function is known. */
 const WITHOUT_FUNCTION = new Set(["poll_error", "expire_token"]);
 
 export class Faults {
-  // runtimes: gives the ids of the runtimes there are.
+  /** @param {function(): string[]} runtimes Returns the ids of the runtimes. */
   constructor(api, runtimes) {
     this.api = api;
     this.runtimes = runtimes;
@@ -34,7 +34,7 @@ export class Faults {
     this.refusedTo = null;
     this.dialog = byId("fault");
     byId("add-fault").addEventListener("click", () => this.#open());
-    byId("clear-faults").addEventListener("click", () => this.#clear("faults", "The faults are cleared"));
+    byId("clear-faults").addEventListener("click", () => this.#clear("faults", "All faults are cleared"));
   }
 
   async load() {
@@ -56,10 +56,10 @@ export class Faults {
     arrange(byId("faults"), [...byFault.keys()], this.items, (id) => this.#make(byFault.get(id)));
     for (const [id, { struck }] of this.items) {
       const fault = byFault.get(id);
-      const most = fault.count === undefined ? "" : ` of ${fault.count}`;
-      setText(struck, `Has struck ${count(fault.struck, "time")}${most}${fault.spent ? ", and will no more" : ""}`);
+      const limit = fault.count === undefined ? "" : ` (limit: ${fault.count})`;
+      setText(struck, `Applied ${count(fault.struck, "time")}${limit}${fault.spent ? ", used up" : ""}`);
     }
-    setText(byId("faults-note"), faults.length === 0 ? "Nothing goes wrong on purpose." : "");
+    setText(byId("faults-note"), faults.length === 0 ? "No faults are active." : "");
     byId("clear-faults").disabled = faults.length === 0;
   }
 
@@ -119,18 +119,18 @@ export class Faults {
       try {
         await this.api.request("POST", "faults", JSON.stringify({ kind: kind.value, ...form.read() }));
         this.dialog.close();
-        announce("The fault is set");
+        announce("The fault is added");
         await this.load();
       } catch (refused) {
         setText(error, refused.message);
       }
     } },
-      el("h2", { id: "fault-title" }, "Set a fault"),
+      el("h2", { id: "fault-title" }, "Add a fault"),
       el("div", { class: "field" }, el("label", { for: kind.id }, "What goes wrong"), kind),
       fields,
       error,
       el("p", { class: "buttons" },
-        el("button", { type: "submit", class: "main" }, "Set"),
+        el("button", { type: "submit", class: "main" }, "Add"),
         el("button", { type: "button", click: () => this.dialog.close() }, "Close"),
       ),
     ));
@@ -143,11 +143,11 @@ export class Faults {
       type: "object",
       properties: {
         ...own,
-        runtime_id: { title: "Runtime", enum: this.runtimes(), description: "Any, if left out" },
+        runtime_id: { title: "Runtime", enum: this.runtimes(), description: "Any runtime, if not set" },
         ...(WITHOUT_FUNCTION.has(kind) ? {} : { function: FUNCTION }),
-        count: { title: "Times", type: "integer", minimum: 1, description: "For as long as it is set, if left out" },
+        count: { title: "Times", type: "integer", minimum: 1, description: "Without a limit, if empty" },
         probability: { title: "Probability", type: "number", minimum: 0.0001, maximum: 1 },
-        random_seed: { title: "Random seed", type: "integer", description: "The same draws in each run" },
+        random_seed: { title: "Random seed", type: "integer", description: "Draws the same random numbers in each run" },
       },
       required: "seconds" in own ? ["seconds"] : [],
     };

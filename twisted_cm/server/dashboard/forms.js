@@ -1,20 +1,24 @@
-// A form made from a JSON Schema, and the value that is filled in.
+/** @file A form made from a JSON Schema, and the value that the user fills in. */
 
 import { el } from "./dom.js";
 import { exactNumber, parseExact, pretty } from "./exact.js";
 
-// What a field reads as that is left out.
+/** The value of a field that is not set. */
 const ABSENT = Symbol("absent");
 
-// How deep a form goes; what is deeper is written as JSON.
+/** The deepest level with fields of its own; deeper values are edited as JSON. */
 const DEEPEST = 8;
 
 const ANNOTATIONS = ["title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"];
 
 let made = 0;
 
-// value: what to fill in; without it, what the schema has as defaults.
-// Returns `element`, and `read`, which gives the value and throws a SyntaxError where JSON is wanted and there is none.
+/**
+ * Make a form.
+ * @param schema The JSON Schema of the value.
+ * @param value What to fill in; the defaults of the schema, if it is left out.
+ * @returns `element`, and `read()`, which returns the value and throws a SyntaxError if a JSON field is not JSON.
+ */
 export function makeForm(schema, value = ABSENT) {
   return new Maker(schema).field(schema, { label: "Query", required: true, value, depth: 0 });
 }
@@ -24,7 +28,7 @@ class Maker {
     this.root = root;
   }
 
-  // Returns the schema that says what a value is, and whether it may be null.
+  /** Follow references, and return the schema that describes the value, and whether the value may be null. */
   #resolve(schema) {
     let nullable = false;
     for (let steps = 0; steps < 32; steps++) {
@@ -95,7 +99,7 @@ class Maker {
     return this.#json(about);
   }
 
-  // A label, its control, and what the schema says of it.
+  /** Make a label, its control, and the description from the schema. */
   #labeled({ schema, label, required }, control, before = false) {
     const id = `field-${++made}`;
     control.id = id;
@@ -109,7 +113,7 @@ class Maker {
       : el("div", { class: "field" }, text, control, note);
   }
 
-  // What it means that nothing is filled in.
+  /** Return the value of an empty field. */
   #empty({ required, nullable }) {
     return required && nullable ? null : ABSENT;
   }
@@ -123,7 +127,7 @@ class Maker {
     if (value !== ABSENT && value !== null) {
       control.value = typeof value === "string" ? value : pretty(value);
     }
-    // A text that must be there may be empty.
+    // The empty string is a value of a required text.
     const left = () => control.value === "" && !(text && required && !nullable);
     return {
       element: this.#labeled(about, control),
@@ -141,7 +145,7 @@ class Maker {
     const texts = values.map((each) => JSON.stringify(each));
     const optional = !about.required || about.nullable;
     const control = el("select", {},
-      optional ? el("option", { value: "" }, about.required ? "null" : "left out") : null,
+      optional ? el("option", { value: "" }, about.required ? "null" : "not set") : null,
       ...texts.map((text, index) => {
         const each = values[index];
         return el("option", { value: text }, typeof each === "string" ? each : text);
@@ -164,7 +168,7 @@ class Maker {
     };
   }
 
-  // A part with fields of its own, which are there once it is included.
+  /** Make a group of fields. An optional group shows its fields when its box is checked. */
   #group(about, makeContent) {
     const { schema, label, required, nullable, value } = about;
     const optional = !required || nullable;
@@ -200,14 +204,14 @@ class Maker {
     const others = Object.entries(given).filter(([name]) => !Object.hasOwn(schema.properties, name));
     const elements = fields.map(([, field]) => field.element);
     return {
-      elements: elements.length > 0 ? elements : [el("p", { class: "quiet" }, "It takes nothing.")],
+      elements: elements.length > 0 ? elements : [el("p", { class: "quiet" }, "There are no fields.")],
       read: () => Object.fromEntries([
         ...fields.map(([name, field]) => [name, field.read()]).filter(([, each]) => each !== ABSENT), ...others,
       ]),
     };
   }
 
-  // Fields that can be added and removed.
+  /** Make a list of fields that the user can add to and remove from. */
   #several(given, add, makeOne) {
     const ones = new Set();
     const list = el("div", { class: "several" });

@@ -1,17 +1,17 @@
-// The list of jobs: a page of it, kept up to date.
+/** @file The list of jobs: one page of it, kept up to date. */
 
 import { announce, arrange, badge, byId, count, el, formatBytes, formatDuration, formatTime, setText } from "./dom.js";
 
 const PAGE = 50;
 
-// The most function names that are suggested.
+/** The most function names that are suggested. */
 const MOST_SUGGESTED = 100;
 
-// Milliseconds after which a page that has lost jobs to its filter is filled up.
+/** Milliseconds after which a page is filled up again when jobs no longer match its filter. */
 const REFILL = 500;
 
 export class JobList {
-  // open: called with the job that the user wants to see.
+  /** @param {function(Object)} open Called with the job that the user opens. */
   constructor(api, open) {
     this.api = api;
     this.open = open;
@@ -19,7 +19,7 @@ export class JobList {
     this.filter = { runtime: "", function: "", status: "" };
     this.jobs = [];
     this.rows = new Map();
-    // Where this page begins and where those after it did.
+    // The job number before which this page begins, and those of the newer pages.
     this.before = null;
     this.newerPages = [];
     this.next = null;
@@ -82,12 +82,12 @@ export class JobList {
     announce(`${count(this.jobs.length, "job")} shown`);
   }
 
-  // Whether new jobs are put on this page.
+  /** Whether new jobs appear on this page. */
   get live() {
     return this.before === null && !this.held;
   }
 
-  // Ask for the page again.
+  /** Load the page again. */
   async load() {
     const load = ++this.loads;
     const arrived = this.arrived = new Map();
@@ -118,7 +118,7 @@ export class JobList {
       (!status || job.status === status);
   }
 
-  // Jobs as they are now.
+  /** Update jobs with their current records. */
   changed(changed) {
     const shown = new Map(this.jobs.map((job) => [job.job_id, job]));
     const first = this.jobs[0]?.number ?? 0;
@@ -174,7 +174,7 @@ export class JobList {
     }
   }
 
-  // The runtimes that can be filtered by.
+  /** Set the runtimes that the filter offers. */
   setRuntimes(ids) {
     const select = byId("filters").elements.runtime;
     const known = [...select.options].slice(1).map((option) => option.value);

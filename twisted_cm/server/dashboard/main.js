@@ -1,4 +1,4 @@
-// The dashboard: signs in, follows the emulator's events, and tells the parts of the page what has changed.
+/** @file The dashboard: signs in, follows the emulator's events, and updates the parts of the page. */
 
 import { Api, EventStream } from "./api.js";
 import { Charts } from "./charts.js";
@@ -12,13 +12,19 @@ import { SubmitDialog } from "./submit.js";
 const STORED = "twisted-cm token";
 const DEVELOPMENT_TOKEN = "test_token_admin";
 
-// Milliseconds between two questions about runtimes and faults, however much happens.
+/** The least time between two requests for runtimes and faults, in milliseconds. */
 const BREATH = 1000;
 
-// The most jobs that the charts look back at.
+/** The most jobs that the charts load after a connection. */
 const MOST_RECALLED = 1000;
 
-const api = new Api((error) => signIn(error.message));
+/**
+ * Whether the user entered a token, or a token was valid before. If it is refused, the page says so. The development
+ * token that the page tries by itself is not the user's, so its refusal is no error.
+ */
+let chosen = false;
+
+const api = new Api((error) => signIn(chosen ? error.message : ""));
 const story = new Story(api);
 const charts = new Charts(byId("charts"), () => api.now());
 const jobs = new JobList(api, (job) => story.open(job));
@@ -27,7 +33,7 @@ const submit = new SubmitDialog(api, (job) => story.open(job));
 const runtimes = new Runtimes(api, (runtimeId, schema) => submit.open(runtimeId, schema));
 const stream = new EventStream(api, { connected, event, waiting });
 
-// What has happened, drawn once for each frame
+// Changes, drawn once for each frame
 
 const pending = new Map();
 let reload = false;
@@ -58,7 +64,7 @@ function draw() {
   }
 }
 
-// Runtimes and faults, asked about when there is reason to
+// Runtimes and faults, loaded after an event
 
 let asked = -BREATH;
 let asking = 0;
@@ -70,7 +76,7 @@ function look() {
       return;
     }
     asked = performance.now();
-    // Faults that strike say so in no event of their own; a job or a poll was struck.
+    // A fault has no event when it is applied. The job or the poll that it hit has one.
     await Promise.all([runtimes.load(), faults.load()]).catch(() => {});
     jobs.setRuntimes(runtimes.ids());
   }, Math.max(0, asked + BREATH - performance.now()));
@@ -86,14 +92,14 @@ function connected() {
   recall();
 }
 
-// What the charts have missed.
+/** Load the jobs that ended before the page was connected. */
 async function recall() {
   const recent = await api.jobs({}, null, MOST_RECALLED).catch(() => ({ jobs: [] }));
   recent.jobs.forEach((job) => charts.add(job));
   charts.draw();
 }
 
-// A browser lets few connections be open to one server, so only a page that somebody sees holds one.
+/** Follow the events while the page is visible: a browser opens few connections to one server, and each tab needs one. */
 function follow() {
   if (byId("board").hidden) {
     return;
@@ -140,6 +146,7 @@ function signIn(reason) {
 async function enter(token) {
   api.token = token;
   await runtimes.load();
+  chosen = true;
   sessionStorage.setItem(STORED, token);
   show(true);
   follow();
@@ -147,6 +154,7 @@ async function enter(token) {
 
 byId("sign-in").addEventListener("submit", async (submitted) => {
   submitted.preventDefault();
+  chosen = true;
   try {
     await enter(byId("token").value.trim());
     byId("token").value = "";
@@ -164,13 +172,15 @@ setInterval(() => {
 }, 1000);
 
 const loopback = /^(localhost|127(\.\d+){3}|\[::1\]|.+\.localhost)$/.test(location.hostname);
-const token = sessionStorage.getItem(STORED) ?? (loopback ? DEVELOPMENT_TOKEN : null);
+const stored = sessionStorage.getItem(STORED);
+const token = stored ?? (loopback ? DEVELOPMENT_TOKEN : null);
+chosen = stored !== null;
 fetch(new URL("info", document.baseURI)).then((answer) => answer.json()).then(
   (info) => setText(byId("version"), info.version), () => {},
 );
 if (token === null) {
   signIn("");
 } else {
-  // A 401 has shown the form already.
+  // After a 401 the form is already shown.
   enter(token).catch((error) => error.status === 401 || signIn(error.message));
 }

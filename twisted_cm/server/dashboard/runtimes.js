@@ -1,14 +1,14 @@
-// The runtimes: whether they are there, what is bound to them, and which functions they have.
+/** @file The runtimes: whether they are connected, what is bound to them, and which functions they have. */
 
 import { arrange, byId, el, formatDuration, setText } from "./dom.js";
 import { signature } from "./schemas.js";
 import { pretty } from "./exact.js";
 
-// The most runtimes that are shown.
+/** The most runtimes that are shown. */
 const MOST_SHOWN = 100;
 
 export class Runtimes {
-  // submit: called with a runtime's id, and one of its function schemas or null, to submit a job.
+  /** @param submit Called with a runtime's id, and a function schema or null, when the user wants to submit a job. */
   constructor(api, submit) {
     this.api = api;
     this.submit = submit;
@@ -29,12 +29,12 @@ export class Runtimes {
     }
     const more = this.runtimes.length - shown.size;
     setText(byId("runtimes-note"), this.runtimes.length === 0
-      ? "None yet. Start a module with: twisted-cm exec --runtime ID -- COMMAND"
+      ? "No runtimes yet. Start a module with: twisted-cm exec --runtime ID -- COMMAND"
       : more > 0 ? `and ${more} more` : "");
     this.tick();
   }
 
-  // Time has passed.
+  /** Update what depends on the time. */
   tick() {
     const now = this.api.now();
     for (const card of this.cards.values()) {
@@ -95,7 +95,7 @@ class Card {
       const { schemas } = await this.api.runtime(this.runtimeId);
       this.functions.replaceChildren(...schemas.map((schema) => this.#describe(schema)));
       if (schemas.length === 0) {
-        this.functions.append(el("li", { class: "quiet" }, "It has posted none."));
+        this.functions.append(el("li", { class: "quiet" }, "This runtime has posted no functions."));
       }
     } catch (error) {
       this.shownSchemas = undefined;
@@ -118,7 +118,7 @@ class Card {
   }
 }
 
-// An age that changes once a second.
+/** Format an age in whole seconds, so that it changes once a second. */
 function formatAge(milliseconds) {
   return milliseconds < 60_000 ? `${Math.max(0, Math.round(milliseconds / 1000))} s` : formatDuration(milliseconds);
 }

@@ -1,12 +1,13 @@
-// Function schemas, in Foundry's own form or as JSON Schemas: how they read, and what a query must look like.
+/** @file Function schemas, in Foundry's own form or as JSON Schemas: signatures, and schemas of queries. */
 
+/** The bits of each type of whole number. */
 const WHOLE = { byte: 8, short: 16, integer: 32 };
 
 export function isFoundryForm(payload) {
   return "inputs" in payload || "output" in payload;
 }
 
-// A function as one line: its name, what it takes and what it gives.
+/** Return a function as one line: its name, its inputs and its output. */
 export function signature(name, payload) {
   if (!isFoundryForm(payload)) {
     return `${name}(${payload.properties ? describeFields(payload) : describe(payload)})`;
@@ -68,7 +69,7 @@ function describe(schema) {
   return [schema?.type ?? "any"].flat().join(" | ");
 }
 
-// The JSON Schema of a query, or null where the function's schema says nothing of it.
+/** Return the JSON Schema of a query, or null if the function's schema does not describe its inputs. */
 export function querySchema(payload) {
   if (!isFoundryForm(payload)) {
     return payload;

@@ -1,12 +1,12 @@
-// One job's whole story: what happened when, what was asked and what came of it.
+/** @file One job's story: its steps, its query and its result. */
 
 import { announce, badge, byId, download, el, formatBytes, formatDuration, formatTime, setText } from "./dom.js";
 import { parseExact, pretty } from "./exact.js";
 
-// The most characters of a query or a result that are shown.
+/** The most characters of a query or a result that are shown. */
 const MOST_SHOWN = 100_000;
 
-// The most bytes of a binary result that are shown.
+/** The most bytes of a binary result that are shown. */
 const MOST_BYTES = 512;
 
 export class Story {
@@ -49,7 +49,7 @@ export class Story {
     });
   }
 
-  // job: anything with its id and its runtime's.
+  /** Show a job, given an object with its id, the id of its runtime and its number of attempts. */
   async open({ job_id, runtime_id, attempts }) {
     this.job = { job_id, runtime_id };
     this.content = null;
@@ -66,7 +66,7 @@ export class Story {
     await this.load();
   }
 
-  // Jobs as they are now, among them perhaps this one.
+  /** Load the job again if it is among the changed ones. */
   changed(jobs) {
     const job = this.job && jobs.find((each) => each.job_id === this.job.job_id);
     if (job) {
@@ -75,7 +75,7 @@ export class Story {
     }
   }
 
-  // Ask for the job again, once at a time.
+  /** Load the job again, with one request at a time. */
   async load() {
     if (this.job === null) {
       return;
@@ -95,7 +95,7 @@ export class Story {
       } catch (error) {
         show = () => setText(this.error, error.message);
       }
-      // The user may have gone on to another.
+      // The user may have opened another job meanwhile.
       if (this.job?.job_id === job_id) {
         show();
       }
@@ -120,12 +120,12 @@ export class Story {
     if (this.title.textContent !== job.query_type + job.status) {
       this.title.replaceChildren(el("span", { class: "name" }, job.query_type), badge(job.status));
     }
-    setText(this.names, `${job.job_id} at ${job.runtime_id}`);
+    setText(this.names, `${job.job_id} on runtime ${job.runtime_id}`);
     if (finished && document.activeElement === this.cancelButton) {
       this.dialog.querySelector("button").focus();
     }
     this.cancelButton.hidden = finished;
-    const steps = tell(job, this.attempts);
+    const steps = stepsOf(job, this.attempts);
     this.timeline.replaceChildren(...steps.map(([kind, moment, what, ...details]) => el("li", { class: kind },
       el("time", { datetime: new Date(moment).toISOString() }, formatTime(moment)),
       el("strong", {}, what),
@@ -146,7 +146,7 @@ export class Story {
     this.downloadResult.hidden = !there;
     this.result.hidden = !there;
     if (!there) {
-      setText(this.resultNote, finished ? "There is none." : "None yet.");
+      setText(this.resultNote, finished ? "The job has no result." : "No result yet.");
       return;
     }
     const type = job.result_content_type ?? "no content type";
@@ -155,9 +155,11 @@ export class Story {
   }
 }
 
-// A job's steps: their kind, their time, what happened, and details of it.
-// attempts: how many there were, where that is known; only the last of them are kept.
-function tell(job, attempts) {
+/**
+ * Return a job's steps: for each its kind, its time, what happened, and details.
+ * @param attempts The number of attempts, if it is known. The record keeps only the last of them.
+ */
+function stepsOf(job, attempts) {
   const steps = [];
   const gone = Math.max(0, (Number(attempts) || 0) - job.attempts.length);
   const to = job.deployed_app_rid === null ? null : `for ${job.deployed_app_rid} on ${job.deployed_app_branch}`;
@@ -176,9 +178,9 @@ function tell(job, attempts) {
   if (job.completed_at !== null) {
     const what = job.status[0].toUpperCase() + job.status.slice(1);
     const attempt = job.attempts.at(-1);
-    const ran = attempt === undefined ? null : `${after(attempt.started_at, job.completed_at)} of running`;
+    const ran = attempt === undefined ? null : `ran for ${formatDuration(job.completed_at - attempt.started_at)}`;
     steps.push([job.status, job.completed_at, what, job.error_message, ran,
-      `${formatDuration(job.completed_at - job.queued_at)} in all`]);
+      `${formatDuration(job.completed_at - job.queued_at)} in total`]);
   }
   return steps;
 }
@@ -200,7 +202,7 @@ function indent(text) {
 
 function shorten(text) {
   const more = text.length - MOST_SHOWN;
-  return more <= 0 ? text : `${text.slice(0, MOST_SHOWN)}\n… and ${more} characters more`;
+  return more <= 0 ? text : `${text.slice(0, MOST_SHOWN)}\n… and ${more} more characters`;
 }
 
 function dump(bytes) {
@@ -211,5 +213,5 @@ function dump(bytes) {
     const text = line.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : ".")).join("");
     lines.push(`${at.toString(16).padStart(6, "0")}  ${hex.padEnd(47)}  ${text}`);
   }
-  return lines.join("\n") + (bytes.length > MOST_BYTES ? `\n… and ${bytes.length - MOST_BYTES} bytes more` : "");
+  return lines.join("\n") + (bytes.length > MOST_BYTES ? `\n… and ${bytes.length - MOST_BYTES} more bytes` : "");
 }

@@ -1,4 +1,4 @@
-// Submitting a job by hand, with a form made from the function's schema or as JSON.
+/** @file The dialog that submits a job, with a form made from the function's schema or with JSON. */
 
 import { announce, byId, el, setText } from "./dom.js";
 import { parseExact, pretty } from "./exact.js";
@@ -6,14 +6,14 @@ import { makeForm } from "./forms.js";
 import { querySchema, signature } from "./schemas.js";
 
 export class SubmitDialog {
-  // submitted: called with the job.
+  /** @param {function(Object)} submitted Called with the new job. */
   constructor(api, submitted) {
     this.api = api;
     this.submitted = submitted;
     this.dialog = byId("submit");
   }
 
-  // schema: of the function, or null for one that the user names.
+  /** Open the dialog. `schema` is that of the function, or null if the user names the function. */
   open(runtimeId, schema) {
     this.runtimeId = runtimeId;
     this.schema = schema && querySchema(schema.schema_payload);
@@ -47,7 +47,7 @@ export class SubmitDialog {
     }
   }
 
-  // Show the form with a value in it, or the JSON where there can be no form.
+  /** Show the form with a value in it, or the JSON if there is no schema. */
   #show(value, asJSON = this.schema === null) {
     this.form = null;
     if (!asJSON) {
@@ -82,7 +82,7 @@ export class SubmitDialog {
         return JSON.stringify(this.form.read());
       }
       JSON.parse(this.json.value);
-      // As it was written.
+      // The text is sent unchanged, because parsing would round long numbers.
       return this.json.value;
     });
     if (query === undefined) {
