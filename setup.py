@@ -66,6 +66,7 @@ setup(
         "treq>=24.9",
         "trustme>=1.2",
         "twisted[tls]>=24.11",
+        "typing-extensions>=4.2",
         "werkzeug>=3",
         "zope.interface>=6",
     ],

@@ -12,7 +12,7 @@ import click
 from twisted.internet.defer import CancelledError
 
 from ..client.api import ComputeModules
-from ..client.connections import Retries
+from ..client.retries import Retries
 from ..model.types import JSONValue
 from .connection_options import CallerOptions, caller_options
 from .job_file import BadLines, JobFile

@@ -1,77 +1,25 @@
+"""Clients of the emulator, on treq: for applications, for scripted runtimes, and for tests.
+
+- :class:`ComputeModules` is an application: it submits jobs and fetches their results.
+- :class:`RuntimeSession` is a runtime: it takes jobs and posts results.
+- :class:`EmulatorControl` inspects an emulator, injects faults and resets the emulator.
+
+A client repeats a request that failed, after a delay, if repeating it is safe (see :class:`Retries`):
+
+- A request that was never sent, because there was no connection, is always repeated.
+- A request that the server refused for now (429 or 503 with ``Retry-After``) is repeated, unless the server has created
+  a job for it.
+- A request that has the same effect when it is sent twice is repeated even if its answer was lost. Such requests read
+  something, cancel a job, post a complete result or post schemas.
+
+Once they have been sent, these requests are not repeated:
+
+- Submitting a job, since it could run twice.
+- Polling, since the lost answer may have held a job. The emulator queues that job again only if it could not write the
+  answer; otherwise the runtime can call :meth:`RuntimeSession.restart` or wait for the end of the job's lease.
+- Opening, restarting or resetting something, since that would undo what happened in between.
+- Posting a result from an iterator, since the iterator is used up.
 """
-The emulator's routes as methods, on treq: for applications, for scripted runtimes, and for whoever tests with it.
 
-What failed is sent again, with time between, where a second time does no harm:
-
-- whatever was never sent, since there was no connection;
-- whatever the server refused for now (429 or 503 with C{Retry-After}), unless a job was made of it;
-- whatever changes nothing the second time, even if its answer was lost: to ask for a status, a result or how things
-  stand, to cancel a job, to post a result or schemas that are there as a whole.
-
-Not so, once it was sent: to submit a job, which could run twice; to poll, since the lost answer may have held a job,
-which the emulator gives back only if it could not write it (its runtime can say C{restart}, or wait for the lease); to
-open or restart or reset something, which would undo what came between; a result from an iterator, which is used up.
-"""
-
-from ..model.jobs import JobState
-from .api import ComputeModules, EmulatorControl, RuntimeSession
-from .connections import Retries
-from .errors import (
-    AnswerLost,
-    ApiError,
-    CannotConnect,
-    ComputeModulesError,
-    Forbidden,
-    InvalidModuleAuthToken,
-    InvalidRequest,
-    InvalidToken,
-    JobAlreadyCompleted,
-    JobFailed,
-    JobNotReady,
-    JobTimeout,
-    MethodNotAllowed,
-    NotFound,
-    PayloadTooLarge,
-    QueueFull,
-    ResultBrokenOff,
-    TimedOut,
-    Unavailable,
-    UntrustedServer,
-)
-from .records import EmulatorInfo, JobHandle, JobStatus, ModuleJob, Result
-from .streams import JSONValues, ResultStream
-
-__all__ = [
-    "AnswerLost",
-    "ApiError",
-    "CannotConnect",
-    "ComputeModules",
-    "ComputeModulesError",
-    "EmulatorControl",
-    "EmulatorInfo",
-    "Forbidden",
-    "InvalidModuleAuthToken",
-    "InvalidRequest",
-    "InvalidToken",
-    "JSONValues",
-    "JobAlreadyCompleted",
-    "JobFailed",
-    "JobHandle",
-    "JobNotReady",
-    "JobState",
-    "JobStatus",
-    "JobTimeout",
-    "MethodNotAllowed",
-    "ModuleJob",
-    "NotFound",
-    "PayloadTooLarge",
-    "QueueFull",
-    "Result",
-    "ResultBrokenOff",
-    "ResultStream",
-    "Retries",
-    "RuntimeSession",
-    "TimedOut",
-    "Unavailable",
-    "UntrustedServer",
-]
+from .api import *  # noqa: F403 - api.py lists the names
+from .api import __all__ as __all__

@@ -1,9 +1,7 @@
-"""
-What can go wrong between a client and an emulator.
+"""What can go wrong between a client and an emulator.
 
-Every answer that is not a success is an L{ApiError}, of the subclass that has
-its kind's name (contract section 4).  The other errors here are of the
-connection: they say whether the request can have been carried out.
+Every answer that is not a success is an :class:`ApiError`, of the subclass for its kind (contract section 4).
+The other errors concern the connection. They say whether the emulator can have carried out the request.
 """
 
 from __future__ import annotations
@@ -12,31 +10,36 @@ import json
 from collections.abc import Mapping
 from typing import ClassVar
 
+from typing_extensions import Self
+
 from ..model import errors as names
 from ..model.types import JSONValue
 
 
 class ComputeModulesError(Exception):
-    """Whatever the client raises when something went wrong outside the program that uses it."""
+    """The base class of everything that the client raises for a cause outside the program that uses it."""
 
 
 class CannotConnect(ComputeModulesError):
-    """There was no connection, so the request was never sent."""
+    """No connection could be made, so the request was not sent."""
 
 
 class UntrustedServer(CannotConnect):
-    """The server's certificate does not verify, or it speaks no TLS; the request was never sent."""
+    """The server's certificate does not verify, or the server does not speak TLS. The request was not sent."""
 
 
 class AnswerLost(ComputeModulesError):
-    """The connection was lost after the request was sent, or partly: it may have been carried out or not."""
+    """The connection was lost after at least a part of the request was sent.
+
+    The emulator may or may not have carried out the request.
+    """
 
 
 class ResultBrokenOff(AnswerLost):
-    """
-    An answer began and broke off: what arrived of it is not whole.
+    """The connection was lost in the middle of an answer, so what arrived of the answer is incomplete.
 
-    @ivar job_id: the job it is the result of, if the answer named one.
+    Attributes:
+        job_id: The job whose result it is, if the answer named one.
     """
 
     def __init__(self, description: str, job_id: str | None = None) -> None:
@@ -45,23 +48,25 @@ class ResultBrokenOff(AnswerLost):
 
 
 class TimedOut(ComputeModulesError, TimeoutError):
-    """There was no answer within the seconds that the caller gave; the request was canceled."""
+    """No answer arrived within the caller's timeout. The request was canceled."""
 
 
 class ApiError(ComputeModulesError):
-    """
-    An answer that is not a success, of a kind that has no class of its own.
+    """An answer that is not a success. Kinds that have a subclass raise that subclass.
 
-    @cvar kind: what the wire calls the kind that a subclass stands for.
-    @ivar status: the HTTP status.
-    @ivar error: the kind, such as C{job_failed}; C{unknown} for an answer that is no emulator's.
-    @ivar description: what went wrong, for people.
-    @ivar parameters: what it is about, by name.
-    @ivar job_id: the job it is about, if the answer names one.
-    @ivar retry_after: seconds after which the server says to try again, if it does.
+    Attributes:
+        kind: The name on the wire of the kind that a subclass stands for.
+        usual_status: The HTTP status that the contract gives for that kind.
+        status: The HTTP status of the answer.
+        error: The kind, such as ``job_failed``, or ``unknown`` if the answer does not come from an emulator.
+        description: What went wrong, for people.
+        parameters: Details by name, such as the id of the job.
+        job_id: The job that the error is about, if the answer names one.
+        retry_after: Seconds after which the server asks for another attempt, if it does.
     """
 
     kind: ClassVar[str] = ""
+    usual_status: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -80,93 +85,119 @@ class ApiError(ComputeModulesError):
         self.job_id = job_id
         self.retry_after = retry_after
 
+    @classmethod
+    def make(cls, description: str, job_id: str | None = None, **parameters: JSONValue) -> Self:
+        """Return an error of this kind that comes from no answer.
+
+        Call it on a subclass: ``NotFound.make("Unknown job '7'.", job_id="7")``.
+        """
+        return cls(cls.usual_status, cls.kind, description, parameters, job_id)
+
 
 class InvalidRequest(ApiError):
-    """The request cannot be understood; C{parameters} names what is wrong."""
+    """The emulator cannot understand the request. ``parameters`` names what is wrong."""
 
     kind = names.INVALID_REQUEST
+    usual_status = 400
 
 
 class InvalidToken(ApiError):
     """The bearer token is missing, unknown or expired."""
 
     kind = names.INVALID_TOKEN
+    usual_status = 401
 
 
 class InvalidModuleAuthToken(ApiError):
-    """The module auth token is missing or not this runtime's."""
+    """The module auth token is missing or belongs to no runtime."""
 
     kind = names.INVALID_MODULE_AUTH_TOKEN
+    usual_status = 401
 
 
 class Forbidden(ApiError):
-    """The token is known and may not do this."""
+    """The token is valid but does not permit this request."""
 
     kind = names.FORBIDDEN
+    usual_status = 403
 
 
 class NotFound(ApiError):
-    """There is no such runtime, job, function or deployed app."""
+    """The runtime, job, function, deployed app or route does not exist."""
 
     kind = names.NOT_FOUND
+    usual_status = 404
 
 
 class MethodNotAllowed(ApiError):
-    """The route takes other methods."""
+    """The route does not support this method."""
 
     kind = names.METHOD_NOT_ALLOWED
+    usual_status = 405
 
 
 class PayloadTooLarge(ApiError):
-    """The query or the result has more bytes than the emulator takes."""
+    """The query or the result exceeds the emulator's size limit."""
 
     kind = names.PAYLOAD_TOO_LARGE
+    usual_status = 413
 
 
 class QueueFull(ApiError):
-    """As many jobs wait for the runtime as may; this one was not queued."""
+    """The runtime's queue has reached its limit. The job was not queued."""
 
     kind = names.QUEUE_FULL
+    usual_status = 429
 
 
 class JobNotReady(ApiError):
-    """The job has no result, or none yet."""
+    """The job has no result, or does not have it yet."""
 
     kind = names.JOB_NOT_READY
+    usual_status = 409
 
 
 class JobAlreadyCompleted(ApiError):
-    """The job has a result already, and it is another one."""
+    """The job already has a different result."""
 
     kind = names.JOB_ALREADY_COMPLETED
+    usual_status = 409
 
 
 class JobFailed(ApiError):
-    """The job has failed or was canceled."""
+    """The job failed or was canceled."""
 
     kind = names.JOB_FAILED
+    usual_status = 500
 
 
 class Unavailable(ApiError):
-    """The emulator is shutting down, or cannot reach its broker.  With a C{job_id}, the job was queued before that."""
+    """The emulator is shutting down or cannot reach its broker.
+
+    If ``job_id`` is set, the job was queued before that.
+    """
 
     kind = names.UNAVAILABLE
+    usual_status = 503
 
 
 class JobTimeout(ApiError):
-    """The job takes longer than a caller may park; it lives on, and C{job_id} names it."""
+    """The job takes longer than a caller may wait. The job continues, and ``job_id`` names it."""
 
     kind = names.JOB_TIMEOUT
+    usual_status = 504
 
 
 _KINDS = {each.kind: each for each in ApiError.__subclasses__()}
 
 
 def api_error(status: int, content: bytes, job_id: str | None = None, retry_after: str | None = None) -> ApiError:
-    """
-    @param content: the body of an answer that is not a success.
-    @param job_id: its C{X-Job-Id} header.
-    @param retry_after: its C{Retry-After} header; one that is no number of seconds counts for nothing.
+    """Return the error that an answer stands for.
+
+    Args:
+        content: The body of an answer that is not a success.
+        job_id: The answer's ``X-Job-Id`` header.
+        retry_after: The answer's ``Retry-After`` header. A date is ignored; only a number of seconds counts.
     """
     seconds = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
     try:
@@ -176,11 +207,9 @@ def api_error(status: int, content: bytes, job_id: str | None = None, retry_afte
             status, error, answer["error_description"], parameters, parameters.get("jobId") or job_id, seconds
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        return no_emulator(status)
+        return not_an_emulator(status)
 
 
-def no_emulator(status: int) -> ApiError:
-    """
-    @return: what to raise for an answer that makes no sense.
-    """
+def not_an_emulator(status: int) -> ApiError:
+    """Return the error for an answer that no emulator gives."""
     return ApiError(status, "unknown", f"The server answered {status}; is it an emulator of compute modules?")

@@ -12,33 +12,35 @@ from ..model.types import JSONValue
 
 @frozen
 class Result:
-    """
-    The result of a job.
+    """The result of a job.
 
-    @ivar job_id: the job's id.
-    @ivar content: the bytes, as the runtime posted them.
+    Attributes:
+        job_id: The job's id.
+        content: The bytes as the runtime posted them.
     """
 
     job_id: str | None
     content: bytes = field(repr=lambda content: f"<{len(content)} bytes>")
 
     def json(self) -> JSONValue:
-        """
-        @return: the content as JSON.
-        @raise ValueError: it is something else.
+        """Return the content, parsed as JSON.
+
+        Raises:
+            ValueError: The content is not JSON.
         """
         return json.loads(self.content)
 
     def text(self) -> str:
-        """
-        @return: the content as UTF-8.
-        @raise UnicodeDecodeError: it is something else.
+        """Return the content, decoded as UTF-8.
+
+        Raises:
+            UnicodeDecodeError: The content is not UTF-8.
         """
         return self.content.decode("utf-8")
 
     @property
     def exception(self) -> str | None:
-        """What the function raised, if it did: the SDKs post that as a result, C{{"exception": "…"}}."""
+        """What the function raised, if it did. The SDKs post that as a result: ``{"exception": "…"}``."""
         try:
             value = self.json()
         except (ValueError, RecursionError):
@@ -50,13 +52,13 @@ class Result:
 
 @frozen
 class JobStatus:
-    """
-    How a job stands.
+    """The status of a job.
 
-    @ivar state: where it is; C{state.finished} says whether that is its end.
-    @ivar message: why it failed or was canceled.
-    @ivar submitted_at: milliseconds since the epoch; known while it runs and once it has succeeded.
-    @ivar dispatched_at: milliseconds since the epoch; known as with C{submitted_at}.
+    Attributes:
+        state: The job's state; ``state.finished`` says whether it is final.
+        message: Why the job failed or was canceled.
+        submitted_at: Milliseconds since the epoch. Known while the job runs and once it has succeeded.
+        dispatched_at: Milliseconds since the epoch. Known when ``submitted_at`` is.
     """
 
     state: JobState
@@ -67,12 +69,12 @@ class JobStatus:
 
 @frozen
 class JobHandle:
-    """
-    A job that was submitted and is not waited for.
+    """A job that was submitted without waiting for its result.
 
-    @ivar id: the job's id.
-    @ivar job_handle: the text by which Foundry's routes know it.
-    @ivar status: how it stood when it was submitted.
+    Attributes:
+        id: The job's id.
+        job_handle: The text that identifies the job on Foundry's routes.
+        status: The job's status when it was submitted.
     """
 
     id: str
@@ -82,12 +84,12 @@ class JobHandle:
 
 @frozen
 class ModuleJob:
-    """
-    A job that a runtime was handed.
+    """A job that the emulator dispatched to a runtime.
 
-    @ivar query_type: the function's name.
-    @ivar query: the function's input.
-    @ivar user_id: who submitted it.
+    Attributes:
+        query_type: The function's name.
+        query: The function's input.
+        user_id: The user who submitted the job.
     """
 
     job_id: str
@@ -98,16 +100,16 @@ class ModuleJob:
 
 @frozen
 class EmulatorInfo:
-    """
-    How an emulator is reached.
+    """An emulator's addresses and limits.
 
-    @ivar http: base URL of the plain listener, or L{None}.
-    @ivar https: base URL of the TLS listener, or L{None}.
-    @ivar ca_certificate: what to verify C{https} with, in PEM, or L{None}.
-    @ivar poll_timeout: seconds that a job poll parks.
-    @ivar sync_timeout: seconds that a synchronous caller parks.
-    @ivar max_body: the most bytes of a request body.
-    @ivar started_at: milliseconds since the epoch.
+    Attributes:
+        http: The base URL of the plain listener, or ``None``.
+        https: The base URL of the TLS listener, or ``None``.
+        ca_certificate: The certificate in PEM to verify ``https`` with, or ``None``.
+        poll_timeout: Seconds that a job poll parks.
+        sync_timeout: Seconds that a synchronous caller parks.
+        max_body: The maximum size of a request body, in bytes.
+        started_at: Milliseconds since the epoch.
     """
 
     version: str
@@ -120,13 +122,13 @@ class EmulatorInfo:
     started_at: int
 
 
-def result_bytes(content: JSONValue) -> bytes:
-    if isinstance(content, bytes | bytearray | memoryview):
-        return bytes(content)
-    return (content if isinstance(content, str) else json.dumps(content)).encode("utf-8")
+def parse_job_handle(value: JSONValue) -> JobHandle:
+    """Return the record for a job handle on the wire."""
+    return JobHandle(value["id"], value["jobHandle"], parse_job_status(value["status"]))
 
 
 def parse_job_status(value: JSONValue) -> JobStatus:
+    """Return the record for a job's status on the wire."""
     content = value[value["type"]]
     timing = (content.get("multiplexerJobTiming") or {}).get("queuedJob", {})
     return JobStatus(
@@ -138,11 +140,13 @@ def parse_job_status(value: JSONValue) -> JobStatus:
 
 
 def parse_module_job(value: JSONValue) -> ModuleJob:
+    """Return the record for a job envelope."""
     job = value["computeModuleJobV1"]
     return ModuleJob(job["jobId"], job["queryType"], job["query"], job["userId"])
 
 
 def parse_emulator_info(value: JSONValue) -> EmulatorInfo:
+    """Return the record for the answer of the discovery route."""
     return EmulatorInfo(
         value["version"],
         value["http"],
@@ -155,5 +159,6 @@ def parse_emulator_info(value: JSONValue) -> EmulatorInfo:
     )
 
 
-def parse_records(value: JSONValue) -> list[dict[str, JSONValue]]:
+def parse_objects(value: JSONValue) -> list[dict[str, JSONValue]]:
+    """Return a list of JSON objects, checked to be one."""
     return [dict(each) for each in value]

@@ -1,8 +1,4 @@
-"""
-Bodies that are taken, or sent, while they arrive.
-
-Each holds back the side that brings its bytes while the other side is slow.
-"""
+"""How an application takes a result while the runtime still posts it."""
 
 from __future__ import annotations
 
@@ -10,134 +6,27 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
-from twisted.web.iweb import IResponse
-
 from ..model.types import JSONValue
-from .errors import ResultBrokenOff
+from .body import Body
 from .values import ValueParser
-
-#: Bytes that are kept for a consumer which does not take them; past that, the connection is paused.
-HIGH_WATER = 64 * 1024
-
-
-class Body(Protocol):
-    """
-    The body of an answer, for one consumer that takes it chunk by chunk.
-
-    @ivar job_id: the job that the answer is about, as its header says.
-    """
-
-    transport: Any
-
-    def __init__(self, response: IResponse) -> None:
-        header = response.headers.getRawHeaders("X-Job-Id")
-        self.job_id: str | None = header[0] if header else None
-        self._chunks: deque[bytes] = deque()
-        self._held = 0
-        self._paused = False
-        self._closed = False
-        self._ended: Failure | None = None
-        self._waiting: Deferred[bytes] | None = None
-        response.deliverBody(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        """More bytes are there."""
-        if self._closed:
-            return
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            waiting.callback(data)
-            return
-        self._chunks.append(data)
-        self._held += len(data)
-        if self._held > HIGH_WATER and not self._paused:
-            self._paused = True
-            self.transport.pauseProducing()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The last byte was there, or the connection is gone."""
-        self._ended = reason
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            self._answer_end(waiting)
-
-    def _answer_end(self, waiting: Deferred[bytes]) -> None:
-        if self._closed or self._ended is None or self._ended.check(ResponseDone):
-            waiting.callback(b"")
-        else:
-            waiting.errback(ResultBrokenOff("The answer broke off: the result is not whole.", self.job_id))
-
-    def next(self) -> Deferred[bytes]:
-        """
-        @return: fires with the next chunk, with no bytes at the end, or with L{ResultBrokenOff}.  Cancelling it closes
-            the connection.
-        """
-        if self._waiting is not None:
-            raise RuntimeError("only one may wait for the next chunk")
-        if self._chunks:
-            chunk = self._chunks.popleft()
-            self._held -= len(chunk)
-            if self._paused and not self._chunks:
-                self._paused = False
-                self.transport.resumeProducing()
-            return succeed(chunk)
-        waiting: Deferred[bytes] = Deferred(self._canceled)
-        if self._ended is not None or self._closed:
-            self._answer_end(waiting)
-        else:
-            self._waiting = waiting
-        return waiting
-
-    def _canceled(self, waiting: Deferred[bytes]) -> None:
-        self._waiting = None
-        self.close()
-
-    async def read(self) -> bytes:
-        """
-        @return: what is left of the body.
-        @raise ResultBrokenOff: it is not whole.
-        """
-        chunks = []
-        while chunk := await self.next():
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def close(self) -> None:
-        """Nobody wants the rest: close the connection."""
-        if self._closed:
-            return
-        self._closed = True
-        self._chunks.clear()
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            waiting.callback(b"")
-        if self._ended is None:
-            # What a response has for a transport can only part politely, which over TLS takes a peer that reads; what
-            # is behind it can abort.
-            behind = getattr(self.transport, "_producer", None)
-            getattr(behind, "abortConnection", self.transport.loseConnection)()
 
 
 class ResultStream:
-    """
-    A result while it arrives: C{async for chunk in stream}.
+    """A result that arrives in chunks: ``async for chunk in stream``.
 
-    The request is sent when the first chunk is asked for.  While nobody takes
-    chunks, few are kept and the server is held back.  Whoever stops early, with
-    C{aclose} or by dropping the stream, closes the connection: a job that is
-    still queued is canceled by that, one that runs runs on.
+    The request is sent when the first chunk is read. A slow reader slows down the runtime: the client buffers only
+    a few chunks. To stop early, call :meth:`aclose` or drop the stream. Either closes the connection, which cancels
+    a job that is still queued; a job that runs continues.
     """
 
     def __init__(
         self, begin: Callable[[], Awaitable[Body]], within: Callable[[Awaitable[Any]], Awaitable[Any]]
     ) -> None:
-        """
-        @param begin: sends the request.
-        @param within: awaits something for as long as the stream may take.
+        """Make a stream.
+
+        Args:
+            begin: Sends the request.
+            within: Awaits something, limited to the time that the stream has left.
         """
         self._begin = begin
         self._within = within
@@ -146,16 +35,22 @@ class ResultStream:
 
     @property
     def job_id(self) -> str | None:
-        """The job that this is the result of, known once the first chunk is there."""
+        """The job whose result this is. It is known once the first chunk has arrived."""
         return None if self._body is None else self._body.job_id
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that have arrived and have not been read."""
+        return 0 if self._body is None else self._body.buffered
 
     def __aiter__(self) -> ResultStream:
         return self
 
     async def __anext__(self) -> bytes:
-        """
-        @return: the next chunk, as large as it happens to arrive; never empty.
-        @raise ResultBrokenOff: the result ended before its end.
+        """Return the next chunk. Chunks are never empty; their sizes depend on the network.
+
+        Raises:
+            ResultBrokenOff: The connection was lost before the end of the result.
         """
         if self._closed:
             raise StopAsyncIteration
@@ -163,7 +58,7 @@ class ResultStream:
             if self._body is None:
                 self._body = await self._within(self._begin())
                 if self._closed:
-                    # By somebody else, meanwhile.
+                    # aclose was called while the request was sent.
                     self._body.close()
             chunk: bytes = await self._within(self._body.next())
         except BaseException:
@@ -175,14 +70,14 @@ class ResultStream:
         return chunk
 
     def values(self) -> JSONValues:
-        """
-        @return: an async iterator over the JSON values of a result that holds one after another, as the SDKs' streaming
-            functions post it.
+        """Return an async iterator over the JSON values in the result.
+
+        The result holds one value after another, as the SDKs' streaming functions post it.
         """
         return JSONValues(self)
 
     async def aclose(self) -> None:
-        """Take no more of it: close the connection, if there is still something to come."""
+        """Stop the stream. If the result is incomplete, close the connection."""
         self._close()
 
     def _close(self) -> None:
@@ -195,12 +90,10 @@ class ResultStream:
 
 
 class JSONValues:
-    """
-    The JSON values in a stream of bytes, each as soon as it is known to be whole.
+    """The JSON values in a stream of bytes, each returned as soon as it is complete.
 
-    Values may stand apart (white space) or touch.  A number ends only where
-    something else begins or the stream ends, however it came in chunks: one that
-    touches the next is one number with it.
+    Values may be separated by white space or touch each other. A number ends where another value begins or the
+    stream ends, regardless of chunks: ``1`` and ``2`` in consecutive chunks are the number ``12``.
     """
 
     def __init__(self, chunks: ResultStream) -> None:
@@ -214,10 +107,12 @@ class JSONValues:
         return self
 
     async def __anext__(self) -> JSONValue:
-        """
-        @return: the next value.
-        @raise ValueError: what comes next is not JSON in UTF-8.
-        @raise ResultBrokenOff: the result ended before its end; every value that was whole has been returned.
+        """Return the next value.
+
+        Raises:
+            ValueError: The next bytes are not JSON in UTF-8.
+            ResultBrokenOff: The connection was lost before the end of the result. Every complete value has been
+                returned before.
         """
         while not self._found:
             if self._error is not None:
@@ -242,11 +137,11 @@ class JSONValues:
         except ValueError as error:
             self._error = error
         except RecursionError:
-            self._error = ValueError("a value is nested too deeply")
+            self._error = ValueError("A value is nested too deeply.")
         if self._error is not None:
             self._ended = True
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Take no more of it, as with the stream itself."""
+        """Stop the stream, as :meth:`ResultStream.aclose` does."""
         await self._chunks.aclose()

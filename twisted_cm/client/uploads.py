@@ -1,7 +1,8 @@
-"""A request body that comes from an iterator."""
+"""The bodies of results that a runtime posts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -10,13 +11,21 @@ from twisted.internet.interfaces import IConsumer
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
+from ..model.types import JSONValue
+
+
+def result_bytes(content: JSONValue) -> bytes:
+    """Return bytes as they are, text as UTF-8, and any other value as JSON."""
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    return (content if isinstance(content, str) else json.dumps(content)).encode("utf-8")
+
 
 @implementer(IBodyProducer)
 class IteratedBody:
-    """
-    The body of a request whose chunks come from an iterator, at the pace that the connection takes them.
+    """The body of a request, with chunks that come from an iterator at the pace of the connection.
 
-    An exception of the iterator breaks the request off.
+    If the iterator raises an exception, the request breaks off and fails with that exception.
     """
 
     length = UNKNOWN_LENGTH
@@ -29,7 +38,6 @@ class IteratedBody:
         self._finished: Deferred[None] | None = None
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        """See L{IBodyProducer}."""
         copying = self._copying = Deferred.fromCoroutine(self._copy(consumer))
         finished = self._finished = Deferred(lambda _: copying.cancel())
         copying.addBoth(self._finish)
@@ -50,32 +58,30 @@ class IteratedBody:
 
     async def _write(self, consumer: IConsumer, chunk: bytes) -> None:
         if chunk:
-            # No bytes would be the last chunk.
+            # In chunked encoding, an empty chunk ends the body.
             consumer.write(chunk)
         if self._paused:
             self._resumed = Deferred()
             await self._resumed
 
     def answered(self) -> None:
-        """The server wants no more of it."""
+        """Stop the iterator: the server has answered and does not need the rest of the body."""
         if self._finished is not None:
             self._finish(None)
             assert self._copying is not None
             self._copying.cancel()
 
     def pauseProducing(self) -> None:
-        """See L{IPushProducer}."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """See L{IPushProducer}."""
         self._paused = False
         if self._resumed is not None:
             resumed, self._resumed = self._resumed, None
             resumed.callback(None)
 
     def stopProducing(self) -> None:
-        """See L{IBodyProducer}: the connection is gone, and nobody is told of an end."""
+        # The connection is lost. IBodyProducer forbids firing the Deferred of startProducing now.
         self._finished = None
         if self._copying is not None:
             self._copying.cancel()

@@ -167,7 +167,7 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
                 if job["job_id"] == job_id:
                     return JobRecord(**{name: job.get(name) for name in names} | {"state": JobState(job["status"])})
             if page["next"] is None:
-                raise NotFound(404, "not_found", f"Unknown job '{job_id}'.", job_id=job_id)
+                raise NotFound.make(f"Unknown job '{job_id}'.", job_id=job_id)
             page = self._server.request_json("GET", f"{EMULATOR}/jobs?limit=1000&before={page['next']}")
 
     def wait_for(self, job_id: str, timeout: float = 30.0) -> JobRecord:

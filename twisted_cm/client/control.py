@@ -1,0 +1,122 @@
+"""The client of a tester or administrator: inspect an emulator, inject faults, reset it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from urllib.parse import quote, urlencode
+
+from ..model.jobs import JobState
+from ..model.paths import EMULATOR, RUNTIMES, runtime_path
+from ..model.types import JSONValue
+from .base import BearerClient
+from .records import EmulatorInfo, parse_emulator_info, parse_objects
+from .retries import Repeat
+
+#: The maximum number of jobs in one answer of the emulator.
+_PAGE = 1000
+
+
+class EmulatorControl(BearerClient):
+    """A client that inspects an emulator, injects faults and resets the emulator.
+
+    Its token is a bearer token, or the admin token if the emulator listens beyond loopback. The keyword arguments are
+    those of :class:`ComputeModules`.
+    """
+
+    async def info(self) -> EmulatorInfo:
+        """Return the emulator's addresses and limits. This needs no token."""
+        return await self._get(f"{EMULATOR}/info", parse_emulator_info)
+
+    async def runtimes(self) -> list[dict[str, JSONValue]]:
+        """Return every runtime, as inspection shows it."""
+        return await self._get(RUNTIMES, parse_objects)
+
+    async def runtime(self, runtime_id: str) -> dict[str, JSONValue]:
+        """Return one runtime with its queue counts, bindings, faults and schemas, as inspection shows it."""
+        return await self._get(runtime_path(runtime_id), dict)
+
+    async def delete_runtime(self, runtime_id: str) -> None:
+        """Delete a runtime and end its jobs. This needs the admin token."""
+        await self._send("DELETE", runtime_path(runtime_id))
+
+    async def jobs(
+        self,
+        limit: int = 100,
+        *,
+        runtime_id: str | None = None,
+        query_type: str | None = None,
+        state: JobState | None = None,
+    ) -> list[dict[str, JSONValue]]:
+        """Return the jobs that the emulator keeps, the latest first, as inspection lists them.
+
+        Args:
+            limit: The maximum number of jobs.
+            runtime_id: Only jobs of this runtime.
+            query_type: Only jobs of this function.
+            state: Only jobs in this state.
+        """
+        wanted = {"runtime": runtime_id, "function": query_type, "status": None if state is None else state.value}
+        found: list[dict[str, JSONValue]] = []
+        before = None
+        while len(found) < limit:
+            page = {**wanted, "limit": min(limit - len(found), _PAGE), "before": before}
+            query = urlencode({name: value for name, value in page.items() if value is not None})
+            jobs, before = await self._get(f"{EMULATOR}/jobs?{query}", lambda value: (value["jobs"], value["next"]))
+            found += jobs
+            if before is None:
+                break
+        return found
+
+    async def job(self, job_id: str) -> dict[str, JSONValue]:
+        """Return everything that the emulator knows about one job, as inspection shows it."""
+        return await self._get(f"{EMULATOR}/jobs/{quote(job_id, safe='')}", dict)
+
+    async def events(self) -> AsyncIterator[tuple[str, JSONValue]]:
+        """Yield the kind and data of each change in the emulator, until the emulator stops.
+
+        The first event is ``reload``: every later change will be reported. Another ``reload`` means that changes were
+        missed, so the caller asks for the current state again.
+
+        Raises:
+            ResultBrokenOff: The connection was lost.
+        """
+        body = await self._connections.open(self._request("GET", f"{EMULATOR}/events", None, Repeat.ALWAYS))
+        try:
+            yield "reload", {}
+            text = b""
+            while chunk := await self._connections.within(None, body.next()):
+                *events, text = (text + chunk).split(b"\n\n")
+                for event in events:
+                    kind, _, data = event.partition(b"\n")
+                    if kind.startswith(b"event: "):
+                        yield kind.decode()[len("event: ") :], json.loads(data[len(b"data: ") :])
+        finally:
+            body.close()
+
+    async def faults(self) -> list[dict[str, JSONValue]]:
+        """Return every fault with the number of times that it has struck."""
+        return await self._get(f"{EMULATOR}/faults", parse_objects)
+
+    async def add_fault(self, **fields: JSONValue) -> dict[str, JSONValue]:
+        """Inject a fault; return it. Its ``fault_id`` identifies it.
+
+        Args:
+            fields: The fields of a fault in the seed: ``kind``, and what the kind takes.
+
+        Raises:
+            InvalidRequest: The fields describe no fault.
+        """
+        return (await self._send("POST", f"{EMULATOR}/faults", fields)).parse(dict)
+
+    async def clear_faults(self) -> None:
+        """Remove every fault."""
+        await self._send("DELETE", f"{EMULATOR}/faults", None, Repeat.ALWAYS)
+
+    async def remove_fault(self, fault_id: str) -> None:
+        """Remove one fault."""
+        await self._send("DELETE", f"{EMULATOR}/faults/{quote(fault_id, safe='')}")
+
+    async def reset(self) -> None:
+        """Reset the emulator to its seed: the seed's runtimes, bindings and faults, no jobs and no schemas."""
+        await self._send("POST", f"{EMULATOR}/reset")
