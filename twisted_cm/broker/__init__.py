@@ -1,1 +1,1 @@
-"""Who waits for whom: the broker, in memory and on Redis."""
+"""The broker, in memory and on Redis: it hands jobs to polls and results to callers."""

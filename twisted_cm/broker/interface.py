@@ -1,4 +1,4 @@
-"""What a broker does, and what it refuses."""
+"""The interface of all brokers, with the records and errors it uses."""
 
 from __future__ import annotations
 
@@ -14,59 +14,53 @@ from ..model.jobs import Job, JobFilter, Submission
 from ..model.registry import Registry, SessionRequest
 from ..model.runtimes import Binding, FunctionSchema, Runtime
 
+#: Why jobs fail when their runtime is reset or removed.
+SESSION_RESET = "The session of the job's compute-module runtime was reset."
+RUNTIME_DELETED = "The job's compute-module runtime was deleted."
+EMULATOR_RESET = "The emulator was reset."
+NO_LONGER_SEEDED = "The job's compute-module runtime is no longer in the seed."
+
 
 class BrokerError(Exception):
-    """What the broker refuses, each kind with a class of its own; C{args} name what was asked for."""
+    """The base class of a broker's errors. ``args`` hold the values that describe the error."""
 
 
 class UnknownRuntime(BrokerError):
-    """No runtime has that id, the one argument."""
+    """There is no runtime with that id. The argument is the id."""
 
 
 class UnknownJob(BrokerError):
-    """No job has that id, the one argument, or it belongs to another runtime."""
+    """There is no job with that id, or it belongs to another runtime. The argument is the id."""
 
 
 class NotBound(BrokerError):
-    """No active runtime is bound to the deployed app; its rid and branch (or L{None}) are the arguments."""
+    """No active runtime is bound to a deployed app. The arguments are its rid and its branch, or ``None``."""
 
 
 class JobAlreadyCompleted(BrokerError):
-    """A different result for a job that has one; its id is the one argument."""
+    """The job has finished with another result. The argument is its id."""
 
 
 class QueueFull(BrokerError):
-    """As much waits for the runtime as may; its id, the limit and its unit, jobs or bytes, are the arguments."""
+    """The queue is full. The arguments are the runtime's id, the limit and its unit: ``jobs`` or ``bytes``."""
 
 
 class BrokerStopped(BrokerError):
-    """The broker is shutting down and takes no more work."""
+    """The broker is shutting down and accepts no more work."""
 
 
 class BrokerUnavailable(BrokerError):
-    """What the broker is kept in cannot be reached now; the one argument says why."""
-
-
-#: Why jobs end whose runtime goes.
-SESSION_RESET = "The session of the job's compute-module runtime was reset."
-
-
-RUNTIME_DELETED = "The job's compute-module runtime was deleted."
-
-
-EMULATOR_RESET = "The emulator was reset."
-
-
-NO_LONGER_SEEDED = "The job's compute-module runtime is no longer in the seed."
+    """The broker's storage cannot be reached now. The argument is the reason."""
 
 
 @frozen
 class RuntimeSnapshot:
-    """
-    One runtime as inspection shows it.
+    """One runtime as inspection shows it.
 
-    @ivar queued: jobs that wait for a poll.
-    @ivar running: jobs handed out and not finished.
+    Attributes:
+        queued: The number of jobs that wait for a poll.
+        running: The number of jobs that are dispatched and not finished.
+        parked_polls: The number of polls that wait for a job.
     """
 
     runtime: Runtime
@@ -78,15 +72,15 @@ class RuntimeSnapshot:
 
 @frozen
 class BrokerLoad:
-    """
-    How much there is of what a broker keeps.
+    """The numbers of runtimes, jobs, polls and callers of a broker.
 
-    @ivar runtimes: all of them.
-    @ivar connected: those that have polled.
-    @ivar queued: jobs that wait for a poll.
-    @ivar running: jobs handed out and not finished.
-    @ivar parked_polls: those that wait in this process.
-    @ivar parked_callers: those that wait in this process.
+    Attributes:
+        runtimes: All runtimes.
+        connected: Runtimes that have polled.
+        queued: Jobs that wait for a poll.
+        running: Jobs that are dispatched and not finished.
+        parked_polls: Polls that wait in this process.
+        parked_callers: Callers that wait in this process.
     """
 
     runtimes: int
@@ -99,13 +93,12 @@ class BrokerLoad:
 
 @frozen
 class Change:
-    """
-    Something that is different now.
+    """A change of a job or of a runtime.
 
-    @ivar runtime_id: the runtime that it is about, or, with C{job}, the job's.
-    @ivar job: the job whose state has changed; L{None} where the runtime itself
-        was opened or deleted, has polled or has posted schemas.
-    @ivar forgotten: the runtime was deleted or reset, and its jobs are no longer kept.
+    Attributes:
+        runtime_id: The runtime, or the job's runtime.
+        job: The job whose state changed; ``None`` if the runtime was opened or deleted, polled or posted schemas.
+        forgotten: Whether the runtime was deleted or reset, so that its jobs are no longer kept.
     """
 
     runtime_id: str
@@ -117,218 +110,261 @@ Observer: TypeAlias = Callable[[Change], None]
 
 
 class IBroker(Interface):
-    """
-    Everything the routes need of a broker.
+    """Hands jobs to polls and results to callers, and knows the runtimes.
 
-    Each method returns a L{Deferred}, since an implementation may have to ask
-    another process.  Errors are subclasses of L{BrokerError}.
+    Every method except :meth:`new_result` returns a Deferred, because a broker may keep its state in another process.
+    It fails with a subclass of :class:`BrokerError`: those that a method names, and :class:`BrokerUnavailable`.
     """
 
     def start() -> Deferred[None]:
-        """
-        Begin.  The Deferred fires when there is a broker to ask, or there is
-        none for now; then everything fails with L{BrokerUnavailable}, as it
-        may at any time.
-        """
+        """Start the broker.
 
-    def ping() -> Deferred[None]:
-        """
-        Fires when the broker can be used; fails with a L{BrokerError} if it cannot.
-        """
-
-    def load() -> Deferred[BrokerLoad]:
-        """
-        How much there is of everything, for metrics: asked often, so it looks at no single job.
-        """
-
-    def runtime(runtime_id: str) -> Deferred[Runtime]:
-        """
-        The runtime with that id; L{UnknownRuntime} if there is none.
-        """
-
-    def snapshot(runtime_id: str) -> Deferred[RuntimeSnapshot]:
-        """
-        One runtime for inspection; L{UnknownRuntime}.
-        """
-
-    def snapshots() -> Deferred[list[RuntimeSnapshot]]:
-        """
-        Every runtime for inspection, sorted by id.
-        """
-
-    def module_runtime(token: str) -> Deferred[str | None]:
-        """
-        The id of the runtime that a module auth token belongs to.
-        """
-
-    def open_session(request: SessionRequest) -> Deferred[Runtime]:
-        """
-        Create a runtime, or reset the one with that id: its jobs fail, its
-        parked polls are answered with no job, and it gets a new token.
-        """
-
-    def delete_runtime(runtime_id: str) -> Deferred[None]:
-        """
-        Remove a runtime; its jobs end as after a session reset.
-        """
-
-    def resolve(deployed_app_rid: str, branch: str | None) -> Deferred[Binding]:
-        """
-        The active binding of a deployed app; L{NotBound}.
-        """
-
-    def reset(registry: Registry) -> Deferred[None]:
-        """
-        Go back to the runtimes and bindings of C{registry}, a seed: every job
-        ends as after a session reset, and is forgotten.  A runtime without a
-        token gets one that is made up, each time the same.
-        """
-
-    def reseed(registry: Registry) -> Deferred[None]:
-        """
-        Make what differs from the last seed take effect: runtimes that are no
-        longer there are deleted, new ones added, one with another token is
-        reset, and bindings are as in C{registry}.  Everything else stays.
-        """
-
-    def put_schemas(runtime_id: str, schemas: list[FunctionSchema]) -> Deferred[None]:
-        """
-        Keep the schemas that a runtime posted.
-        """
-
-    def enqueue(runtime_id: str, submission: Submission, held: bool = False) -> Deferred[Job]:
-        """
-        Queue a job, or hand it to a parked poll at once; L{QueueFull}.  A
-        C{held} job is never dispatched.
-        """
-
-    def poll(runtime_id: str, wait: float) -> Deferred[Job | None]:
-        """
-        Park until there is a job, for at most C{wait} seconds; then L{None}.
-        The job is C{running} when it is handed out.  Cancelling the Deferred
-        takes the poll out of the queue.
-        """
-
-    def give_back(job_id: str, attempt: int) -> Deferred[None]:
-        """
-        The poller that was handed the job never had it: put it at the front
-        of its queue, unless anything else has happened to it since that attempt.
-        """
-
-    def delivered(job_id: str, attempt: int) -> Deferred[None]:
-        """
-        The poller that was handed the job has it.  Whoever polls says this, or L{give_back}.
-        """
-
-    def deliver_again(job_id: str) -> Deferred[None]:
-        """
-        Hand a running job to the next poll as well, as if its delivery had been repeated on the way.
-        """
-
-    def open_result(runtime_id: str, job_id: str) -> Deferred[Job]:
-        """
-        The job that a runtime is about to post a result for; L{UnknownJob}
-        also if it is another runtime's.  Its lease begins anew.
-        """
-
-    def new_result(job_id: str, content_type: str | None) -> IResult:
-        """
-        Where the bytes of a result are to be written.  It is not the job's
-        until it has begun or is complete, but each write renews the job's lease.
-        """
-
-    def begin_result(job_id: str, body: IResult) -> Deferred[bool]:
-        """
-        A streamed result has begun: callers may read along.  L{False} if the
-        job is finished or another stream has begun; C{body} is then the
-        poster's own business.
-        """
-
-    def complete(job_id: str, body: IResult) -> Deferred[None]:
-        """
-        A whole result has arrived.  The same bytes twice are accepted, a
-        result for a canceled job is discarded; L{JobAlreadyCompleted} else.
-        """
-
-    def fail_job(job_id: str, reason: str) -> Deferred[bool]:
-        """
-        End a job as failed; L{False} if it had ended before.
-        """
-
-    def cancel(job_id: str, reason: str, only_queued: bool = False) -> Deferred[bool]:
-        """
-        End a job as canceled; L{False} if it had ended before, or, with
-        C{only_queued}, if it already runs.
-        """
-
-    def job(job_id: str) -> Deferred[Job]:
-        """
-        The job with that id; L{UnknownJob}.
-        """
-
-    def jobs(wanted: JobFilter, most: int) -> Deferred[list[Job]]:
-        """
-        At most C{most} of the jobs that are kept, the last submitted first.
-        As in each L{Change}, and after a wait, their queries may be left out.
-        """
-
-    def observe(observer: Observer) -> Deferred[None]:
-        """
-        Call C{observer} with each L{Change} from now on.  The Deferred fires
-        when the broker stops; cancelling it ends the observation.
-        """
-
-    def wait_result(job_id: str, timeout: float) -> Deferred[Job]:
-        """
-        Park until the job has ended or its result has begun to stream, for at
-        most C{timeout} seconds: whatever the job's state is then, it is
-        returned.  Cancelling means that the caller has gone away.
-        """
-
-    def wait_end(job_id: str, timeout: float) -> Deferred[Job]:
-        """
-        Like L{wait_result}, but a stream that has begun is not an end.
-        """
-
-    def restart(runtime_id: str) -> Deferred[list[str]]:
-        """
-        The runtime process has come up afresh: what was running there fails.
-        The ids of those jobs are returned; queued jobs stay.
+        The Deferred fires when the broker can be used, or when it is known that it cannot be used yet. Until it can,
+        all methods fail with :class:`BrokerUnavailable`.
         """
 
     def stop() -> Deferred[None]:
-        """
-        Answer every parked party and take no more work: callers get
-        L{BrokerStopped}, polls no job.
-        """
+        """Answer everyone who waits and accept no more work. Callers get :class:`BrokerStopped`; polls get no job."""
 
     def close() -> Deferred[None]:
+        """Release all resources.
+
+        Call it after :meth:`stop`, when each dispatched job has been reported as delivered or given back.
         """
-        Let go of everything, after L{stop} and when each job that was handed
-        out has been delivered or given back.
+
+    def ping() -> Deferred[None]:
+        """Check that the broker can be used; fail with a :class:`BrokerError` if it cannot."""
+
+    def load() -> Deferred[BrokerLoad]:
+        """Return the numbers of runtimes, jobs, polls and callers.
+
+        Metrics ask for it often, so its cost does not depend on the number of jobs.
         """
+
+    def observe(observer: Observer) -> Deferred[None]:
+        """Call ``observer`` with each :class:`Change` from now on.
+
+        The Deferred fires when the broker stops. To cancel it ends the observation.
+        """
+
+    def runtime(runtime_id: str) -> Deferred[Runtime]:
+        """Return a runtime.
+
+        Raises:
+            UnknownRuntime: There is none with that id.
+        """
+
+    def snapshot(runtime_id: str) -> Deferred[RuntimeSnapshot]:
+        """Return a runtime with its counts.
+
+        Raises:
+            UnknownRuntime: There is none with that id.
+        """
+
+    def snapshots() -> Deferred[list[RuntimeSnapshot]]:
+        """Return all runtimes with their counts, sorted by id."""
+
+    def module_runtime(token: str) -> Deferred[str | None]:
+        """Return the id of the runtime that a module auth token belongs to, or ``None``."""
+
+    def open_session(request: SessionRequest) -> Deferred[Runtime]:
+        """Create a runtime, or reset the one with that id.
+
+        A reset fails the runtime's jobs, answers its parked polls with no job, and gives it a new token.
+
+        Raises:
+            BrokerStopped: The broker is shutting down.
+        """
+
+    def delete_runtime(runtime_id: str) -> Deferred[None]:
+        """Remove a runtime. Its jobs and polls end as after a session reset.
+
+        Raises:
+            UnknownRuntime: There is none with that id.
+        """
+
+    def resolve(deployed_app_rid: str, branch: str | None) -> Deferred[Binding]:
+        """Return the active binding of a deployed app. Without a branch, any active binding will do.
+
+        Raises:
+            NotBound: There is none.
+        """
+
+    def reset(registry: Registry) -> Deferred[None]:
+        """Go back to the runtimes and bindings of a seed.
+
+        All jobs and polls end as after a session reset. A runtime without a token in the seed gets the same generated
+        token each time.
+
+        Raises:
+            BrokerStopped: The broker is shutting down.
+        """
+
+    def reseed(registry: Registry) -> Deferred[None]:
+        """Apply the differences between the last seed and a new one.
+
+        Runtimes that are no longer in the seed are deleted, new ones are added, and one with another token is reset.
+        Bindings that differ are changed. Everything else stays.
+
+        Raises:
+            BrokerStopped: The broker is shutting down.
+        """
+
+    def put_schemas(runtime_id: str, schemas: list[FunctionSchema]) -> Deferred[None]:
+        """Keep the schemas that a runtime posted.
+
+        Raises:
+            UnknownRuntime: There is none with that id.
+        """
+
+    def enqueue(runtime_id: str, submission: Submission, held: bool = False) -> Deferred[Job]:
+        """Queue a job, or hand it to a parked poll at once.
+
+        Args:
+            runtime_id: The runtime that is to run it.
+            submission: What to run.
+            held: Whether to keep the job in the queue and never dispatch it.
+
+        Raises:
+            UnknownRuntime: There is no such runtime.
+            QueueFull: A limit on queued jobs is reached.
+            BrokerStopped: The broker is shutting down.
+        """
+
+    def poll(runtime_id: str, wait: float) -> Deferred[Job | None]:
+        """Take the next job of a runtime.
+
+        If there is none, park for up to ``wait`` seconds. The result is the job, now ``running``, or ``None``. The
+        caller must then report :meth:`delivered` or :meth:`give_back`. To cancel the Deferred removes the parked poll.
+
+        Raises:
+            UnknownRuntime: There is no such runtime.
+        """
+
+    def delivered(job_id: str, attempt: int) -> Deferred[None]:
+        """Report that a poller has received the job it was handed."""
+
+    def give_back(job_id: str, attempt: int) -> Deferred[None]:
+        """Report that a poller vanished before it received the job it was handed.
+
+        The job goes back to the front of its queue, unless something else has happened to it since that attempt.
+        """
+
+    def deliver_again(job_id: str) -> Deferred[None]:
+        """Hand a running job to the next poll as well, to emulate a repeated delivery.
+
+        Raises:
+            UnknownJob: There is no such job.
+        """
+
+    def restart(runtime_id: str) -> Deferred[list[str]]:
+        """Fail the running jobs of a runtime whose process has restarted. Queued jobs stay.
+
+        Returns:
+            The ids of the failed jobs.
+
+        Raises:
+            UnknownRuntime: There is no such runtime.
+        """
+
+    def open_result(runtime_id: str, job_id: str) -> Deferred[Job]:
+        """Return the job that a runtime is about to post a result for, and renew its lease.
+
+        Raises:
+            UnknownJob: There is no such job, or it belongs to another runtime.
+        """
+
+    def new_result(job_id: str, content_type: str | None) -> IResult:
+        """Return an empty result to write to.
+
+        It becomes the job's with :meth:`begin_result` or :meth:`complete`. Each write renews the job's lease.
+        """
+
+    def begin_result(job_id: str, body: IResult) -> Deferred[bool]:
+        """Make a result that is still being written the job's, so that callers can read it.
+
+        Returns:
+            ``False`` if the job has finished or has another result; the broker then ignores ``body``.
+
+        Raises:
+            UnknownJob: There is no such job.
+        """
+
+    def complete(job_id: str, body: IResult) -> Deferred[None]:
+        """Finish a job with a complete result.
+
+        The same bytes posted again are accepted. A result for a canceled job is discarded.
+
+        Raises:
+            JobAlreadyCompleted: The job has finished with another result.
+            UnknownJob: There is no such job.
+        """
+
+    def fail_job(job_id: str, reason: str) -> Deferred[bool]:
+        """Finish a job as failed. The result is ``False`` if it had finished before.
+
+        Raises:
+            UnknownJob: There is no such job.
+        """
+
+    def cancel(job_id: str, reason: str, only_queued: bool = False) -> Deferred[bool]:
+        """Finish a job as canceled.
+
+        Args:
+            job_id: The job.
+            reason: The job's error message.
+            only_queued: Whether to leave a running job alone.
+
+        Returns:
+            ``False`` if the job had finished before or was left alone.
+
+        Raises:
+            UnknownJob: There is no such job.
+        """
+
+    def job(job_id: str) -> Deferred[Job]:
+        """Return a job.
+
+        Raises:
+            UnknownJob: There is no such job.
+        """
+
+    def jobs(wanted: JobFilter, most: int) -> Deferred[list[Job]]:
+        """Return up to ``most`` jobs, the last submitted first.
+
+        Their queries may be missing, as in each :class:`Change` and after a wait.
+        """
+
+    def wait_result(job_id: str, timeout: float) -> Deferred[Job]:
+        """Park until the job has finished or its result has begun, for up to ``timeout`` seconds.
+
+        The result is the job in the state it then has. To cancel the Deferred removes the parked caller.
+
+        Raises:
+            UnknownJob: There is no such job.
+            BrokerStopped: The broker is shutting down.
+        """
+
+    def wait_end(job_id: str, timeout: float) -> Deferred[Job]:
+        """Do the same as :meth:`wait_result`, but do not return when a result has only begun."""
 
 
 class IResult(IConsumer):
-    """
-    One result.  Its bytes are written to it as to any L{IConsumer}; a broker
-    makes it, and is told when they are all there or when there will be no more.
-    """
+    """A result. A broker creates it, and its bytes are written to it as to any ``IConsumer``."""
 
-    content_type: str | None = Attribute("As posted by the runtime.")
-    size: int = Attribute("Bytes written so far.")
+    content_type: str | None = Attribute("The content type that the runtime posted.")
+    size: int = Attribute("The number of bytes written so far.")
     complete: bool = Attribute("Whether the last byte has arrived.")
 
     def read(offset: int, size: int) -> Deferred[bytes]:
-        """
-        At most C{size} of the bytes that are there from C{offset} on; none at the end.
-        """
+        """Return up to ``size`` of the bytes written so far, from ``offset`` on; ``b""`` at the end."""
 
     def deliver(consumer: IConsumer) -> Deferred[bool]:
-        """
-        Write it all to C{consumer}, at its pace, following the result while it
-        is still being written.  The Deferred fires with L{True} after the last
-        byte, with L{False} if the result ends before it is whole.  Cancelling
-        it means that the consumer has gone away; if the consumer says so itself,
-        by C{stopProducing}, it never fires.
+        """Write the whole result to ``consumer``, at the consumer's pace.
+
+        If the result is still being written, the delivery follows it. To cancel the Deferred stops the delivery. If the
+        consumer itself calls ``stopProducing``, the Deferred never fires.
+
+        Returns:
+            ``True`` after the last byte; ``False`` if the result ends before it is complete.
         """

@@ -1,4 +1,4 @@
-"""One party that waits."""
+"""Callers and polls that wait."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ T = TypeVar("T")
 
 
 class Parked(Generic[T]):
-    """
-    One party that waits: a Deferred on a shelf, with at most one timer.
+    """One caller or poll that waits: a Deferred on a shelf, with a deadline.
 
-    The shelf fires it, exactly once; its deadline fires it with C{lapsed};
-    cancelling the Deferred takes it off the shelf.
+    A shelf is a dictionary of parked callers or polls. The Deferred is fired once: by :meth:`fire` or :meth:`fail`, or
+    at the deadline. To cancel it takes it off the shelf.
+
+    Attributes:
+        deferred: What the caller or poll waits for.
     """
 
     __slots__ = ("_key", "_shelf", "_shelves", "_timer", "deferred")
@@ -27,21 +29,28 @@ class Parked(Generic[T]):
         clock: IReactorTime,
         shelf: dict[int, Parked[T]],
         wait: float,
-        lapsed: T,
+        at_deadline: T,
         shelves: dict[str, dict[int, Parked[T]]] | None = None,
         key: str = "",
     ) -> None:
+        """Put a new Deferred on a shelf.
+
+        Args:
+            clock: The source of time.
+            shelf: Where to put it.
+            wait: Seconds until the deadline.
+            at_deadline: The result at the deadline.
+            shelves: The dictionary that holds ``shelf`` under ``key``. An empty shelf is removed from it.
+            key: The key of ``shelf``.
         """
-        @param shelves: what to take C{shelf} out of, under C{key}, once it is empty.
-        """
-        self.deferred: Deferred[T] = Deferred(self._vanish)
+        self.deferred: Deferred[T] = Deferred(self._cancel)
         self._shelf = shelf
         self._shelves = shelves
         self._key = key
-        self._timer: IDelayedCall = clock.callLater(wait, self.fire, lapsed)
+        self._timer: IDelayedCall = clock.callLater(wait, self.fire, at_deadline)
         shelf[id(self)] = self
 
-    def _vanish(self, deferred: Deferred[T]) -> None:
+    def _cancel(self, deferred: Deferred[T]) -> None:
         self._leave()
 
     def _leave(self) -> None:
@@ -52,15 +61,17 @@ class Parked(Generic[T]):
             self._timer.cancel()
 
     def fire(self, value: T) -> None:
+        """Take it off the shelf and answer it."""
         self._leave()
         self.deferred.callback(value)
 
     def fail(self, error: BrokerError) -> None:
+        """Take it off the shelf and answer it with an error."""
         self._leave()
         self.deferred.errback(error)
 
 
 def fire_all(shelf: dict[int, Parked[T]] | None, value: T) -> None:
-    """Answer everybody on a shelf; a shelf that nobody needed does not exist."""
+    """Answer everything on a shelf. ``None`` is a shelf that does not exist, because nothing waits."""
     for parked in list(shelf.values()) if shelf else ():
         parked.fire(value)

@@ -1,4 +1,4 @@
-"""Which bearer tokens were issued."""
+"""The bearer tokens that an emulator has issued."""
 
 from __future__ import annotations
 
@@ -12,22 +12,16 @@ from ..model.tokens import MOST_TOKENS, IssuedToken
 
 
 class ITokenStore(Interface):
-    """The bearer tokens that were issued, by their L{fingerprint}."""
+    """The bearer tokens that were issued, by :func:`~twisted_cm.model.tokens.fingerprint`."""
 
     def put(digest: bytes, issued: IssuedToken) -> Deferred[None]:
-        """
-        Keep a token until it expires, or until too many others have come after it.
-        """
+        """Keep a token until it expires, or until :data:`MOST_TOKENS` others were issued after it."""
 
     def get(digest: bytes) -> Deferred[IssuedToken | None]:
-        """
-        What is known of a token, expired or not.
-        """
+        """Return a token, or ``None`` if it is not kept. The token may have expired."""
 
     def delete(digest: bytes) -> Deferred[None]:
-        """
-        End a token.
-        """
+        """Remove a token, if it is kept."""
 
 
 @implementer(ITokenStore)
@@ -35,14 +29,15 @@ class MemoryTokens:
     """The tokens of an emulator that is one process."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """
-        @param now: the time in seconds since the epoch.
+        """Begin without tokens.
+
+        Args:
+            now: Returns the time in seconds since the epoch.
         """
         self._now = now
         self._issued: OrderedDict[bytes, IssuedToken] = OrderedDict()
 
     def put(self, digest: bytes, issued: IssuedToken) -> Deferred[None]:
-        """See L{ITokenStore.put}."""
         if len(self._issued) >= MOST_TOKENS:
             now = self._now()
             for expired in [each for each, token in self._issued.items() if token.expires_at <= now]:
@@ -53,10 +48,8 @@ class MemoryTokens:
         return succeed(None)
 
     def get(self, digest: bytes) -> Deferred[IssuedToken | None]:
-        """See L{ITokenStore.get}."""
         return succeed(self._issued.get(digest))
 
     def delete(self, digest: bytes) -> Deferred[None]:
-        """See L{ITokenStore.delete}."""
         self._issued.pop(digest, None)
         return succeed(None)
