@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest_twisted
-from broker_fixtures import RedisBed
+from broker_fixtures import RedisFixture
 from conftest import SEED, Harness, pause
 from twisted.internet.defer import Deferred
 
@@ -64,7 +64,7 @@ def within(seconds: float, condition: Callable[[], Any]) -> Any:
     raise AssertionError("never became true")
 
 
-class Nodes(RedisBed):
+class Nodes(RedisFixture):
     """Brokers whose death the others notice soon."""
 
     lease = 0.4

@@ -144,7 +144,10 @@ def test_the_life_of_a_job_can_be_followed_by_its_id(tmp_path: Path, state_dir: 
     if "json" in options:
         events = [json.loads(line) for line in lines]
         assert {(each["job_id"], each["runtime_id"]) for each in events} == {(job_id, "one")}
-        assert {each["namespace"] for each in events} == {"twisted_cm.broker.memory.MemoryBroker"}
+        assert {each["namespace"] for each in events} == {
+            "twisted_cm.broker.leases.Leases",
+            "twisted_cm.broker.memory.MemoryBroker",
+        }
         messages = [each["message"] for each in events]
     else:
         messages = [found[3] for found in map(LINE.fullmatch, lines) if found is not None]

@@ -1,4 +1,4 @@
-"""Emulators that share a Redis."""
+"""Brokers of each kind, and emulators that share a Redis."""
 
 from __future__ import annotations
 
@@ -7,9 +7,24 @@ from contextlib import closing
 
 import pytest
 import pytest_twisted
+from broker_fixtures import KINDS, Driver, MemoryFixture, make_fixture
 from conftest import Harness, make_harness
 from node_fixtures import OAUTH_SEED, Nodes, stop
 from redis_server import KEEPS_ALL, RedisServer
+
+
+@pytest.fixture(params=KINDS)
+def brokers(request: pytest.FixtureRequest) -> Iterator[MemoryFixture]:
+    """Run the test on each kind of broker."""
+    made = make_fixture(request.param, request)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def driver(brokers: MemoryFixture) -> Driver:
+    """Drive a broker without limits."""
+    return Driver(brokers)
 
 
 @pytest.fixture
