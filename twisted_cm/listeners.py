@@ -17,10 +17,10 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from .config.tls import ServerCertificate
 from .model.addresses import Addresses
+from .server.transport.tls import over_tls
 
 _BACKLOG = 4096
 
@@ -125,7 +125,7 @@ class Listeners:
             self._adopt(listener.plain, site)
         if listener.tls is not None:
             assert self._context_factory is not None
-            self._adopt(listener.tls, TLSMemoryBIOFactory(self._context_factory, False, site, self._reactor))
+            self._adopt(listener.tls, over_tls(self._context_factory, site, self._reactor))
 
     def _adopt(self, bound: socket.socket, factory: IProtocolFactory) -> None:
         port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)

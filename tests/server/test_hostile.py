@@ -231,7 +231,7 @@ CASES: dict[str, tuple[bytes, int]] = {
 @pytest.fixture
 def hasty(harness: Harness) -> Harness:
     """An emulator that waits for nobody."""
-    for site in harness.service._sites:
+    for site in harness.sites():
         site.timeOut = site.head_timeout = site.body_timeout = site.close_timeout = site.stall_timeout = 0.3
     return harness
 
@@ -314,7 +314,7 @@ async def test_json_that_is_none_is_refused_by_every_route_that_reads_it(harness
 async def test_the_deepest_query_and_half_a_pair_go_all_the_way(harness: Harness) -> None:
     # The first is handed to a parked poll from within its own submission, the deepest stack there is.
     poll = Deferred.fromCoroutine(harness.module("GET", "/job"))
-    await harness.until(lambda: harness.broker._work["one"].polls)
+    await harness.until(lambda: harness.work().parked_polls)
     for query in (b"[" * 198 + b"]" * 198, b'"\\ud800"', b"9" * 4000):
         body = execution(query)
         assert (await harness.call("POST", f"{CONTOUR}/deployed-apps/jobs", body, Authorization="Bearer app-token"))[
@@ -371,7 +371,7 @@ async def test_who_takes_for_ever_is_cut_off(hasty: Harness, scheme: str, monkey
             dripping.stop()
 
     await gatherResults([Deferred.fromCoroutine(dropped(*slow)) for slow in SLOW.values()])
-    await hasty.until(lambda: not hasty.service._sites[0].channels)
+    await hasty.until(lambda: not hasty.connections())
     await is_well(hasty, scheme)
 
 
@@ -387,7 +387,7 @@ async def test_a_handshake_that_never_ends_is_cut_off(hasty: Harness) -> None:
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
 async def test_who_does_not_let_it_close_is_cut_off(hasty: Harness, scheme: str) -> None:
-    (site,) = hasty.service._sites
+    (site,) = hasty.sites()
     wire = await connect(hasty, scheme)
     wire.transport.pauseProducing()
     wire.transport.write(head("GET", INFO, "Connection: close") + b"\r\n")
@@ -403,7 +403,7 @@ async def test_who_does_not_take_its_answer_is_cut_off(hasty: Harness, scheme: s
     result = ResultBody()
     result.write(b"x" * 30_000_000)
     await hasty.broker.complete(job.job_id, result)
-    (site,) = hasty.service._sites
+    (site,) = hasty.sites()
     wire = await connect(hasty, scheme)
     wire.transport.write(
         head("GET", f"{CONTOUR}/jobs/{job.job_id}/result", "Authorization: Bearer app-token") + b"\r\n"
@@ -426,12 +426,12 @@ async def test_whoever_is_parked_is_not_cut_off(hasty: Harness, scheme: str) -> 
     body = execution(b"1")
     other.transport.write(head("GET", f"{RUNTIMES}/two/job", "Module-Auth-Token: token-two") + b"\r\n")
     caller.transport.write(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-    await hasty.until(lambda: hasty.broker._work["one"].queued)
+    await hasty.until(lambda: hasty.work().queued)
     await pause(0.8)
     poll = await connect(hasty, scheme)
     poll.transport.write(head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n")
     await poll.until(lambda: b"}}" in poll.received)
-    (job_id,) = hasty.broker._work["one"].running
+    (job_id,) = [job.job_id for job in hasty.jobs() if job.state is JobState.RUNNING]
     post = await connect(hasty, scheme)
     post.transport.write(
         head("POST", f"{RUNTIMES}/one/results/{job_id}", "Module-Auth-Token: token-one", CHUNKED) + b"\r\n1\r\na\r\n"
@@ -442,7 +442,7 @@ async def test_whoever_is_parked_is_not_cut_off(hasty: Harness, scheme: str) -> 
     post.transport.write(b"1\r\nb\r\n0\r\n\r\n")
     await caller.until(lambda: caller.received.endswith(b"1\r\nb\r\n0\r\n\r\n"))
     await post.until(lambda: post.statuses == [204])
-    assert hasty.broker._work["two"].polls
+    assert hasty.work("two").parked_polls
 
 
 # Requests in front of their answers
@@ -459,7 +459,7 @@ async def test_pipelined_requests_are_answered_in_order(harness: Harness, scheme
     wire.transport.write(submit + poll + nowhere + poll + submit + GET + b"\r\n" + nowhere)
     await wire.until(lambda: len(wire.statuses) == 3)
     assert wire.statuses == [200, 200, 404]
-    await harness.until(lambda: harness.broker._work["one"].polls)
+    await harness.until(lambda: harness.work().parked_polls)
     assert (await harness.app("POST", "/deployed-apps/jobs", json.loads(body)))[0] == 200
     await wire.until(lambda: len(wire.statuses) == 7)
     assert wire.statuses == [200, 200, 404, 200, 200, 200, 404]
@@ -473,10 +473,10 @@ async def test_a_flood_behind_a_parked_poll_ends_both(harness: Harness, scheme: 
     """Kept whole it would fill the memory; left unread it would hide that the poller has gone."""
     wire = await connect(harness, scheme)
     wire.transport.write(head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n")
-    await harness.until(lambda: harness.broker._work["one"].polls)
+    await harness.until(lambda: harness.work().parked_polls)
     wire.transport.write((GET + b"\r\n") * 10_000)
     await wire.until_closed()
-    await harness.until(lambda: not harness.broker._work["one"].polls)
+    await harness.until(lambda: not harness.work().parked_polls)
     await is_well(harness, scheme)
 
 
@@ -485,17 +485,17 @@ async def test_a_flood_behind_a_parked_poll_ends_both(harness: Harness, scheme: 
 async def test_a_flood_behind_an_unread_answer_waits(harness: Harness, scheme: str) -> None:
     _, handle, _ = await harness.app("POST", "/deployed-apps/jobs", json.loads(execution(b"1")))
     await serve_one(harness, b"x" * 30_000_000)
-    (site,) = harness.service._sites
+    (site,) = harness.sites()
     former = set(site.channels)
     wire = await connect(harness, scheme)
     wire.transport.pauseProducing()
     wire.transport.write(head("GET", f"{CONTOUR}/jobs/{handle['id']}/result", BEARER) + b"\r\n")
     (channel,) = await harness.until(lambda: site.channels - former)
-    await harness.until(lambda: channel._waitingForTransport)
+    await harness.until(lambda: channel.held)
     wire.transport.write((GET + b"\r\n") * 100_000)
-    await harness.until(lambda: channel._dataBuffer)
+    await harness.until(lambda: channel.bytes_ahead)
     await pause(0.5)
-    assert sum(map(len, channel._dataBuffer)) < 200_000
+    assert channel.bytes_ahead < 200_000
     wire.transport.abortConnection()
     await harness.until(lambda: channel not in site.channels)
 
@@ -504,14 +504,14 @@ async def test_a_flood_behind_an_unread_answer_waits(harness: Harness, scheme: s
 @pytest_twisted.ensureDeferred
 async def test_a_connection_is_free_again_after_a_large_envelope(harness: Harness, scheme: str) -> None:
     await harness.app("POST", "/deployed-apps/jobs", json.loads(execution(b'"' + b"x" * 5_000_000 + b'"')))
-    (site,) = harness.service._sites
+    (site,) = harness.sites()
     former = set(site.channels)
     wire = await connect(harness, scheme)
     wire.transport.write(head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n")
     await wire.until(lambda: wire.received.endswith(b"}}"))
     (channel,) = site.channels - former
-    await harness.until(lambda: not channel._flush_waits)
-    assert not channel._waitingForTransport
+    await harness.until(lambda: not channel.awaits_flush)
+    assert not channel.held
     wire.transport.write(GET + b"\r\n")
     await wire.until(lambda: wire.received.count(b"HTTP/1.1 200 ") == 2)
 
@@ -522,24 +522,24 @@ async def test_a_large_envelope_is_delivered_though_its_connection_is_being_clos
     harness: Harness, scheme: str
 ) -> None:
     await harness.app("POST", "/deployed-apps/jobs", json.loads(execution(b'"' + b"x" * 5_000_000 + b'"')))
-    (site,) = harness.service._sites
+    (site,) = harness.sites()
     former = set(site.channels)
     wire = await connect(harness, scheme)
     (channel,) = site.channels - former
     wire.transport.pauseProducing()
     wire.transport.write(head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n")
-    await harness.until(lambda: channel._flush_waits and not channel._flush_watch.active())
+    await harness.until(lambda: channel.awaits_flush)
     channel.loseConnection()
     wire.transport.resumeProducing()
     assert (await wire.until_closed()).endswith(b"}}")
     await harness.until(lambda: channel not in site.channels)
-    assert [job.state for job in harness.broker._jobs.values()] == [JobState.RUNNING]
+    assert [job.state for job in harness.jobs()] == [JobState.RUNNING]
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_does_not_take_a_result_that_is_cut_is_cut_off(harness: Harness) -> None:
     harness.service.faults.add(FaultPlan(FaultKind.CUT_RESULT))
-    (site,) = harness.service._sites
+    (site,) = harness.sites()
     site.close_timeout = 0.2
     _, listener = harness.service._ports[0]
     with socket.socket() as client:
@@ -549,7 +549,7 @@ async def test_a_client_that_does_not_take_a_result_that_is_cut_is_cut_off(harne
         channel.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         body = execution(b"1")
         client.sendall(head("POST", EXECUTE, BEARER, f"Content-Length: {len(body)}") + b"\r\n" + body)
-        await harness.until(lambda: harness.broker._work["one"].queued)
+        await harness.until(lambda: harness.work().queued)
         await serve_one(harness, b"x" * 120_000)
         assert channel.transport.dataBuffer
         assert channel in site.channels
@@ -563,11 +563,11 @@ async def test_pipelined_answers_are_whole_and_in_order_though_the_client_is_slo
     for number in range(50):
         query = f'"{number} {"x" * 15_000}"'.encode()
         ids.append((await harness.app("POST", "/deployed-apps/jobs", json.loads(execution(query))))[1]["id"])
-    (site,) = harness.service._sites
+    (site,) = harness.sites()
     former = set(site.channels)
     wire = await connect(harness)
     (channel,) = site.channels - former
-    channel._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 40_000)
+    channel.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 40_000)
     wire.transport.pauseProducing()
     wire.transport.write(b"".join(head("GET", f"{RUNTIMES}/one/jobs/{each}") + b"\r\n" for each in ids))
     await harness.until(lambda: channel.transport.dataBuffer)
@@ -582,7 +582,7 @@ async def test_who_is_being_closed_is_not_listened_to(harness: Harness) -> None:
     wire = await connect(harness, "https")
     wire.transport.pauseProducing()
     wire.transport.write(head("POST", RUNTIMES, "nonsense", "X: y"))
-    (channel,) = await harness.until(lambda: harness.service._sites[0].channels)
+    (channel,) = await harness.until(lambda: harness.sites()[0].channels)
     await harness.until(lambda: channel.transport.disconnecting)
     body = b'{"runtimeId": "smuggled"}'
     for sent in (b"Content-Length: %d\r\n" % len(body), b"\r\n", body):
@@ -592,7 +592,8 @@ async def test_who_is_being_closed_is_not_listened_to(harness: Harness) -> None:
     await is_well(harness, "https")
     wire.transport.resumeProducing()
     await wire.until_closed()
-    assert "smuggled" not in harness.broker._work
+    _, runtimes, _ = await harness.call("GET", RUNTIMES, Authorization="Bearer app-token")
+    assert "smuggled" not in json.dumps(runtimes)
 
 
 # Every route
@@ -759,7 +760,7 @@ def fuzzed(state_dir: Path) -> Iterator[Harness]:
         limits=Limits(poll_timeout=0.005, sync_timeout=0.005),
         sidecars=(Sidecar("one", 0, 0),),
     )
-    for site in made.service._sites:
+    for site in made.sites():
         site.head_timeout = site.body_timeout = 2
     yield made
     pytest_twisted.blockon(made.pool.closeCachedConnections())
@@ -852,7 +853,7 @@ async def test_nothing_that_is_sent_to_a_route_makes_it_fail(
 async def test_nothing_is_left_of_thousands_of_hostile_requests(harness: Harness) -> None:
     """Connections, parked parties and jobs are all gone, and the memory is as before."""
     process = psutil.Process()
-    (site,), broker = harness.service._sites, harness.broker
+    (site,) = harness.sites()
     poll = head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n"
     body = execution(b'"' + b"x" * 10_000 + b'"')
     body = body.replace(b"ri.one", b"ri.two")
@@ -866,16 +867,15 @@ async def test_nothing_is_left_of_thousands_of_hostile_requests(harness: Harness
                 wires = await gatherResults(Deferred.fromCoroutine(connect(harness, scheme)) for _ in kinds)
                 for wire, sent in zip(wires, kinds, strict=True):
                     wire.transport.write(sent)
-                await harness.until(lambda: broker._work["one"].polls or not site.channels)
+                await harness.until(lambda: harness.work().parked_polls or not site.channels)
                 for wire in wires:
                     if not wire.closed:
                         wire.transport.abortConnection()
                 await harness.until(lambda: not site.channels)
-        assert not broker._work["one"].polls
-        assert not broker._work["one"].queued
-        assert not broker._result_waits
+        load = harness.load()
+        assert (load.parked_polls, load.queued, load.parked_callers) == (0, 0, 0)
         await harness.service.reset()
-        assert not broker._jobs
+        assert not harness.jobs()
         gc.collect()
 
     await round_of_them()

@@ -163,14 +163,13 @@ async def test_results_that_come_again_late_or_to_the_wrong_place(harness: Harne
 @pytest_twisted.ensureDeferred
 async def test_a_poller_that_vanished_while_parked_gets_no_job(harness: Harness, scheme: str) -> None:
     poller = await raw_poll(harness, scheme)
-    work = harness.broker._work["one"]
-    await harness.until(lambda: work.polls)
+    await harness.until(lambda: harness.work().parked_polls)
     poller.close()
-    await harness.until(lambda: not work.polls)
+    await harness.until(lambda: not harness.work().parked_polls)
     caller = harness.execute()
     job = await serve_one(harness, b"ok")
     assert (await caller)[1] == b"ok"
-    assert harness.broker._jobs[job["jobId"]].attempts == 1
+    assert harness.job(job["jobId"]).attempts == 1
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -179,14 +178,13 @@ async def test_a_poller_that_vanishes_while_the_envelope_is_written_gives_it_bac
     harness: Harness, scheme: str
 ) -> None:
     poller = await raw_poll(harness, scheme)
-    work = harness.broker._work["one"]
-    await harness.until(lambda: work.polls)
+    await harness.until(lambda: harness.work().parked_polls)
     caller = harness.execute("x" * 30_000_000)
-    await harness.until(lambda: work.running)
+    await harness.until(lambda: harness.work().running)
     second = harness.execute("second")
-    await harness.until(lambda: work.queued)
+    await harness.until(lambda: harness.work().queued)
     poller.close()
-    await harness.until(lambda: not work.running)
+    await harness.until(lambda: not harness.work().running)
     job = await serve_one(harness, b"ok")
     assert len(job["query"]) == 30_000_000
     assert (await caller)[1] == b"ok"
@@ -198,28 +196,26 @@ async def test_a_poller_that_vanishes_while_the_envelope_is_written_gives_it_bac
 @pytest_twisted.ensureDeferred
 async def test_a_poller_that_has_vanished_unseen_gives_its_envelope_back(harness: Harness, scheme: str) -> None:
     poller = await raw_poll(harness, scheme)
-    work = harness.broker._work["one"]
-    await harness.until(lambda: work.polls)
+    await harness.until(lambda: harness.work().parked_polls)
     poller.close()
     # In the same turn of the reactor, which has not read from the connection since.
     harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
-    assert work.running
-    await harness.until(lambda: not harness.service._sites[0].channels)
-    assert [job.state for job in harness.broker._jobs.values()] == [JobState.QUEUED]
+    assert harness.work().running
+    await harness.until(lambda: not harness.connections())
+    assert [job.state for job in harness.jobs()] == [JobState.QUEUED]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
 async def test_a_poller_that_is_just_being_cut_off_gives_its_envelope_back(harness: Harness, scheme: str) -> None:
     poller = await raw_poll(harness, scheme)
-    work = harness.broker._work["one"]
-    await harness.until(lambda: work.polls)
-    (channel,) = harness.service._sites[0].channels
+    await harness.until(lambda: harness.work().parked_polls)
+    (channel,) = harness.sites()[0].channels
     channel.transport.abortConnection()
     harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
-    assert work.running
-    await harness.until(lambda: not harness.service._sites[0].channels)
-    assert [job.state for job in harness.broker._jobs.values()] == [JobState.QUEUED]
+    assert harness.work().running
+    await harness.until(lambda: not harness.connections())
+    assert [job.state for job in harness.jobs()] == [JobState.QUEUED]
     poller.close()
 
 
@@ -227,14 +223,13 @@ async def test_a_poller_that_is_just_being_cut_off_gives_its_envelope_back(harne
 @pytest_twisted.ensureDeferred
 async def test_a_delivered_envelope_stays_delivered_when_the_poller_closes(harness: Harness, scheme: str) -> None:
     poller = await raw_poll(harness, scheme)
-    work = harness.broker._work["one"]
     caller = harness.execute()
     received = await receive_until(poller, b"}}")
     assert b"computeModuleJobV1" in received
     poller.close()
-    (job_id,) = work.running
-    await harness.until(lambda: len(harness.service._sites[0].channels) <= 1)
-    assert list(work.running) == [job_id]
+    (job_id,) = [job.job_id for job in harness.jobs() if job.state is JobState.RUNNING]
+    await harness.until(lambda: harness.connections() <= 1)
+    assert harness.job(job_id).state is JobState.RUNNING
     await harness.module("POST", f"/results/{job_id}", b"ok")
     assert (await caller)[1] == b"ok"
 
@@ -242,8 +237,7 @@ async def test_a_delivered_envelope_stays_delivered_when_the_poller_closes(harne
 @pytest_twisted.ensureDeferred
 async def test_an_envelope_that_a_timer_sent_is_delivered_however_soon_the_poller_closes(harness: Harness) -> None:
     poller = await raw_poll(harness)
-    work = harness.broker._work["one"]
-    await harness.until(lambda: work.polls)
+    await harness.until(lambda: harness.work().parked_polls)
     received = bytearray()
 
     def dispatch() -> None:
@@ -256,9 +250,9 @@ async def test_an_envelope_that_a_timer_sent_is_delivered_however_soon_the_polle
         poller.close()
 
     reactor.callLater(0, dispatch)
-    await harness.until(lambda: received and not harness.service._sites[0].channels)
+    await harness.until(lambda: received and not harness.connections())
     assert received.endswith(b"}}")
-    assert [job.state for job in harness.broker._jobs.values()] == [JobState.RUNNING]
+    assert [job.state for job in harness.jobs()] == [JobState.RUNNING]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -269,34 +263,31 @@ async def test_an_envelope_that_a_timer_sent_is_delivered_though_the_poller_want
     headers = "Host: localhost\r\nModule-Auth-Token: token-one\r\nConnection: close\r\n"
     poll = f"GET {RUNTIMES}/one/job HTTP/1.1\r\n{headers}\r\n"
     poller = await deferToThread(raw, harness, poll, scheme)
-    work = harness.broker._work["one"]
-    await harness.until(lambda: work.polls)
+    await harness.until(lambda: harness.work().parked_polls)
     reactor.callLater(0, harness.broker.enqueue, "one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
     assert (await receive_until(poller, None)).endswith(b"}}")
     poller.close()
-    await harness.until(lambda: not harness.service._sites[0].channels)
-    assert [job.state for job in harness.broker._jobs.values()] == [JobState.RUNNING]
+    await harness.until(lambda: not harness.connections())
+    assert [job.state for job in harness.jobs()] == [JobState.RUNNING]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
 async def test_a_caller_that_disconnects_while_its_job_is_queued_cancels_it(harness: Harness, scheme: str) -> None:
     caller = await deferToThread(raw_caller, harness, scheme)
-    work = harness.broker._work["one"]
-    await harness.until(lambda: work.queued)
+    await harness.until(lambda: harness.work().queued)
     caller.close()
-    await harness.until(lambda: not work.queued)
-    assert [job.state.value for job in harness.broker._jobs.values()] == ["canceled"]
+    await harness.until(lambda: not harness.work().queued)
+    assert [job.state.value for job in harness.jobs()] == ["canceled"]
 
 
 @pytest.mark.parametrize("begun", ["", "GET ", "GET / HTTP/1.1\r\nHost: localhost\r\n"])
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_goes_away_before_its_headers_are_there_is_forgotten(harness: Harness, begun: str) -> None:
     client = raw(harness, begun)
-    site = harness.service._sites[0]
-    await harness.until(lambda: site.channels)
+    await harness.until(harness.connections)
     client.close()
-    await harness.until(lambda: not site.channels)
+    await harness.until(lambda: not harness.connections())
 
 
 @pytest_twisted.ensureDeferred
@@ -353,7 +344,7 @@ async def test_polls_wait_as_they_prefer(harness: Harness) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_runtime_is_deleted_with_its_jobs(harness: Harness) -> None:
     caller = harness.execute()
-    await harness.until(lambda: harness.broker._work["one"].queued)
+    await harness.until(lambda: harness.work().queued)
     assert (await harness.call("DELETE", f"{RUNTIMES}/one", Authorization="Bearer app-token"))[0] == 204
     assert (await caller)[0] == 500
     assert (await harness.module("GET", "/job"))[0] == 404
@@ -384,7 +375,7 @@ async def test_what_is_asked_next_on_a_connection_meets_the_new_session(harness:
     """The second of two pipelined requests is routed in the moment that the first is answered."""
     poll = f"GET {RUNTIMES}/one/job HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: token-one\r\n\r\n"
     client = raw(harness, poll + poll)
-    await harness.until(lambda: harness.broker._work["one"].polls)
+    await harness.until(lambda: harness.work().parked_polls)
     assert (await harness.call("POST", RUNTIMES, {"runtimeId": "one"}))[0] == 200
     received = await receive_until(client, b"}}")
     assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"204", b"401"]
@@ -420,7 +411,7 @@ async def test_stopping_answers_whoever_is_parked() -> None:
     stopped = make_harness()
     poll = await raw_poll(stopped)
     caller = stopped.execute(rid="ri.two")
-    await stopped.until(lambda: stopped.broker._work["one"].polls and stopped.broker._work["two"].queued)
+    await stopped.until(lambda: stopped.work().parked_polls and stopped.work("two").queued)
     started = time.monotonic()
     await stopped.service.stopService()
     assert time.monotonic() - started < 5
@@ -435,8 +426,7 @@ async def test_stopping_answers_whoever_is_parked() -> None:
 async def test_a_thousand_parked_callers_cost_nothing_and_each_gets_its_own(harness: Harness) -> None:
     harness.pool.maxPersistentPerHost = 1100
     callers = [harness.execute(n) for n in range(1000)]
-    work = harness.broker._work["one"]
-    await harness.until(lambda: len(work.queued) == 1000)
+    await harness.until(lambda: harness.work().queued == 1000)
     process = psutil.Process()
     before = process.cpu_times()
     await pause(3)
@@ -491,7 +481,7 @@ async def test_beyond_loopback_the_admin_token_guards(monkeypatch: pytest.Monkey
 
 @pytest_twisted.ensureDeferred
 async def test_a_stream_may_pause_for_longer_than_an_idle_connection_lives(harness: Harness) -> None:
-    harness.service._sites[0].timeOut = 0.2
+    harness.sites()[0].timeOut = 0.2
     caller = harness.execute()
     _, envelope, _ = await harness.module("GET", "/job")
     post = raw_stream(harness, envelope["computeModuleJobV1"]["jobId"], "a")

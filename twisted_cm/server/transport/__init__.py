@@ -1,1 +1,1 @@
-"""The connection, request and body under the routes."""
+"""What is under the routes: the site, its connections, their requests and bodies."""

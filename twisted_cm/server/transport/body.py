@@ -10,21 +10,24 @@ from zope.interface import implementer
 
 from ..errors import payload_too_large
 
-#: Bytes of a body that are kept while no route has asked for them.
+#: Bytes of a body that are kept until a route asks for them. Then the connection is paused.
 UNCLAIMED_LIMIT = 64 * 1024
 
 
 class BodyLost(Exception):
-    """The client went away before its body was complete."""
+    """The client disconnected before the body was complete."""
 
 
 class RequestBody:
-    """
-    The body of one request, as it arrives.
+    """The body of one request, as it arrives.
 
-    @ivar length: the announced size in bytes, or L{None} for chunked encoding.
-    @ivar ended: whether the last byte has arrived.
-    @ivar received: the bytes that have arrived.
+    The channel calls :meth:`deliver`, :meth:`end` and :meth:`lost`; routes call :meth:`begun`, :meth:`pipe` and
+    :meth:`read`.
+
+    Attributes:
+        length: The announced size in bytes, or ``None`` for chunked encoding.
+        ended: Whether the last byte has arrived.
+        received: The number of bytes that have arrived.
     """
 
     # Each parked caller has one.
@@ -45,18 +48,18 @@ class RequestBody:
     def __init__(self, length: int | None, transport: IPushProducer) -> None:
         self.length = length
         self.ended = False
+        self.received = 0
         self._transport = transport
         self._unclaimed = bytearray()
         self._paused = False
         self._discarding = False
-        self.received = 0
         self._limit: int | None = None
         self._consumer: IConsumer | None = None
         self._begun: Deferred[None] | None = None
         self._done: Deferred[None] | None = None
 
     def deliver(self, data: bytes) -> None:
-        """More bytes are there."""
+        """Take the next bytes."""
         self.received += len(data)
         if self._discarding:
             return
@@ -65,7 +68,7 @@ class RequestBody:
             return
         self._unclaimed += data
         if len(self._unclaimed) > UNCLAIMED_LIMIT:
-            # Again if need be: the channel resumes what it paused itself.
+            # Each time, because the channel may have resumed the transport.
             self._paused = True
             self._transport.pauseProducing()
         self._report_begun()
@@ -85,7 +88,7 @@ class RequestBody:
             begun.callback(None)
 
     def end(self) -> None:
-        """The last byte has been there."""
+        """Complete the body."""
         self.ended = True
         self._report_begun()
         if self._done is not None and not self._discarding:
@@ -94,12 +97,12 @@ class RequestBody:
             done.callback(None)
 
     def lost(self) -> None:
-        """The client is gone."""
+        """Fail what waits for the body: the client has disconnected."""
         if not self._discarding:
             self._fail(BodyLost())
 
     def discard(self) -> None:
-        """Nobody wants the rest."""
+        """Throw away what arrives from now on."""
         self._discarding = True
         self._release()
         self._unclaimed.clear()
@@ -123,9 +126,10 @@ class RequestBody:
         self._begun = self._done = None
 
     def begun(self) -> Deferred[None]:
-        """
-        @return: fires when the first byte is there, or none will come; with
-            L{BodyLost} if the client goes away before.
+        """Wait for the first byte, or for the end of an empty body.
+
+        Returns:
+            A Deferred that fires then, or fails with :class:`BodyLost`. Canceling it discards the body.
         """
         if self.received or self.ended:
             return succeed(None)
@@ -133,14 +137,15 @@ class RequestBody:
         return self._begun
 
     def pipe(self, consumer: IConsumer, limit: int) -> Deferred[None]:
-        """
-        Write everything to C{consumer}, at its pace.
+        """Write the body to ``consumer``, as fast as that takes it.
 
-        @param limit: the most bytes to accept.
-        @return: fires after the last byte; with L{ApiError} (413) as soon as
-            the body is known to be too large, with L{BodyLost} if the client
-            goes away, with L{OSError} if C{consumer} cannot keep it.
-            Cancelling it throws the rest away.
+        Args:
+            limit: The most bytes to accept.
+
+        Returns:
+            A Deferred that fires after the last byte. It fails with :class:`ApiError` (413) as soon as the body is
+            known to be too large, with :class:`BodyLost` if the client disconnects, and with :class:`OSError` if
+            ``consumer`` cannot keep the body. Canceling it discards the rest.
         """
         done: Deferred[None] = Deferred(lambda _: self.discard())
         self._limit = limit
@@ -160,11 +165,14 @@ class RequestBody:
         return done
 
     async def read(self, limit: int) -> bytes:
-        """
-        @param limit: the most bytes to accept.
-        @return: the whole body.
-        @raise ApiError: 413, as with L{pipe}.
-        @raise BodyLost: the client went away.
+        """Return the whole body.
+
+        Args:
+            limit: The most bytes to accept.
+
+        Raises:
+            ApiError: 413 if the body is too large.
+            BodyLost: The client disconnected.
         """
         buffer = _Buffer()
         await self.pipe(buffer, limit)
@@ -173,7 +181,7 @@ class RequestBody:
 
 @implementer(IConsumer)
 class _Buffer:
-    """An L{IConsumer} that keeps what it gets."""
+    """Keeps what is written to it."""
 
     def __init__(self) -> None:
         self.data = bytearray()

@@ -1,245 +1,263 @@
-"""A connection."""
+"""A connection: its time limits, its back-pressure, and how it ends."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
-from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.http_headers import Headers
-from zope.interface import implementer
 
-from .request import BULK, EmulatorRequest
+from .flushing import FlushWatch
+from .interface import ServingSite
+from .request import EmulatorRequest
 from .timers import cancel_timer
+from .twisted_private import OpenHTTPChannel
 
-if TYPE_CHECKING:
-    from .site import EmulatorSite
-
-#: Seconds that an idle connection is kept at shutdown, for a request that is on its way.
+#: Seconds that an idle connection stays open at shutdown, for a request that is on its way.
 QUIET = 1.0
 
+#: Bytes of further requests that are kept while a request is being answered.
+AHEAD = 16 * 1024
 
-#: The most bytes of an answer, or its beginning, that are sent at once: what is longer goes out at the reactor's pace.
-SHORT = 16 * 1024
+#: Bytes to read at once of a large body.
+BULK = 256 * 1024
 
 
-@implementer(IPushProducer)
-class _FlushWatch:
+class EmulatorChannel(OpenHTTPChannel):
+    """A connection of the emulator.
+
+    Attributes:
+        site: The site of the listener.
+        held: Whether the transport holds so much that it has paused the connection.
     """
-    Tells when a transport has handed all it holds to the operating system.
 
-    A transport asks a pull producer for more each time it has run dry; that is
-    the one sign of it that Twisted gives.  The producer that was registered
-    before steps aside for that moment.
-    """
-
-    def __init__(self, descriptor: Any, flushed: Callable[[], None]) -> None:
-        self._descriptor = descriptor
-        self._flushed = flushed
-        self._asked = 0
-        self._former, self._former_streams = descriptor.producer, descriptor.streamingProducer
-        self._former_paused = descriptor.producerPaused
-        descriptor.unregisterProducer()
-        descriptor.registerProducer(self, False)
-        descriptor.startWriting()
-
-    def resumeProducing(self) -> None:
-        """See L{IPullProducer}: first called when registered, then when dry."""
-        self._asked += 1
-        if self._asked == 2:
-            self._descriptor.unregisterProducer()
-            if self._former is not None:
-                self._descriptor.registerProducer(self._former, self._former_streams)
-                if self._former_paused:
-                    self._former.resumeProducing()
-            self._flushed()
-
-    def pauseProducing(self) -> None:
-        """Not called on a pull producer."""
-
-    def stopProducing(self) -> None:
-        """The transport is gone; the channel says so to whoever waits."""
-
-
-def _holds_back(descriptor: Any) -> bool:
-    """Whether a transport has written bytes that the operating system has not."""
-    return bool(descriptor.dataBuffer or descriptor._tempDataLen)
-
-
-def _has_ended(connected: socket.socket) -> bool:
-    """Whether the other side has closed; asked without taking anything from what it has sent."""
-    try:
-        return not connected.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-
-
-class EmulatorChannel(HTTPChannel):
-    """A connection of the emulator."""
-
-    site: EmulatorSite
-    factory: EmulatorSite
+    site: ServingSite[EmulatorRequest]
     requestFactory = EmulatorRequest
     transport: Any
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._flush_waits: list[Callable[[bool], None]] = []
-        self._flush_watch: IDelayedCall | None = None
-        self._head_there = False
-        self._body_due = False
+        # The state of the request that is being received or answered.
+        self._request_line = b""
+        self._head_complete = False
+        self._body_expected = False
+        self._complete = False
+        self._bulk = False
+        # The state of the connection.
+        self._receiving = False
         self._parting = False
+        self.held = False
         self._deadline: IDelayedCall | None = None
         self._stall: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
         self._address: IAddress | None = None
-        self._socket: Connection | None = None
-        self._head = b""
+        self._flush: FlushWatch | None = None
 
     def getHost(self) -> IAddress:
-        """
-        @return: the address that the client has connected to, asked of the system once.
-        """
+        # Each call of the base class is a system call.
         if self._address is None:
             self._address = super().getHost()  # type: ignore[no-untyped-call]
         return self._address
 
+    def connectionMade(self) -> None:
+        self.site.joined(self)
+        super().connectionMade()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._parting = True
+        try:
+            super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        finally:
+            self._end_deadline()
+            cancel_timer(self._stall)
+            cancel_timer(self._closing)
+            if self._flush is not None:
+                self._flush.connection_lost()
+            self.site.left(self)
+
+    # Receiving
+
     def dataReceived(self, data: bytes) -> None:
-        """Bytes are there; those of a head must not come one by one for ever."""
         if self._parting:
-            # TLS goes on to deliver until the client has agreed to close.
+            # TLS delivers data until the client has agreed to close.
             return
-        again = self._busyReceiving
-        super().dataReceived(data)  # type: ignore[no-untyped-call]
-        if again or self._deadline is not None:
+        # requestDone() delivers pipelined requests from within this method.
+        nested, self._receiving = self._receiving, True
+        try:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+        finally:
+            self._receiving = nested
+        if nested or self._deadline is not None or self.transport.disconnecting:
             return
-        if self._body_due:
+        if self._body_expected:
             self._set_deadline(self.site.body_timeout)
-        elif (self.requests and not self._head_there) or self._buffer:
+        elif (self.requests and not self._head_complete) or self._has_partial_line():
             self._set_deadline(self.site.head_timeout)
 
+    def _has_partial_line(self) -> bool:
+        """Return whether the beginning of a line has arrived."""
+        line = self.clearLineBuffer()
+        if line:
+            # Looking at the buffer takes it away.
+            super().dataReceived(line)  # type: ignore[no-untyped-call]
+        return bool(line)
+
+    def lineReceived(self, line: bytes) -> None:
+        before = len(self.requests)
+        super().lineReceived(line)  # type: ignore[no-untyped-call]
+        if len(self.requests) > before:
+            self._request_line = line
+
     def lineLengthExceeded(self, line: bytes) -> None:
-        """A line of a head is longer than any may be."""
-        self._respondToBadRequestAndDisconnect()
+        self.refuse()
 
     def headerReceived(self, line: bytes) -> bool:
-        """A header is there; its length may have more digits than any number has here."""
         try:
             return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
         except ValueError:
-            self._respondToBadRequestAndDisconnect()
+            # Python converts no number of that many digits, here those of Content-Length.
+            self.refuse()
             return False
 
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        """Refuse what is no HTTP, unless the request has an answer already."""
+    def refuse(self) -> None:
         if self.requests and self.requests[-1].startedWriting:
+            # The client has its answer; it would take a 400 for the answer to its next request.
             self.loseConnection()
         else:
-            super()._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
+            super().refuse()
+
+    def allHeadersReceived(self) -> None:
+        """Route a request that has a body before the body arrives."""
+        self._head_complete = True
+        self._end_deadline()
+        super().allHeadersReceived()  # type: ignore[no-untyped-call]
+        if self.length != 0:
+            # If the body comes in the same piece as the headers, there is no need for a timer.
+            self._body_expected = True
+            self.requests[-1].begin(*self._request_line.split(b" "))
+
+    def allContentReceived(self) -> None:
+        self._complete = True
+        self._end_deadline()
+        super().allContentReceived()  # type: ignore[no-untyped-call]
 
     def rawDataReceived(self, data: bytes) -> None:
-        """
-        Bytes of a body are there, or of requests behind the one that is being answered.
+        """Receive a part of a body, or requests that follow the one that is being answered.
 
-        Of those only so many are kept.  While the answer is written, the
-        client has to wait.  While the request is parked it is cut off instead:
-        a connection that is not read from does not tell that its client is gone.
+        The channel keeps at most :data:`AHEAD` bytes of the latter, and one read. While the answer is being written,
+        it stops reading, so the client has to wait. While the request is parked, it aborts the connection instead: if
+        it stopped reading, it would not notice that the client disconnects.
         """
         super().rawDataReceived(data)
-        if self._handlingRequest and sum(map(len, self._dataBuffer)) > self._optimisticEagerReadSize:
+        if self._complete and self.bytes_ahead > AHEAD:
             if self.requests[0].startedWriting:
-                self._networkProducer.pauseProducing()
+                self.transport.pauseProducing()
             else:
                 self.transport.abortConnection()
+
+    # Time limits
 
     def _set_deadline(self, seconds: float) -> None:
         cancel_timer(self._deadline)
         self._deadline = self.site.reactor.callLater(seconds, self.transport.abortConnection)
 
-    def end_deadline(self) -> None:
-        """Whatever had to be there in time is there, or may take longer."""
-        self._body_due = False
+    def _end_deadline(self) -> None:
+        self._body_expected = False
         cancel_timer(self._deadline)
         self._deadline = None
 
-    def allHeadersReceived(self) -> None:
-        """Route a request that has a body before the body is there."""
-        self._head_there = True
-        self.end_deadline()
-        super().allHeadersReceived()  # type: ignore[no-untyped-call]
-        if self.length != 0:
-            # It counts only if the body does not come with its head.
-            self._body_due = True
-            self.requests[-1].begin(self._command, self._path, self._version)
+    def allow_slow_body(self, length: int | None) -> None:
+        """Lift the time limits on the body of the current request.
 
-    def allContentReceived(self) -> None:
-        """The whole request is there."""
-        self.end_deadline()
-        super().allContentReceived()  # type: ignore[no-untyped-call]
+        A body of more than :data:`BULK` bytes is read in pieces of that size, until the request is answered.
 
-    def read_in_bulk(self) -> None:
-        """Read more at once, until the head request is answered; as much may be written before that is held back."""
-        if self._socket is not None:
-            self._socket.bufferSize = BULK
-
-    def requestDone(self, request: HTTPRequest) -> None:
-        """The head request is answered; from now on the connection is idle, and may be for as long as any."""
-        self._head_there = False
-        if self._socket is not None:
-            self._socket.bufferSize = Connection.bufferSize
-        self.end_deadline()
-        self._savedTimeOut = self.site.timeOut
-        if self._closing is not None:
-            self._await_quiet()
-        super().requestDone(request)  # type: ignore[no-untyped-call]
-
-    def checkPersistence(self, request: HTTPRequest, version: bytes) -> bool:
+        Args:
+            length: Bytes of the body, if known.
         """
-        @return: whether the connection stays open after the answer to C{request}.
-        """
-        persistent: bool = super().checkPersistence(request, version)  # type: ignore[no-untyped-call]
-        if self._closing is not None:
-            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        return persistent and self._closing is None
+        self.setTimeout(None)
+        self._end_deadline()
+        if length is not None and length > BULK and isinstance(self.transport, FileDescriptor):
+            self._bulk = True
+            self.transport.bufferSize = BULK
+
+    # Answering
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        lines = [b"%b %b %b" % (version, code, reason)]
+        lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
 
     def pauseProducing(self) -> None:
-        """The client does not take what is written as fast as it is; it may be slow, but not for ever."""
+        """Pause because the client receives too slowly; abort if it receives nothing for ``stall_timeout``."""
+        self.held = True
         super().pauseProducing()  # type: ignore[no-untyped-call]
         cancel_timer(self._stall)
         self._stall = self.site.reactor.callLater(self.site.stall_timeout, self.transport.abortConnection)
 
     def resumeProducing(self) -> None:
-        """The client has taken what was written."""
+        self.held = False
         cancel_timer(self._stall)
         super().resumeProducing()  # type: ignore[no-untyped-call]
 
+    def requestDone(self, request: HTTPRequest) -> None:
+        self._head_complete = self._complete = False
+        if self._bulk:
+            self._bulk = False
+            self.transport.bufferSize = FileDescriptor.bufferSize
+        self._end_deadline()
+        if self._closing is not None:
+            self._await_quiet()
+        super().requestDone(request)  # type: ignore[no-untyped-call]
+        if self.persistent and not self.requests and self.timeOut is None:
+            # The base class restores only a limit that was in force when the body was complete.
+            self.setTimeout(self.site.timeOut)
+
+    @property
+    def awaits_flush(self) -> bool:
+        """Whether a report to :meth:`when_flushed` is due."""
+        return self._flush is not None and not self._flush.done
+
+    def when_flushed(self, report: Callable[[bool], None]) -> None:
+        """Call ``report`` once with whether everything written so far reached the operating system.
+
+        True: the operating system has it. False: the connection was lost before.
+        """
+        if self._flush is None or self._flush.done:
+            self._flush = FlushWatch(self.site.reactor, self.transport, self, self.held)
+        self._flush.add(report)
+
+    # Closing
+
     def loseConnection(self) -> None:
-        """Close once all is written; a client that does not let it is cut off like an idle one."""
+        """Close the connection once everything written has been sent, at most ``close_timeout`` seconds from now."""
         super().loseConnection()  # type: ignore[no-untyped-call]
-        if self in self.site.channels and not self._parting:
+        if self._flush is not None and not self._flush.done:
+            self._flush.connection_closes()
+        if not self._parting:
             self._parting = True
             self._set_deadline(self.site.close_timeout)
 
     def abort_when_flushed(self) -> None:
-        """Abort once all that was written has gone; a client that does not let it is cut off like an idle one."""
+        """Abort the connection once everything written has been sent, at most ``close_timeout`` seconds from now."""
         self._set_deadline(self.site.close_timeout)
         self.when_flushed(lambda flushed: self.transport.abortConnection() if flushed else None)
 
-    def close_when_answered(self) -> None:
-        """
-        Answer what has been asked, and what is on its way, and close.
+    def checkPersistence(self, request: HTTPRequest, version: bytes) -> bool:
+        persistent: bool = super().checkPersistence(request, version)  # type: ignore[no-untyped-call]
+        if self._closing is not None:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return persistent and self._closing is None
 
-        A client that has not been told, in the head of an answer, that its
-        connection ends may have sent a request that is not read yet, so
-        that connection is closed a little later.
+    def close_when_answered(self) -> None:
+        """Answer the requests that have been sent, then close the connection.
+
+        A client that has not read ``Connection: close`` yet may have a request on its way, so an idle connection stays
+        open for :data:`QUIET` seconds.
         """
         self._await_quiet()
         if self.requests and not self.requests[0].startedWriting:
@@ -253,92 +271,3 @@ class EmulatorChannel(HTTPChannel):
     def _close_if_idle(self) -> None:
         if not self.requests:
             self.loseConnection()
-
-    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Begin an answer; its head is kept for what is written next, or until L{send_head}."""
-        lines = [b"%b %b %b" % (version, code, reason)]
-        lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
-        self._head = b"\r\n".join(lines) + b"\r\n\r\n"
-
-    def send_head(self) -> None:
-        """Send the head of an answer, if none of its body has taken it along."""
-        if self._head:
-            self.write(b"")
-
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Send a part of an answer in several pieces."""
-        self.write(b"".join(iovec))
-
-    def write(self, data: bytes) -> None:
-        """Send a part of an answer, its head with the first; that is often all of it, and goes at once if it can."""
-        if self._head:
-            data, self._head = self._head + data, b""
-            if self._socket is not None and len(data) <= SHORT and self._may_send_now(self._socket):
-                # Where it fails, so it will when the transport tries, which then ends the connection.
-                sent = self._socket.writeSomeData(data)
-                if isinstance(sent, int):
-                    data = data[sent:]
-        if data:
-            self.transport.write(data)
-
-    def _may_send_now(self, connection: Connection) -> bool:
-        """Whether the socket can be given something without the reactor, which asks it first, and reads from it."""
-        if not connection.connected or connection._aborting or _holds_back(connection):
-            return False
-        # A client that has gone would seem to get it; the reactor finds that out as it reads.
-        return not self.requests[0].awaits_delivery or not _has_ended(connection.socket)
-
-    def when_flushed(self, report: Callable[[bool], None]) -> None:
-        """
-        Call C{report} once: with L{True} when everything written so far has
-        been handed to the operating system, with L{False} if the connection is
-        lost first.
-        """
-        if self._socket is not None and self._socket.connected and not _holds_back(self._socket):
-            report(True)
-            return
-        self._flush_waits.append(report)
-        if len(self._flush_waits) == 1:
-            # A TLS transport collects small writes until the next turn of the reactor.
-            self._flush_watch = self.site.reactor.callLater(0, self._watch_flush)
-
-    def _watch_flush(self) -> None:
-        descriptor: Any = getattr(self.transport, "transport", self.transport)
-        # What a timer has written is gone by now; a client that has read it may have closed, which is read before dry.
-        if hasattr(descriptor, "startWriting") and _holds_back(descriptor):
-            _FlushWatch(descriptor, lambda: self._report_flush(True))
-        else:
-            self._report_flush(True)
-
-    def _has_flushed(self) -> bool:
-        """Whether all that was written has gone; a connection may end before anybody has looked, or when it has."""
-        if self._socket is not None:
-            return not _holds_back(self._socket)
-        # What TLS collects is counted nowhere; it has gone on by the time that somebody looks.
-        looked = self._flush_watch is not None and not self._flush_watch.active()
-        return looked and hasattr(self.transport, "dataBuffer") and not _holds_back(self.transport)
-
-    def _report_flush(self, flushed: bool) -> None:
-        cancel_timer(self._flush_watch)
-        waits, self._flush_waits = self._flush_waits, []
-        for report in waits:
-            report(flushed)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone."""
-        self._parting = True
-        try:
-            super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        finally:
-            self.end_deadline()
-            cancel_timer(self._stall)
-            cancel_timer(self._closing)
-            self._report_flush(self._has_flushed())
-            self.site.left(self)
-
-    def connectionMade(self) -> None:
-        """The connection is there."""
-        if isinstance(self.transport, Connection):
-            self._socket = self.transport
-        self.site.channels.add(self)
-        super().connectionMade()  # type: ignore[no-untyped-call]

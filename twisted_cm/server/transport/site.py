@@ -1,4 +1,4 @@
-"""The protocol factory of a listener."""
+"""The protocol factory of a listener, and how its connections end."""
 
 from __future__ import annotations
 
@@ -11,34 +11,31 @@ from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from ..browsers import BrowserGuard
 from .channel import EmulatorChannel
+from .interface import Guard
 from .request import EmulatorRequest
 from .timers import cancel_timer
 
-#: Seconds in which the headers of a request that has begun must be there.
+#: Seconds within which the headers of a request must arrive, from its first byte.
 HEAD_TIMEOUT = 10.0
 
-
-#: Seconds in which a body must be there, unless its route takes its time: that of a result does.
+#: Seconds within which a body must arrive, except that of a result.
 BODY_TIMEOUT = 60.0
 
-
-#: Seconds that a client may take to receive what was written before its connection was closed.
+#: Seconds that a client may take to receive the last answer on its connection.
 CLOSE_TIMEOUT = 60.0
 
-
-#: Seconds in which a client must take something of the answer that waits for it.
+#: Seconds within which a client must receive part of an answer.
 STALL_TIMEOUT = 120.0
 
 
 class EmulatorSite(Site):
-    """
-    A L{Site} over one resource, which does all the routing.
+    """A ``Site`` over one resource, which does all the routing.
 
-    @ivar channels: the connections that are open.
-    @ivar guard: looks at each request before it is routed.
-    @ivar count_error: called with the name of each error that is answered.
+    Attributes:
+        channels: The open connections.
+        guard: Checks each request before it is routed.
+        count_error: Called with the name of each error that is answered.
     """
 
     head_timeout = HEAD_TIMEOUT
@@ -50,7 +47,11 @@ class EmulatorSite(Site):
     noisy = False
 
     def __init__(
-        self, resource: IResource, guard: BrowserGuard, reactor: IReactorTime, count_error: Callable[[str], None]
+        self,
+        resource: IResource,
+        guard: Guard[EmulatorRequest],
+        reactor: IReactorTime,
+        count_error: Callable[[str], None],
     ) -> None:
         super().__init__(resource, requestFactory=EmulatorRequest, reactor=reactor)  # type: ignore[no-untyped-call]
         self.guard = guard
@@ -61,47 +62,51 @@ class EmulatorSite(Site):
         self._date = b""
 
     def date(self) -> bytes:
-        """
-        @return: the time as the Date header has it, made once a second.
-        """
+        """Return the value of the ``Date`` header, made once a second."""
         now = int(self.reactor.seconds())
         if now != self._second:
             self._second, self._date = now, datetimeToString(now)
         return self._date
 
     def startFactory(self) -> None:
-        """No request is logged, so there is no clock to keep for the log's lines."""
+        # The base class starts a clock for the lines of an access log. There is none.
+        pass
 
     def stopFactory(self) -> None:
-        """There is nothing to undo."""
+        pass
+
+    def log(self, request: HTTPRequest) -> None:
+        # No access log: the broker logs what happens to jobs.
+        pass
+
+    def joined(self, channel: EmulatorChannel) -> None:
+        """Record a new connection."""
+        self.channels.add(channel)
 
     def left(self, channel: EmulatorChannel) -> None:
-        """A connection is gone."""
+        """Forget a connection that is lost."""
         self.channels.discard(channel)
         if not self.channels and self._drained is not None:
             drained, self._drained = self._drained, None
             drained.callback(None)
 
     def drain(self, grace: float) -> Deferred[None]:
-        """
-        Close every connection: one with a request when that is answered, an idle one soon.
+        """Close every connection: one with a request when that is answered, an idle one soon.
 
-        @param grace: seconds after which those that are left are cut off.
-        @return: fires when there is none.
+        Args:
+            grace: Seconds after which the connections that are left are aborted.
+
+        Returns:
+            A Deferred that fires when no connection is left.
         """
         if not self.channels:
             return succeed(None)
-        self._drained = Deferred()
-        drained = self._drained
-        cut: IDelayedCall = self.reactor.callLater(grace, self._cut_off)
+        drained = self._drained = Deferred()
+        cut: IDelayedCall = self.reactor.callLater(grace, self._abort_all)
         for channel in list(self.channels):
             channel.close_when_answered()
-
         return drained.addCallback(lambda _: cancel_timer(cut))
 
-    def _cut_off(self) -> None:
+    def _abort_all(self) -> None:
         for channel in list(self.channels):
             channel.transport.abortConnection()
-
-    def log(self, request: HTTPRequest) -> None:
-        """No line for each request: the broker logs what happens to jobs."""

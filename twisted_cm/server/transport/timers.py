@@ -1,4 +1,4 @@
-"""Timers that may not have been set."""
+"""Cancel a timer that may not be running."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from twisted.internet.interfaces import IDelayedCall
 
 
 def cancel_timer(timer: IDelayedCall | None) -> None:
-    """Let a timer that may not have been set, or may have fired, not fire any more."""
+    """Cancel a timer, unless it is ``None`` or has already been called or canceled."""
     if timer is not None and timer.active():
         timer.cancel()

@@ -1,0 +1,57 @@
+"""The private attributes of Twisted that the emulator relies on, each with its reason.
+
+No other module of the server touches one. ``tests/server/test_twisted_private.py`` fails by the name of the attribute
+when a release of Twisted removes or changes it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from twisted.web.http import HTTPChannel
+
+
+class PrivateAttribute(NamedTuple):
+    """An attribute that Twisted may change without notice.
+
+    Attributes:
+        owner: The class of Twisted whose instances have it.
+        name: Its name.
+        reason: Why the public interface is not enough.
+    """
+
+    owner: type
+    name: str
+    reason: str
+
+
+PRIVATE_ATTRIBUTES = (
+    PrivateAttribute(
+        HTTPChannel,
+        "_respondToBadRequestAndDisconnect",
+        "HTTPChannel calls it for any malformed request and writes a 400, even after another answer has begun:"
+        " a client would take the 400 for the answer to its next request.",
+    ),
+    PrivateAttribute(
+        HTTPChannel,
+        "_dataBuffer",
+        "HTTPChannel keeps pipelined requests there without a limit while an answer is held back."
+        " Nothing public tells how much it keeps.",
+    ),
+)
+
+
+class OpenHTTPChannel(HTTPChannel):
+    """An ``HTTPChannel`` with a public interface to what it hides."""
+
+    def refuse(self) -> None:
+        """Answer 400 to what is not HTTP, and close the connection."""
+        super()._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.refuse()
+
+    @property
+    def bytes_ahead(self) -> int:
+        """The number of bytes kept of requests that follow the current one."""
+        return sum(map(len, self._dataBuffer))
