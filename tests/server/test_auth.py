@@ -6,8 +6,239 @@ import re
 
 import pytest
 import pytest_twisted
+<<<<<<< HEAD
 from conftest import Harness
 from every_route import PRESENTED, ROUTES, SIDECAR_ROUTES, ask, prepare, running, state
+=======
+from attrs import frozen
+from conftest import CONTOUR, RUNTIMES, SEED, Harness, Server, make_harness, raw, receive_until, serve_one
+from twisted.internet.protocol import Protocol
+from twisted.internet.threads import deferToThread
+
+from twisted_cm.broker.results import ResultBody
+from twisted_cm.config.seed import Sidecar
+from twisted_cm.model.faults import FaultKind, FaultPlan
+from twisted_cm.model.jobs import JobSource, Submission
+from twisted_cm.model.limits import Limits
+
+EMULATOR = "/_emulate/foundry/compute-modules"
+MULTIPASS = "/multipass/api"
+SIDECAR = "/interactive-module/api/internal-query"
+
+AUTH_SEED = SEED.replace(
+    "foundry:\n",
+    "foundry:\n"
+    "  oauth_clients:\n"
+    "    - {client_id: app, client_secret: secret}\n"
+    "    - {client_id: brief, client_secret: secret, token_lifetime: 1}\n",
+)
+
+
+def basic(client_id: str, secret: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + b64encode(f"{client_id}:{secret}".encode()).decode()}
+
+
+#: What a request may carry, by what the tests below call it.
+PRESENTED: dict[str, dict[str, str]] = {
+    "nothing": {},
+    "wrong bearer": {"Authorization": "Bearer wrong"},
+    "wrong scheme": {"Authorization": "Token app-token"},
+    "no text": {"Authorization": "Bearer \udcff", "Module-Auth-Token": "\udcff"},
+    "wrong module token": {"Module-Auth-Token": "wrong"},
+    "other module token": {"Module-Auth-Token": "token-two"},
+    "module token as bearer": {"Authorization": "Bearer token-one"},
+    "bearer as module token": {"Module-Auth-Token": "app-token"},
+    "module token": {"Module-Auth-Token": "token-one"},
+    "bearer": {"Authorization": "Bearer app-token"},
+    "admin": {"Authorization": "Bearer boss"},
+    "client": basic("app", "secret"),
+    "wrong client": basic("app", "wrong"),
+    # Two more, "issued" and "expired", are OAuth tokens that the test gets itself.
+}
+BEARERS = {"bearer", "issued"}
+EVERYTHING = {*PRESENTED, "issued", "expired"}
+
+
+@frozen(eq=False)
+class Guard:
+    """Who is let past a route's guard, on loopback and beyond it; everybody else gets 401, or 403 where a token is known.
+
+    On loopback without an admin token, any bearer is an administrator and the admin token of these tests is unknown.
+    """
+
+    loopback: AbstractSet[str]
+    guarded: AbstractSet[str]
+    forbidden_loopback: AbstractSet[str] = frozenset()
+    forbidden_guarded: AbstractSet[str] = frozenset()
+
+    def status(self, presented: str, guarded: bool, right: int) -> int:
+        if presented in (self.guarded if guarded else self.loopback):
+            return right
+        return 403 if presented in (self.forbidden_guarded if guarded else self.forbidden_loopback) else 401
+
+
+OPEN = Guard(EVERYTHING, EVERYTHING)
+CONTROL = Guard(EVERYTHING, {"admin"}, forbidden_guarded=BEARERS)
+ADMIN = Guard(BEARERS, {"admin"}, forbidden_guarded=BEARERS)
+BEARER = Guard(BEARERS, {*BEARERS, "admin"})
+OTHER = {"other module token"}
+MODULE = Guard({"module token"}, {"module token"}, OTHER, OTHER)
+MODULE_OR_BEARER = Guard({"module token", *BEARERS}, {"module token", "admin", *BEARERS}, OTHER, OTHER)
+INSPECTION = Guard(EVERYTHING, {"module token", "admin", *BEARERS})
+METRICS = Guard(EVERYTHING, {"admin", *BEARERS})
+CLIENT = Guard({"client"}, {"client"})
+
+SUBMIT = {"deployedAppRid": "ri.one", "queryType": "f"}
+BY_ID = {"id": "JOB"}
+ONE = f"{RUNTIMES}/<runtime_id>"
+APP = "/contour-backend-multiplexer/api/deployed-apps/<rid>/<branch>"
+GRANT = b"grant_type=client_credentials"
+
+#: Every route: who may use it, a body that it takes, and the status that then comes.
+#: A synchronous caller times out at once here, and every job that is asked about is done.
+ROUTES: dict[str, tuple[Guard, Any, int]] = {
+    f"GET {EMULATOR}/info": (OPEN, None, 200),
+    f"GET {EMULATOR}": (OPEN, None, 308),
+    f"GET {EMULATOR}/": (OPEN, None, 200),
+    f"GET {EMULATOR}/dashboard/<name>": (OPEN, None, 200),
+    "GET /openapi.json": (OPEN, None, 200),
+    "GET /metrics": (METRICS, None, 200),
+    "GET /healthz": (OPEN, None, 200),
+    "GET /readyz": (OPEN, None, 200),
+    f"POST {RUNTIMES}": (CONTROL, {"runtimeId": "new"}, 200),
+    f"GET {RUNTIMES}": (BEARER, None, 200),
+    f"GET {ONE}": (BEARER, None, 200),
+    f"DELETE {ONE}": (ADMIN, None, 204),
+    f"POST {ONE}/jobs": (MODULE_OR_BEARER, {"queryType": "f"}, 201),
+    f"GET {ONE}/jobs/<job_id>": (INSPECTION, None, 200),
+    f"GET {ONE}/job": (MODULE, None, 200),
+    f"POST {ONE}/schemas": (MODULE, [{"name": "g"}], 200),
+    f"POST {ONE}/results/<job_id>": (MODULE, b"result", 204),
+    f"POST {ONE}/restart": (MODULE, None, 200),
+    f"GET {EMULATOR}/jobs": (BEARER, None, 200),
+    f"GET {EMULATOR}/jobs/<job_id>": (BEARER, None, 200),
+    f"POST {ONE}/jobs/<job_id>/fail": (MODULE, {"message": "out of luck"}, 204),
+    f"GET {EMULATOR}/events": (BEARER, None, 200),
+    f"POST {EMULATOR}/reset": (CONTROL, None, 204),
+    f"GET {EMULATOR}/faults": (CONTROL, None, 200),
+    f"POST {EMULATOR}/faults": (CONTROL, {"kind": "drop_job"}, 201),
+    f"DELETE {EMULATOR}/faults": (CONTROL, None, 204),
+    f"DELETE {EMULATOR}/faults/<fault_id>": (CONTROL, None, 204),
+    f"POST {MULTIPASS}/oauth2/token": (CLIENT, GRANT, 200),
+    f"POST {MULTIPASS}/oauth2/revoke_token": (CLIENT, b"token=x", 200),
+    f"GET {MULTIPASS}/me": (BEARER, None, 200),
+    f"POST {CONTOUR}/compute-modules/jobs/execute": (BEARER, SUBMIT, 504),
+    f"POST {CONTOUR}/deployed-apps/jobs/execute": (BEARER, SUBMIT, 504),
+    f"POST {CONTOUR}/deployed-apps/jobs": (BEARER, SUBMIT, 200),
+    f"GET {CONTOUR}/jobs/<job_id>/status": (BEARER, None, 200),
+    f"PUT {CONTOUR}/jobs/status/v2": (BEARER, BY_ID, 200),
+    f"PUT {CONTOUR}/jobs/status/v3": (BEARER, BY_ID, 200),
+    f"GET {CONTOUR}/jobs/<job_id>/result": (BEARER, None, 200),
+    f"PUT {CONTOUR}/jobs/result/v2": (BEARER, BY_ID, 200),
+    f"PUT {CONTOUR}/jobs/result/v3": (BEARER, BY_ID, 200),
+    f"DELETE {CONTOUR}/jobs/<job_id>": (BEARER, None, 204),
+    f"DELETE {CONTOUR}/jobs": (BEARER, BY_ID, 204),
+    f"DELETE {CONTOUR}/jobs/v3": (BEARER, BY_ID, 204),
+    f"PUT {CONTOUR}/jobs/<job_id>/soft-cancel": (BEARER, None, 204),
+    f"GET {CONTOUR}/schemas": (BEARER, None, 200),
+    f"GET {APP}/function-schemas": (BEARER, None, 200),
+    f"GET {APP}/status": (BEARER, None, 200),
+}
+SIDECAR_ROUTES: dict[str, tuple[Guard, Any, int]] = {
+    f"{method} {prefix}{path}": (MODULE, body, right)
+    for prefix in (SIDECAR, "")
+    for method, path, body, right in (
+        ("GET", "/job", None, 200),
+        ("POST", "/schemas", [{"name": "g"}], 200),
+        ("POST", "/results/<job_id>", b"result", 204),
+        ("POST", "/restart", None, 200),
+    )
+}
+
+
+@asynccontextmanager
+async def running(**settings: Any) -> AsyncIterator[Harness]:
+    limits = Limits(poll_timeout=30, sync_timeout=0.001)
+    made = make_harness(AUTH_SEED, sidecars=(Sidecar("one", 0, 0),), limits=limits, **settings)
+    try:
+        yield made
+    finally:
+        await made.pool.closeCachedConnections()
+        await made.service.stopService()
+
+
+async def prepare(harness: Harness, route: str) -> dict[str, str]:
+    """The seed, a job that is done, one that waits, and a fault; what stands for what in the path of a route."""
+    await harness.service.reset()
+    job = await harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+    await harness.broker.poll("one", 0)
+    body = ResultBody()
+    body.write(b"result")
+    await harness.broker.complete(job.job_id, body)
+    waiting = await harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+    fault = await harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, function="never"))
+    ends_it = route.startswith("DELETE") or "soft-cancel" in route or route.endswith(("/results/<job_id>", "/fail"))
+    return {
+        "runtime_id": "one",
+        "job_id": waiting.job_id if ends_it else job.job_id,
+        "fault_id": fault.fault_id,
+        "rid": "ri.one",
+        "branch": "master",
+        "name": "index.html",
+    }
+
+
+def state(harness: Harness) -> Any:
+    """All that a request could have changed."""
+    runtimes = harness.broker.registry.runtimes.values()
+    return (
+        [
+            (each.runtime_id, each.module_auth_token, each.connected, each.last_poll_at, each.schemas)
+            for each in runtimes
+        ],
+        harness.broker.registry.bindings(),
+        [(job_id, job.state, job.attempts) for job_id, job in harness.broker._jobs.items()],
+        list(harness.service.faults._faults),
+        set(harness.service.credentials._issued._issued),
+    )
+
+
+class _Leaving(Protocol):
+    """Goes away from an answer when its head is there."""
+
+    def connectionMade(self) -> None:
+        self.transport.loseConnection()
+
+
+async def ask(harness: Harness, route: str, body: Any, ids: dict[str, str], **headers: str) -> tuple[int, Any]:
+    """A request of one of the routes of the tables, with everything in its place but the headers."""
+    method, path = route.split()
+    path = re.sub(r"<(\w+)>", lambda name: ids[name.group(1)], path) + ("?rid=ri.one" if "/schemas" in path else "")
+    if isinstance(body, bytes):
+        data, kind = body, "application/x-www-form-urlencoded"
+    else:
+        data = None if body is None else json.dumps(body).replace("JOB", ids["job_id"]).encode()
+        kind = "application/json"
+    service = harness.service
+    addresses = service.addresses if route in ROUTES else service.sidecar_addresses["one"]
+    sent = {name.encode(): value.encode("utf-8", "surrogateescape") for name, value in headers.items()}
+    response = await harness.http.request(
+        method,
+        addresses.http + path,
+        data=data,
+        headers={b"Content-Type": kind.encode(), **sent},
+        unbuffered=True,
+        allow_redirects=False,
+    )
+    if response.headers.getRawHeaders("Content-Type") == ["text/event-stream"]:
+        # It never ends.
+        response.original.deliverBody(_Leaving())
+        return response.code, b""
+    content = await response.content()
+    if content and "json" in response.headers.getRawHeaders("Content-Type", [""])[0]:
+        content = json.loads(content)
+    return response.code, content
+>>>>>>> 7e6b1df (WIP transport)
 
 
 def served(harness: Harness, site: int) -> set[str]:
