@@ -9,7 +9,7 @@ import psutil
 import pytest
 import pytest_twisted
 from conftest import CONTOUR, RUNTIMES, Harness, pause
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.web.client import ResponseNeverReceived
 from wire import BEARER, CHUNKED, EXECUTE, GET, INFO, POST, chunked, connect, execution, head, is_well
