@@ -1,4 +1,4 @@
-"""What the log looks like, under C{twisted-cm serve} and under C{twistd}."""
+"""The log under ``twisted-cm serve`` and under ``twistd``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (debug|info|warn|error
 
 
 def logged(kind: str, *levels: str) -> tuple[Logger, io.StringIO]:
-    """A logger of the broker, and what it writes."""
+    """Return a logger of the broker, and the file that it writes to."""
     written = io.StringIO()
     observer = log_observer(written, kind, map(parse_level, levels))
     return Logger("twisted_cm.broker", observer=LogPublisher(observer)), written
@@ -87,11 +87,11 @@ def test_an_unknown_level_is_refused(tmp_path: Path) -> None:
     command = [str(BIN / "twisted-cm"), "serve", "--log-level", "twisted_cm=loud", "--state-dir", str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert ran.returncode == 2
-    assert "'--log-level': 'loud' is no level; there are debug, info, warn, error, critical." in ran.stderr
+    assert "'--log-level': There is no level 'loud'. Use one of debug, info, warn, error, critical." in ran.stderr
 
 
 class Module:
-    """A runtime and an application, by turns."""
+    """A client that is a runtime and an application in turn."""
 
     def __init__(self, url: str) -> None:
         self.url = f"{url}{RUNTIMES}/one"
@@ -181,11 +181,11 @@ def test_twistd_logs_in_json_when_told_so(tmp_path: Path, state_dir: Path) -> No
         events.append(json.loads(line))
         heard = re.fullmatch("listening on (http://.*)", events[-1]["message"])
         if heard:
-            # Signals are handled from when requests are.
+            # Once the emulator answers requests, it also handles signals.
             with urlopen(f"{heard[1]}/healthz", timeout=10) as answer:
                 assert answer.read() == b"ok\n"
             process.send_signal(signal.SIGTERM)
-    # When all has ended, twistd lets the signal do what it would have done.
+    # After its shutdown, twistd restores the default handler and sends itself the signal again.
     assert process.wait(timeout=10) == -signal.SIGTERM
     namespaces = {each["namespace"] for each in events}
     assert {"twisted_cm.twistd", "twisted_cm.service.EmulatorService"} <= namespaces

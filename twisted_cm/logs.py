@@ -1,8 +1,7 @@
-"""
-What the log looks like: a line for each event, for people or for programs.
+"""The format and the levels of the log.
 
-Of an event's fields only its message and the ids in it are written, so that
-what an event carries besides does not come to light.
+Each event becomes a line of text or a JSON object. Of an event's fields, only those that :func:`json_line` names are
+written. Other fields may hold secrets.
 """
 
 from __future__ import annotations
@@ -29,48 +28,44 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
-#: How the log may look, the first by default.
+#: A namespace, or ``""`` for all of them, and the lowest level that is logged there, a constant of ``LogLevel``.
+Level: TypeAlias = tuple[str, Any]
+
+#: The formats of the log. The first one is the default.
 FORMATS = ("text", "json")
-
-
-#: Where more of C{--log-level} may stand, separated by spaces.
+#: The environment variable with levels like those of ``--log-level``, separated by spaces.
 LEVELS_VARIABLE = "TWISTED_CM_LOG_LEVEL"
 
-
-#: What is logged unless more or less is asked for, by namespace.
-_DEFAULT_LEVELS = (("", LogLevel.info), ("twisted", LogLevel.warn), ("log_legacy", LogLevel.warn))
-
-
-#: A logger of a class has its name at the end of the namespace.
+_DEFAULT_LEVELS: tuple[Level, ...] = (("", LogLevel.info), ("twisted", LogLevel.warn), ("log_legacy", LogLevel.warn))
+# The logger of a class has the class name at the end of its namespace.
 _CLASS = re.compile(r"\._?[A-Z]\w*$")
-
-
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
-
-#: A namespace, empty for all of them, and the lowest of the levels of L{LogLevel} that is logged there.
-Level: TypeAlias = tuple[str, Any]
+# The levels of this process's log, if begin_log started it.
+_own_levels: list[LogLevelFilterPredicate] = []
 
 
 def parse_level(value: str) -> Level:
-    """
-    @param value: a C{--log-level}: C{LEVEL}, or C{NAMESPACE=LEVEL}.
-    @raise click.BadParameter: there is no such level.
+    """Parse the value of a ``--log-level``: ``LEVEL`` or ``NAMESPACE=LEVEL``.
+
+    Raises:
+        click.BadParameter: There is no such level.
     """
     namespace, _, level = value.rpartition("=")
     try:
         return namespace, LogLevel.levelWithName(level)
     except InvalidLogLevelError:
         known = ", ".join(each.name for each in LogLevel.iterconstants())
-        raise click.BadParameter(f"{level!r} is no level; there are {known}.") from None
+        raise click.BadParameter(f"There is no level {level!r}. Use one of {known}.") from None
 
 
 def log_observer(written: IO[Any], kind: str, levels: Iterable[Level] = ()) -> ILogObserver:
-    """
-    @param written: what the lines are written to.
-    @param kind: one of L{FORMATS}.
-    @param levels: in place of the default ones.
-    @return: writes events as lines.
+    """Return an observer that writes events as lines.
+
+    Args:
+        written: The file that the lines are written to.
+        kind: One of :data:`FORMATS`.
+        levels: Levels that replace or refine the default ones.
     """
     line = json_line if kind == "json" else text_line
     return FilteringLogObserver(FileLogObserver(written, line), [_predicate(levels)])
@@ -83,37 +78,29 @@ def _predicate(levels: Iterable[Level]) -> LogLevelFilterPredicate:
     return predicate
 
 
-#: The levels of this process's own log, where it has one.
-_own_levels: list[LogLevelFilterPredicate] = []
-
-
 def debug_is_logged(namespace: str) -> bool:
-    """
-    @return: whether anybody may want events of level debug: not so where the
-        log is this module's and has them left out.
+    """Return whether the log may include events of level ``debug`` from a namespace.
+
+    If :func:`begin_log` did not start the log, other observers may want them, so the answer is ``True``.
     """
     return not _own_levels or _own_levels[-1].logLevelForNamespace(namespace) <= LogLevel.debug
 
 
 def begin_log(written: IO[Any], kind: str, levels: Iterable[Level] = ()) -> None:
-    """Write the log of this process, as L{log_observer} does, to C{written}."""
+    """Start the log of this process, with an observer as :func:`log_observer` makes it."""
     levels = tuple(levels)
     _own_levels.append(_predicate(levels))
     globalLogBeginner.beginLoggingTo([log_observer(written, kind, levels)], redirectStandardIO=False)
 
 
 def json_log() -> ILogObserver:
-    """
-    @return: writes the log to standard output as JSON; for C{twistd --logger}.
-    """
+    """Return an observer that writes JSON to standard output, for ``twistd --logger``."""
     levels = map(parse_level, os.environ.get(LEVELS_VARIABLE, "").split())
     return log_observer(sys.stdout, "json", levels)
 
 
 def text_line(event: LogEvent) -> str:
-    """
-    @return: the event for people: one line, and its traceback below if it has one.
-    """
+    """Return an event as a line of text. If the event has a traceback, it follows on indented lines."""
     time = datetime.fromtimestamp(event["log_time"]).isoformat(" ", "milliseconds")
     namespace = _CLASS.sub("", event["log_namespace"].removeprefix("twisted_cm."))
     message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], formatEvent(event))
@@ -122,9 +109,7 @@ def text_line(event: LogEvent) -> str:
 
 
 def json_line(event: LogEvent) -> str:
-    """
-    @return: the event for programs: a JSON object in one line.
-    """
+    """Return an event as a JSON object on one line."""
     written = {
         "time": datetime.fromtimestamp(event["log_time"], timezone.utc).isoformat(timespec="milliseconds"),
         "level": event["log_level"].name,

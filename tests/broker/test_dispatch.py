@@ -7,9 +7,7 @@ from attrs import evolve
 from broker_fixtures import Driver, MemoryFixture, submission
 from twisted.internet.defer import CancelledError
 
-from twisted_cm.broker.interface import (
-    QueueFull,
-)
+from twisted_cm.broker.interface import QueueFull
 from twisted_cm.model.jobs import JobState
 
 pytestmark = pytest.mark.beside_the_reactor

@@ -11,17 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from twisted.internet.defer import Deferred
 
-from twisted_cm.broker.interface import (
-    JobAlreadyCompleted,
-    UnknownJob,
-)
+from twisted_cm.broker.interface import JobAlreadyCompleted, UnknownJob
 from twisted_cm.model.jobs import Job, JobFilter, JobState
 
 pytestmark = pytest.mark.beside_the_reactor
 
 
 class BrokerMachine(RuleBasedStateMachine):
-    """Whatever the interleaving, every job has one holder and one end, and every parked party one answer."""
+    """Random calls, after each of which every job has one place and at most one end, and every Deferred fires once."""
 
     def __init__(self, brokers: MemoryFixture, **limits: Any) -> None:
         super().__init__()
@@ -33,12 +30,12 @@ class BrokerMachine(RuleBasedStateMachine):
         self.answers: list[list[Any]] = []
         self.parked: list[tuple[Deferred[Any], list[Any]]] = []
         self.polls: list[tuple[Deferred[Any], list[Any]]] = []
-        self.look()
+        self.refresh()
 
-    def look(self) -> None:
-        """See how every job stands: what is known of one that is no longer kept is how it ended."""
+    def refresh(self) -> None:
+        """Read the state of every job. Jobs that are no longer kept must have finished."""
         listed = {job.job_id: job for job in self.brokers.get(self.broker.jobs(JobFilter(), 10_000))}
-        self.stands = [listed.get(job.job_id) for job in self.jobs]
+        self.current = [listed.get(job.job_id) for job in self.jobs]
 
     def park(self, deferred: Deferred[Any], shelf: list[tuple[Deferred[Any], list[Any]]]) -> None:
         answered: list[Any] = []
@@ -47,9 +44,9 @@ class BrokerMachine(RuleBasedStateMachine):
         shelf.append((deferred, answered))
         self.brokers.settle()
 
-    def over(self, job: Job) -> bool:
-        stands = self.stands[self.jobs.index(job)]
-        return stands is None or stands.state.finished
+    def finished(self, job: Job) -> bool:
+        current = self.current[self.jobs.index(job)]
+        return current is None or current.state.finished
 
     @rule()
     def enqueue(self) -> None:
@@ -93,7 +90,7 @@ class BrokerMachine(RuleBasedStateMachine):
         try:
             self.driver.complete(job, content)
         except (JobAlreadyCompleted, UnknownJob):
-            assert self.over(job)
+            assert self.finished(job)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data(), whole=st.booleans())
@@ -110,9 +107,9 @@ class BrokerMachine(RuleBasedStateMachine):
                     assert self.brokers.get(self.broker.fail_job(job.job_id, "broke off"))
                     assert self.driver.now(job).result is None
             else:
-                assert self.over(job)
+                assert self.finished(job)
         except UnknownJob:
-            assert self.over(job)
+            assert self.finished(job)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data(), only_queued=st.booleans())
@@ -121,7 +118,7 @@ class BrokerMachine(RuleBasedStateMachine):
         try:
             self.brokers.get(self.broker.cancel(job.job_id, "no longer wanted", only_queued))
         except UnknownJob:
-            assert self.over(job)
+            assert self.finished(job)
 
     @rule(seconds=st.sampled_from([1, 2, 30]))
     def time_passes(self, seconds: float) -> None:
@@ -130,43 +127,43 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         lost = self.brokers.get(self.broker.restart("r"))
-        self.look()
-        for job, stands in zip(self.jobs, self.stands, strict=True):
-            assert job.job_id not in lost or stands is None or stands.state is JobState.FAILED
+        self.refresh()
+        for job, current in zip(self.jobs, self.current, strict=True):
+            assert job.job_id not in lost or current is None or current.state is JobState.FAILED
 
     @rule()
     def reset(self) -> None:
         self.driver.session("r")
-        self.look()
-        assert all(self.over(job) for job in self.jobs)
+        self.refresh()
+        assert all(self.finished(job) for job in self.jobs)
 
     @invariant()
-    def all_is_well(self) -> None:
-        self.look()
+    def broker_is_consistent(self) -> None:
+        self.refresh()
         self.one_end()
-        self.one_holder()
-        self.nobody_waits_for_an_end_that_was()
+        self.one_place()
+        self.finished_jobs_have_no_callers()
 
     def one_end(self) -> None:
-        for job, stands in zip(self.jobs, self.stands, strict=True):
-            if stands is not None and stands.state.finished:
-                assert self.ends.setdefault(job.job_id, stands.state) is stands.state
-            assert job.job_id not in self.ends or self.over(job)
+        for job, current in zip(self.jobs, self.current, strict=True):
+            if current is not None and current.state.finished:
+                assert self.ends.setdefault(job.job_id, current.state) is current.state
+            assert job.job_id not in self.ends or self.finished(job)
 
-    def one_holder(self) -> None:
+    def one_place(self) -> None:
         snapshot = self.brokers.get(self.broker.snapshot("r"))
-        states = [stands.state for stands in self.stands if stands is not None]
+        states = [current.state for current in self.current if current is not None]
         assert snapshot.queued == states.count(JobState.QUEUED)
         assert snapshot.running == states.count(JobState.RUNNING)
         assert not (snapshot.queued and snapshot.parked_polls)
         assert snapshot.parked_polls == sum(not answered for _, answered in self.polls)
         dispatched = [answered[0].job_id for _, answered in self.polls if answered and isinstance(answered[0], Job)]
-        for stands in self.stands:
-            assert stands is None or dispatched.count(stands.job_id) <= stands.attempts
+        for current in self.current:
+            assert current is None or dispatched.count(current.job_id) <= current.attempts
 
-    def nobody_waits_for_an_end_that_was(self) -> None:
+    def finished_jobs_have_no_callers(self) -> None:
         for job, (_, answered) in zip(self.jobs, self.parked, strict=True):
-            assert answered or not self.over(job)
+            assert answered or not self.finished(job)
 
     def teardown(self) -> None:
         self.brokers.get(self.broker.stop())

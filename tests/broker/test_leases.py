@@ -16,7 +16,7 @@ def test_a_job_whose_lease_ran_out_is_queued_again_and_then_fails(brokers: Memor
     caller = driver.call(job)
     assert driver.take() == job.job_id
     brokers.advance(9)
-    # A word from the runtime begins the lease anew.
+    # When the runtime begins to post a result, its lease is renewed.
     brokers.get(driver.broker.open_result("r", job.job_id))
     brokers.advance(9)
     assert driver.state(job) is JobState.RUNNING
@@ -29,7 +29,7 @@ def test_a_job_whose_lease_ran_out_is_queued_again_and_then_fails(brokers: Memor
     assert answer.error_message == "There was no result within the lease of 10 seconds, in 2 attempts."
     log = [(each.started_at, each.ended_at, each.outcome) for each in answer.attempt_log]
     assert log == [(0, 19000, "lease ran out"), (19000, 29000, "lease ran out")]
-    # The other one had its lease, too, and waits for the next poll.
+    # The lease of the second job has expired too. It waits for the next poll.
     assert driver.state(behind) is JobState.QUEUED
 
 
@@ -48,7 +48,7 @@ def test_a_late_result_counts_while_the_job_is_not_finished(brokers: MemoryFixtu
     for _ in jobs:
         driver.take()
     brokers.advance(10)
-    # Which of the two leases is looked at first is of no matter.
+    # Both leases expire at the same time, in either order.
     assert driver.take() in [job.job_id for job in jobs]
     for job in jobs:
         driver.complete(job, b"late")

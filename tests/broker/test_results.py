@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 from broker_fixtures import Driver
 
-from twisted_cm.broker.interface import (
-    JobAlreadyCompleted,
-)
+from twisted_cm.broker.interface import JobAlreadyCompleted
 from twisted_cm.model.jobs import JobState
 
 pytestmark = pytest.mark.beside_the_reactor

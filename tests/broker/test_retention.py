@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 from broker_fixtures import Driver, MemoryFixture
 
-from twisted_cm.broker.interface import (
-    UnknownJob,
-)
+from twisted_cm.broker.interface import UnknownJob
 
 pytestmark = pytest.mark.beside_the_reactor
 
@@ -18,7 +16,7 @@ def test_finished_jobs_are_kept_by_count_bytes_and_age(brokers: MemoryFixture) -
     assert driver.kept(jobs) == [False, True, True, True]
     jobs = [driver.finish(b"x" * 30, size=10) for _ in range(3)]
     assert driver.kept(jobs) == [False, True, True]
-    # One that is too large by itself is kept until the next.
+    # A job that exceeds the limit by itself is kept until the next one finishes.
     large = driver.finish(b"x" * 1000)
     assert driver.kept([*jobs, large]) == [False, False, False, True]
     small = driver.finish()
@@ -47,7 +45,7 @@ def test_nothing_is_left_of_a_job_that_is_forgotten(brokers: MemoryFixture) -> N
     assert brokers.count_entries(driver.broker) > before
     brokers.advance(61)
     assert brokers.count_entries(driver.broker) == before
-    # Their bytes do not count any longer, either.
+    # Neither do their bytes count towards the limits.
     jobs = [driver.finish(b"x" * 5, size=5) for _ in range(2)]
     assert driver.kept(jobs) == [True, True]
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 from broker_fixtures import Driver, MemoryFixture
 
-from twisted_cm.broker.interface import (
-    NotBound,
-    UnknownJob,
-    UnknownRuntime,
-)
+from twisted_cm.broker.interface import NotBound, UnknownJob, UnknownRuntime
 from twisted_cm.model.jobs import JobState
 from twisted_cm.model.registry import Registry
 from twisted_cm.model.runtimes import Binding, FunctionSchema, Runtime
@@ -139,7 +135,7 @@ def test_another_seed_changes_what_differs_and_nothing_else(brokers: MemoryFixtu
         ("made-up", ""),
         bindings=(("ri.kept", "kept"), ("ri.changed", "changed"), ("ri.moved", "new")),
     )
-    # The second time it is no news, as where each node is told to read its seed again.
+    # The second time changes nothing. With several nodes, each of them reads the seed again.
     for _ in range(2):
         brokers.get(driver.broker.reseed(changed))
         assert [driver.state(jobs[each]) for each in ("kept", "mine", "made-up")] == [JobState.QUEUED] * 3

@@ -1,19 +1,14 @@
-"""What a broker shows, refuses and stops, on each kind of broker."""
+"""What a broker shows of its jobs and their changes, on each kind of broker."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from broker_fixtures import Driver, submission
+from broker_fixtures import Driver
 from twisted.internet.defer import CancelledError
 
-from twisted_cm.broker.interface import (
-    BrokerStopped,
-    Change,
-    UnknownJob,
-    UnknownRuntime,
-)
+from twisted_cm.broker.interface import Change
 from twisted_cm.model.jobs import JobFilter, JobState
 
 pytestmark = pytest.mark.beside_the_reactor
@@ -56,45 +51,3 @@ def test_jobs_are_listed_last_first_by_what_they_are(driver: Driver) -> None:
     assert listed(runtime_id="r") == [second.job_id, first.job_id]
     assert listed(state=JobState.RUNNING) == [first.job_id]
     assert listed(query_type="g") == []
-
-
-def test_stop_answers_everybody_and_takes_no_more(driver: Driver) -> None:
-    driver.session("idle")
-    poll = driver.park(30, "idle")
-    caller = driver.call(driver.submit())
-    driver.get(driver.broker.stop())
-    assert driver.get(poll) is None
-    for refused in (caller, driver.broker.enqueue("r", submission())):
-        with pytest.raises(BrokerStopped):
-            driver.get(refused)
-    assert driver.brokers.timers() == []
-
-
-def test_nobody_is_found_who_is_not_there(driver: Driver) -> None:
-    for asked in (
-        driver.broker.poll("nobody", 1),
-        driver.broker.enqueue("nobody", submission()),
-        driver.broker.runtime("nobody"),
-        driver.broker.snapshot("nobody"),
-        driver.broker.restart("nobody"),
-        driver.broker.delete_runtime("nobody"),
-    ):
-        with pytest.raises(UnknownRuntime):
-            driver.get(asked)
-    driver.session("other")
-    theirs = driver.submit(runtime_id="other")
-    for asked in (
-        driver.broker.job("nothing"),
-        driver.broker.wait_result("nothing", 1),
-        driver.broker.wait_end("nothing", 0),
-        driver.broker.cancel("nothing", "why"),
-        driver.broker.fail_job("nothing", "why"),
-        driver.broker.deliver_again("nothing"),
-        driver.broker.open_result("r", theirs.job_id),
-        driver.broker.begin_result("nothing", driver.broker.new_result("nothing", None)),
-        driver.broker.complete("nothing", driver.broker.new_result("nothing", None)),
-    ):
-        with pytest.raises(UnknownJob):
-            driver.get(asked)
-    assert driver.get(driver.broker.give_back("nothing", 1)) is None
-    assert driver.get(driver.broker.delivered("nothing", 1)) is None
