@@ -1,11 +1,8 @@
-"""
-Emulators that share a Redis: what more of them bring, and what becomes of jobs when one of them is killed.
+"""Measure emulators that share a Redis: their throughput, and whether they lose jobs when one of them is killed.
 
-First, jobs are put through an emulator that keeps everything in memory, and
-through one, two and three that share a Redis.  Then many jobs are put through
-three of them, while one is killed and, after it, Redis, which is started again.
-Clients and runtimes do what any must that wants to lose nothing: whoever finds
-a connection lost, or reads 503, asks again, at another node.
+First, jobs run through an emulator that keeps everything in memory, and through one, two and three that share a Redis.
+Then many jobs run through three of them, while one emulator and later Redis are killed; Redis is started again. Clients
+and runtimes do what is needed to lose nothing: after a lost connection or a 503 they ask another node again.
 """
 
 from __future__ import annotations
@@ -27,12 +24,17 @@ from redis_server import KEEPS_ALL, RedisServer
 
 CONTOUR_JOBS = "/contour-backend-multiplexer/api/module-group-multiplexer/jobs"
 
-#: Seconds before somebody who read 503 asks again.
+#: Seconds before a request that was answered with 503 is sent again.
 RETRY = 0.1
 
 
 class Party:
-    """A client or a runtime, which goes to another node if its own does not answer."""
+    """A client or a runtime, which uses another node when its own does not answer.
+
+    Attributes:
+        url: The base URL of the node that it uses.
+        lost: The number of requests that were sent again.
+    """
 
     def __init__(self, urls: list[str], first: int) -> None:
         self._turn = itertools.cycle([*urls[first % len(urls) :], *urls[: first % len(urls)]])
@@ -41,8 +43,10 @@ class Party:
         self.lost = 0
 
     async def try_once(self, request: bytes) -> tuple[int, bytes]:
-        """
-        @raise ConnectionLost: whether the request was heard is not known.
+        """Send a request and return the status and the body of the answer.
+
+        Raises:
+            ConnectionLost: There is no answer. The node may have received the request.
         """
         try:
             if self._connection is None:
@@ -54,7 +58,7 @@ class Party:
             raise ConnectionLost from None
 
     async def request(self, request: bytes) -> tuple[int, bytes]:
-        """Ask until there is an answer; only for what may be asked twice."""
+        """Send a request until it is answered. Use this only for requests that may be repeated."""
         while True:
             with contextlib.suppress(ConnectionLost):
                 status, body = await self.try_once(request)
@@ -64,13 +68,21 @@ class Party:
             await asyncio.sleep(RETRY)
 
     def close(self) -> None:
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
 class Run:
-    """Jobs by their number, through several nodes."""
+    """One run of numbered jobs through several nodes.
+
+    Attributes:
+        answered: How many answers each job's caller has got.
+        delivered: The job id and the node's URL of each delivery, by the job's number.
+        submitted_again: The jobs that were submitted more than once.
+        wrong: The number of wrong results.
+    """
 
     def __init__(self, urls: list[str], jobs: int, callers: int, pollers: int) -> None:
         self._urls = urls
@@ -84,8 +96,11 @@ class Run:
         self.wrong = 0
 
     async def run(self, work: Any, bar: Any = None) -> float:
-        """
-        @return: the jobs that were done in a second.
+        """Run all jobs and return how many were done in a second.
+
+        Args:
+            work: What each caller does: :meth:`execute` or :meth:`submit`.
+            bar: A progress bar to update.
         """
         started = time.perf_counter()
         pollers = [asyncio.create_task(self._poll(Party(self._urls, n))) for n in range(self._pollers)]
@@ -103,14 +118,14 @@ class Run:
         return self._jobs / seconds
 
     async def execute(self, party: Party) -> None:
-        """A synchronous caller."""
+        """Be a synchronous caller."""
         for number in self._numbers:
             status, body = await party.try_once(caller_request(number))
             self._answer(number, status, body)
         party.close()
 
     async def submit(self, party: Party) -> None:
-        """An asynchronous caller, who asks each time whoever is next."""
+        """Be an asynchronous caller."""
         for number in self._numbers:
             status, body = await self._submit(party, number)
             if status != 200:
@@ -128,7 +143,7 @@ class Run:
         party.close()
 
     async def _submit(self, party: Party, number: int) -> tuple[int, bytes]:
-        """Submitting again may mean that the job is done twice."""
+        """Submit a job until that is answered; the job may then be executed twice."""
         while True:
             with contextlib.suppress(ConnectionLost):
                 status, body = await party.try_once(caller_request(number, "deployed-apps/jobs"))
@@ -143,7 +158,7 @@ class Run:
             self.wrong += 1
 
     async def _poll(self, party: Party) -> None:
-        """A runtime."""
+        """Be a runtime."""
         while True:
             status, body = await party.request(module_request("GET", "/job"))
             if status == 204:
@@ -158,11 +173,14 @@ class Run:
 
 
 def throughput(nodes: int, jobs: int) -> dict[str, float]:
-    """
-    Put jobs through, each with a synchronous caller.
+    """Run jobs, each with a synchronous caller.
 
-    @param nodes: how many share a Redis; 0 for one emulator without any.
-    @return: jobs in a second, and the time of a processor that each took of all nodes and of Redis.
+    Args:
+        nodes: The number of nodes that share a Redis; 0 for one emulator without a Redis.
+        jobs: The number of jobs.
+
+    Returns:
+        The jobs in a second, and the CPU time that a job takes in all nodes together and in Redis.
     """
     with contextlib.ExitStack() as stack:
         options = []
@@ -183,10 +201,10 @@ def throughput(nodes: int, jobs: int) -> dict[str, float]:
 
 
 def survive(jobs: int, bar: Any = None) -> dict[str, Any]:
-    """
-    Put jobs through three nodes while one of them and Redis are killed.
+    """Run jobs through three nodes, while one of them and Redis are killed.
 
-    @return: what was lost, and what was done twice and why.
+    Returns:
+        How many jobs were lost, and how many were executed twice, by reason.
     """
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(contextlib.closing(RedisServer(*KEEPS_ALL)))
@@ -215,7 +233,7 @@ def survive(jobs: int, bar: Any = None) -> dict[str, Any]:
 
         rate = asyncio.run(both())
     doubled = [number for number, times in run.delivered.items() if len(times) > 1]
-    # What may be done twice: a job whose submission was not answered, and one that the killed node handed out last.
+    # A job may be executed twice if its submission was not answered, or if the killed node delivered it last.
     submitted = [number for number in doubled if number in run.submitted_again]
     handed_out = [
         number
@@ -235,11 +253,11 @@ def survive(jobs: int, bar: Any = None) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--jobs", default=20_000, show_default=True, help="Jobs to put through while a node is killed.")
+@click.option("--jobs", default=20_000, show_default=True, help="Jobs to run while a node is killed.")
 @click.option("--rate-jobs", default=5000, show_default=True, help="Jobs to measure the rate with; 0 for none.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(jobs: int, rate_jobs: int, as_json: bool) -> None:
-    """What more nodes bring, and what becomes of jobs when one of them is killed."""
+    """Measure the throughput of several nodes, and whether they lose jobs when one of them is killed."""
     figures: dict[str, Any] = {}
     if rate_jobs:
         for nodes in range(4):

@@ -1,4 +1,4 @@
-"""A Redis for tests and benchmarks, in a process of its own."""
+"""A Redis process for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from pathlib import Path
 
 from cpu import cpu_of
 
-#: The options of a Redis that keeps whatever it has acknowledged.  With the default, to sync its file each second, it
-#: may answer before it has written, while a sync is under way.
+#: The options of a Redis that keeps everything that it has acknowledged. By default, it syncs its file each second, and
+#: during a sync it may answer before it has written.
 KEEPS_ALL = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 class RedisServer:
-    """A real Redis on a Unix socket, with files of its own."""
+    """A Redis on a Unix socket, in a directory of its own.
+
+    Attributes:
+        socket: The path of the socket.
+        url: The URL for ``--broker``.
+    """
 
     def __init__(self, *options: str) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="twisted-cm-redis-")
@@ -29,7 +34,7 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        """Start it, with the files that it had before."""
+        """Start Redis, with its former files."""
         command = ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--dir", self._directory.name]
         self._process = subprocess.Popen([*command, "--save", "", *self._options], stdout=subprocess.DEVNULL)
         for _ in range(1000):
@@ -41,12 +46,12 @@ class RedisServer:
         raise AssertionError("redis-server does not answer")
 
     def cpu(self) -> float:
-        """The seconds of a core that it has used."""
+        """Return the CPU seconds that Redis has used."""
         assert self._process is not None
         return cpu_of(self._process.pid)
 
     def command(self, *words: str) -> bytes:
-        """The first bytes of an answer, or none where there is no Redis."""
+        """Run a command; return the first bytes of the answer, or none if Redis is not there."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
             client.connect(str(self.socket))
             client.sendall(" ".join(words).encode() + b"\r\n")
@@ -54,11 +59,11 @@ class RedisServer:
         return b""
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill Redis."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it in good order."""
+        """Let Redis shut down."""
         self._end(signal.SIGTERM)
 
     def _end(self, how: signal.Signals) -> None:
@@ -68,16 +73,16 @@ class RedisServer:
             self._process = None
 
     def pause(self) -> None:
-        """Let it hang."""
+        """Suspend Redis, so that it hangs."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume a suspended Redis."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Stop it and remove its files."""
+        """Stop Redis and remove its files."""
         self.stop()
         self._directory.cleanup()

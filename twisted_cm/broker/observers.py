@@ -23,9 +23,13 @@ class Observers:
         Returns:
             A Deferred that :meth:`end` fires. To cancel it removes the observer.
         """
-        observing: Deferred[None] = Deferred(self._observers.__delitem__)
+        observing: Deferred[None] = Deferred(self.remove)
         self._observers[observing] = observer
         return observing
+
+    def remove(self, observing: Deferred[None]) -> None:
+        """Remove an observer whose Deferred was canceled."""
+        del self._observers[observing]
 
     def notify(self, runtime_id: str, job: Job | None = None, forgotten: bool = False) -> None:
         """Call each observer with a :class:`Change`."""

@@ -37,7 +37,7 @@ from ..interface import (
 from .connection import ignore_outage
 from .handovers import Handovers
 from .node import RedisNode
-from .observers import Observers
+from .observers import NodeObservers
 from .polls import Polls
 from .posts import Posts
 from .records import describe_schema, describe_submission, read_runtime
@@ -85,7 +85,7 @@ class RedisBroker:
         self._registry = SharedRegistry(node, registry or Registry())
         self._watches = Watches(node)
         self._records = self._watches.records
-        self._observers = Observers(node, self._records)
+        self._observers = NodeObservers(node, self._records)
         self._timers = Timers(node, self.limits)
         self._handovers = Handovers(node)
         self._polls = Polls(node, self._records, self._handovers, self._timers.lease_taken)
@@ -112,7 +112,7 @@ class RedisBroker:
         self._timers.stop()
         self._polls.stop()
         self._watches.stop()
-        self._observers.stop()
+        self._observers.end()
         return succeed(None)
 
     def close(self) -> Deferred[None]:

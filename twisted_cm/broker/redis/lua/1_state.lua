@@ -1,18 +1,19 @@
--- What a job is, which steps it may take, and who is told of them: what everything below is made of.
+-- The state of a job, the steps that it may take, and the publications about them. The other files build on this one.
 --
--- Every operation is one call of one function, so it happens as a whole or not at all. Times come in as arguments, in
--- milliseconds since the epoch. Keys, all behind the prefix P:
+-- Every operation is one call of one function, so it happens as a whole or not at all. Times are arguments, in
+-- milliseconds since the epoch. The keys, each with the prefix P:
 --
---   job:J          the job's record; query:J its query; body:B:N the parts of the result B, 256 KiB each
---   jobs, jobs:R   the ids of all jobs, and of those of runtime R, by number
---   q:R            the jobs that wait, by place; held:R those that are never dispatched; running:R; again:R
---   polls:R        the parked polls, each a node and a number of its own, the one that waited longest first
---   finished       the jobs that have ended, in that order
---   watch:J        the nodes on which somebody waits for J
---   rt:R           what a runtime's process has said; schemas:R its functions
---   nodes, beat:N  the nodes, and that N is alive
---   handing:N      the jobs that N has taken for a poll and not delivered; streams:N those whose result it receives
---   leases:N       the leases whose timers N keeps, by their end
+--   job:J          the record of job J; query:J its query; body:B:N part N of result B, 256 KiB each
+--   jobs, jobs:R   the ids of all jobs, and of the jobs of runtime R, by number
+--   q:R            the queued jobs, by place; held:R the jobs that are never dispatched; running:R the running jobs;
+--                  again:R the running jobs that the next poll gets a second time
+--   polls:R        the parked polls, each a node and a number on that node, the longest wait first
+--   finished       the jobs that have ended, in the order of their ends
+--   watch:J        the nodes that are told what becomes of J
+--   rt:R           what the process of runtime R has done; schemas:R its functions
+--   nodes, beat:N  the nodes; the heartbeat of node N, which expires
+--   handing:N      the jobs that N has taken for a poll and not delivered; streams:N those whose results it receives
+--   leases:N       the leases whose timers N keeps, by their ends
 --   registry, version, limits, counts, observing, faults…, issued…
 
 local P = ''
@@ -21,7 +22,7 @@ local function call(...)
 end
 local ops = {}
 
--- How many attempts of a job are remembered, how large a part of a result is, and how much travels in a publication.
+-- The attempts that are kept of a job, the bytes of a part of a result, and the bytes that a publication may carry.
 local ATTEMPTS_KEPT = 20
 local PART = 262144
 local SMALL = 65536
@@ -54,12 +55,12 @@ local function publish(node, message)
   return call('PUBLISH', P .. 'node:' .. node, cjson.encode(message))
 end
 
--- Whether a node listens: one that was killed does not, long before its heartbeat is missed.
+-- Return whether a node is subscribed. A killed node is not, long before its heartbeat expires.
 local function listens(node)
   return call('PUBSUB', 'NUMSUB', P .. 'node:' .. node)[2] > 0
 end
 
--- Tell every node: each loads the registry and the faults anew and says so to the node that changed them.
+-- Publish a change of the registry or the faults. Every node loads both, then tells the node that made the change.
 local function publish_version(node)
   local version = call('INCR', P .. 'version')
   return {version, call('PUBLISH', P .. 'all', cjson.encode({'version', version, node}))}
@@ -82,7 +83,7 @@ local function tell_watchers(id, message)
   end
 end
 
--- The one place where the state of a job changes.
+-- Change the state of a job. No other function does.
 local function transition(id, to, now, outcome)
   local job = P .. 'job:' .. id
   local state, attempts = unpack(call('HMGET', job, 'state', 'attempts'))

@@ -1,4 +1,4 @@
--- The way of a job: queued, dispatched, ended, forgotten.
+-- What happens to a job: it is queued, dispatched, ended and forgotten.
 
 local function renew(id, now)
   local lease = limit('lease')
@@ -7,7 +7,7 @@ local function renew(id, now)
   end
 end
 
--- Hand a job that is running to a node, which keeps its timer and answers for it until it is delivered.
+-- Make a node responsible for a running job: it keeps the timer of its lease.
 local function give_to(id, node, now)
   call('HSET', P .. 'job:' .. id, 'node', node)
   renew(id, now)
@@ -20,7 +20,7 @@ local function run(id, runtime, node, now)
   tell(runtime, id)
 end
 
--- What the next poll is handed, if there is anything; it is that node's from now on.
+-- Return the job for the next poll, if there is one, and make the poll's node responsible for delivering it.
 local function take(runtime, node, now)
   local id = call('LPOP', P .. 'again:' .. runtime)
   if not id then
@@ -34,7 +34,7 @@ local function take(runtime, node, now)
   return id
 end
 
--- Hand the job at the front to the poll that has waited longest, if there are both.
+-- Give the job at the front of the queue to the poll that has waited longest, while there are both.
 local function introduce(runtime, now)
   while call('EXISTS', P .. 'q:' .. runtime, P .. 'again:' .. runtime) > 0 do
     local poll = call('ZPOPMIN', P .. 'polls:' .. runtime)[1]
@@ -94,7 +94,7 @@ local function kept_size(id)
   return size + (result_size or 0)
 end
 
--- Let go of the jobs that finished first, as far as the limits want it; returns when the next is due.
+-- Forget the jobs that finished first, until the limits are met. Return the milliseconds until the next one is due.
 local function forget(now)
   local expired = now - math.floor(limit('retained_seconds') * 1000)
   while true do
@@ -115,13 +115,13 @@ local function forget(now)
   end
 end
 
--- The bytes of a small whole result, to travel with the news of it.
+-- Return the bytes of a result that is whole and small enough for a publication, or false.
 local function small_result(id)
   local body, size, whole = unpack(get(id, 'body', 'result_size', 'whole'))
   return whole and tonumber(size) <= SMALL and (call('GET', P .. 'body:' .. body .. ':0') or '') or false
 end
 
--- Bring a job to its end and answer everybody who is parked on it.
+-- End a job, and tell the nodes that watch it.
 local function finish(id, state, now, reason, outcome)
   local before, runtime, size, node, attempts, body, body_size, whole =
     unpack(get(id, 'state', 'runtime', 'size', 'node', 'attempts', 'body', 'result_size', 'whole'))
@@ -154,7 +154,7 @@ local function end_job(id, state, now, reason, outcome)
   return ended and 1 or 0
 end
 
--- A node sends this again if it does not know whether it arrived.
+-- A node repeats this if it lost the answer, so the second call with an id must change nothing.
 function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held, watched)
   local job = P .. 'job:' .. id
   if call('EXISTS', job) == 1 then
@@ -203,7 +203,7 @@ function ops.poll(now, node, runtime, number, parks)
   return false
 end
 
--- Take a poll back; 0 if it has been handed a job already.
+-- Take a poll back. Return 0 if it was given a job before.
 function ops.unpark(now, node, runtime, number)
   return call('ZREM', P .. 'polls:' .. runtime, node .. ':' .. number)
 end
@@ -264,7 +264,7 @@ function ops.job(now, node, id)
   return {record(id), call('GET', P .. 'query:' .. id)}
 end
 
--- How a job stands; if it is watched, this node is told when its result begins or grows, and when it ends.
+-- Return the record of a job. With watched, tell this node when the result begins or grows, and when the job ends.
 function ops.look(now, node, id, watched)
   local state = get(id, 'state')[1]
   if not state then
@@ -311,7 +311,8 @@ function ops.restart(now, node, runtime)
   return lost
 end
 
--- The leases of this node that have run out: someone else may try, or the job has failed. Returns when the next does.
+-- End the leases of this node that have run out: queue these jobs again, or let them fail after their last attempt.
+-- Return when the next lease ends.
 function ops.expire(now, node)
   local leases = P .. 'leases:' .. node
   for _, id in ipairs(call('ZRANGEBYSCORE', leases, '-inf', now)) do

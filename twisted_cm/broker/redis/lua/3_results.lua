@@ -1,6 +1,6 @@
 -- The bytes of results.
 
--- Seconds that the parts of a result are kept whose post has broken off.
+-- Seconds for which parts are kept that belong to no job, because their post is not complete or broke off.
 local ABANDONED = 3600
 
 local function persist(body, size)
@@ -33,7 +33,7 @@ function ops.begin(now, node, id, body, content_type)
     run(id, runtime, node, now)
   end
   local job = P .. 'job:' .. id
-  -- A stream speaks for itself: it may pause, and if it breaks off the job has failed.
+  -- A stream has no lease: it may pause, and if it breaks off, the job fails.
   leave_places(id, runtime, get(id, 'node')[1], get(id, 'attempts')[1])
   call('ZADD', P .. 'running:' .. runtime, get(id, 'number')[1], id)
   call('SADD', P .. 'streams:' .. node, id)
@@ -45,7 +45,7 @@ function ops.begin(now, node, id, body, content_type)
   return 1
 end
 
--- Keep bytes of a result, within one part; 0 if nobody wants them any more. Sent again, it changes nothing.
+-- Keep bytes of a result, within one part. Return 0 if the job has ended. A repeated call changes nothing.
 function ops.write(now, node, id, body, offset, data)
   local its_body, state = unpack(get(id, 'body', 'state'))
   local part = P .. 'body:' .. body .. ':' .. math.floor(offset / PART)
@@ -84,7 +84,7 @@ local function same(one, other, size)
   return true
 end
 
--- A whole result: its bytes are in data if they are few, else in parts that were written before.
+-- End a job with a whole result. A small result is in data, a large one in parts that were written before.
 function ops.complete(now, node, id, body, size, content_type, data)
   local state, its_body, its_size = unpack(get(id, 'state', 'body', 'result_size'))
   local job = P .. 'job:' .. id

@@ -1,6 +1,6 @@
--- Runtimes: what the registry holds is written as a whole, by whoever has read its last version.
+-- Runtimes. A node writes the registry as a whole, and only if it has read the last version.
 
--- Forget everything that hangs on a runtime.
+-- Forget everything that belongs to a runtime.
 local function dismiss(runtime, reason, now)
   for _, id in ipairs(call('ZRANGE', P .. 'jobs:' .. runtime, 0, -1)) do
     finish(id, 'failed', now, reason)
@@ -19,7 +19,7 @@ local function dismiss(runtime, reason, now)
   tell(runtime, nil, true)
 end
 
--- changes: a JSON array of runtimes to dismiss, each with a reason, and one of runtimes to admit.
+-- changes is a JSON array of two arrays: the runtimes to dismiss, each with a reason, and the runtimes to admit.
 function ops.commit(now, node, version, registry, changes)
   if (call('GET', P .. 'version') or '0') ~= version then
     return 'stale'

@@ -1,6 +1,7 @@
--- Nodes: each answers for the jobs that it hands out, the streams that it receives and the timers that it keeps.
+-- Nodes. Each is responsible for the jobs that it delivers, the streams that it receives and the timers of its leases.
 
--- What a node handed out and received goes back, but for what its heir knows of: that is the same process, connected anew.
+-- Give back the jobs that a node was delivering, and end the jobs whose results were streamed to it. The heir keeps the
+-- jobs that it knows: then both are the same process, which has connected again.
 local function release(dead, heir, now, known)
   for _, member in ipairs(call('SMEMBERS', P .. 'handing:' .. dead)) do
     local id, attempt = string.match(member, '^(.*):(%d+)$')
@@ -52,7 +53,7 @@ function ops.join(now, node, former, lease, limits, known)
   return 1
 end
 
--- Still here; returns 0 if the others have given this node up, 2 if it has taken over leases of one that is gone.
+-- Note that this node is alive. Return 0 if the others considered it dead, 2 if it took over leases of a dead node.
 function ops.beat(now, node, lease, sweeps)
   if call('SISMEMBER', P .. 'nodes', node) == 0 then
     return 0
@@ -69,7 +70,7 @@ function ops.beat(now, node, lease, sweeps)
   return result
 end
 
--- This node is going: whatever it has not delivered goes back, and whoever hears of it first takes over its timers.
+-- Let this node leave: its undelivered jobs go back, and the node that reacts first takes over its timers.
 function ops.leave(now, node)
   release(node, node, now, {})
   return call('PUBLISH', P .. 'all', cjson.encode({'left', node}))
@@ -86,7 +87,7 @@ function ops.observe(now, node, observes)
   return call(observes == '1' and 'SADD' or 'SREM', P .. 'observing', node)
 end
 
--- Tell the node that changed something that this one acts on it now.
+-- Tell the node that made a change that this node acts on it.
 function ops.seen(now, node, version, writer)
   return publish(writer, {'seen', tonumber(version)})
 end

@@ -1,4 +1,4 @@
--- Faults, and tokens that were issued.
+-- Faults and issued tokens.
 
 local function add_fault(id, plan)
   call('HSET', P .. 'faults', id, plan)
@@ -22,7 +22,7 @@ function ops.remove_fault(now, node, id)
   return publish_version(node)
 end
 
--- seeded: what the plans are those of; nothing happens if the last seed's were the same.
+-- seeded describes the faults of a seed. If those of the last seed were the same, nothing happens.
 function ops.replace_faults(now, node, seeded, ...)
   if seeded ~= '' then
     if call('GET', P .. 'faults:seeded') == seeded then
@@ -42,7 +42,7 @@ function ops.struck()
   return call('HGETALL', P .. 'faults:struck')
 end
 
--- The first of some faults that strikes. Each comes with how often it may, how likely it is and what that is drawn from.
+-- Return the first fault that strikes. Each comes with its maximum count, its probability and its random seed.
 function ops.draw(now, node, ...)
   local plans = {...}
   for at = 1, #plans, 4 do

@@ -1,5 +1,5 @@
--- What is called: prefix, operation, and what the operation takes. Redis refuses the first when it is full; the other is
--- for operations that take little or make room.
+-- The functions that nodes call, with the prefix, the operation and its arguments. When its memory is full, Redis refuses
+-- the first one. The second one is for operations that need little memory or free some.
 local function run(_, args)
   P = args[1]
   return ops[args[2]](unpack(args, 3))
