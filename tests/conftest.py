@@ -127,7 +127,7 @@ class Harness:
 
     def sites(self) -> list[EmulatorSite]:
         """Return the protocol factory of the main listeners, then that of each sidecar."""
-        return list(self.service._sites)
+        return list(self.service.sites)
 
     async def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
         """Send a request; return the status, the body (parsed, if it is JSON) and the headers of the answer."""

@@ -54,6 +54,7 @@ class EmulatorService(Service):
         context: What the routes share; set once the service has started.
         addresses: The addresses at which clients reach it; valid as soon as the service is made.
         sidecar_addresses: The same for each sidecar listener, by runtime id.
+        sites: The protocol factories of the main listeners and of each sidecar; empty until the service has started.
     """
 
     _log = Logger()
@@ -78,7 +79,7 @@ class EmulatorService(Service):
             )
         self._seed = settings.seed
         self._seed_loaded = False
-        self._sites: list[EmulatorSite] = []
+        self.sites: list[EmulatorSite] = []
         self.broker, self.faults, tokens = _make_stores(reactor, settings)
         self.metrics = Metrics(self.connections)
         self.broker.observe(self.metrics.changed)
@@ -109,7 +110,7 @@ class EmulatorService(Service):
 
     def connections(self) -> int:
         """Return the number of open connections."""
-        return sum(len(site.channels) for site in self._sites)
+        return sum(len(site.channels) for site in self.sites)
 
     def urls(self) -> Iterator[str]:
         """Return the base URL of every listener."""
@@ -140,7 +141,7 @@ class EmulatorService(Service):
         for runtime_id, listener in self._sidecars.items():
             addressed = evolve(context, addresses=listener.addresses)
             served.append((listener, sidecar_site(addressed, runtime_id)))
-        self._sites += [site for _, site in served]
+        self.sites += [site for _, site in served]
         self._warn_about(self._seed)
 
         def listen(_: None) -> None:
@@ -215,7 +216,7 @@ class EmulatorService(Service):
 
     def _wind_up(self) -> Iterator[Deferred[None]]:
         """Do what is left once the broker has stopped."""
-        for site in self._sites:
+        for site in self.sites:
             yield site.drain(SHUTDOWN_GRACE)
         if self._recorder is not None:
             yield self._recorder.stop()

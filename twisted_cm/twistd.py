@@ -1,4 +1,4 @@
-"""The emulator under twistd: C{twistd compute-modules}."""
+"""The emulator under twistd: ``twistd compute-modules``."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ _log = Logger()
 @click.command("compute-modules")
 @server_options
 def _command(**options: object) -> None:
-    """A local emulator of Palantir Foundry's compute modules."""
+    """Run a local emulator of Palantir Foundry's compute modules."""
 
 
 class Options(usage.Options):
-    """
-    The options as twistd wants them, parsed by click, so that they are those of C{twisted-cm serve}.
+    """The options as twistd expects them, parsed by click, so that they are the same as those of ``twisted-cm serve``.
 
-    @ivar server: what was given.
+    Attributes:
+        server: The options as they were given.
     """
 
     server: ServerOptions
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """See L{usage.Options.parseOptions}; a bad option ends the process with one line that names it."""
         try:
             context = _command.make_context("twistd compute-modules", list(options or ()))
             self.server = ServerOptions(**context.params)
@@ -46,9 +45,7 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """
-    @return: the service, its sockets bound; if it cannot be made the process ends with one line that says why.
-    """
+    """Return the service, its sockets bound. If it cannot be made, end the process with one line that says why."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
