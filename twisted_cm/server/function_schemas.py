@@ -7,9 +7,10 @@ A post is read into named entries. Each entry is either in Foundry's own form (i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from attrs import frozen
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import validator_for
 
@@ -24,6 +25,9 @@ CANNOT_PARSE_OUTPUT = "CANNOT_PARSE_OUTPUT"
 _NAME_KEYS = ("functionName", "function_name", "name")
 _SCHEMA_KEYS = ("schema", "schemaPayload")
 _CONTAINER_KEYS = ("functions", "schemas")
+
+#: Which formats jsonschema checks by default depends on the packages that happen to be installed.
+_NO_FORMATS = FormatChecker(())
 
 _FOUNDRY = load_schema("function_schema.json")
 
@@ -113,7 +117,9 @@ def _check(entry: _Entry) -> FunctionSchema | Violation:
     if not isinstance(schema.get("$schema", ""), str):
         return Violation(entry.schema_pointer + "/$schema", "must be a string")
     try:
-        validator_for(schema, default=Draft202012Validator).check_schema(schema)
+        # The annotations of jsonschema lack the second argument.
+        kind: Any = validator_for(schema, default=Draft202012Validator)
+        kind.check_schema(schema, _NO_FORMATS)
     except SchemaError as error:
         pointer = entry.schema_pointer + pointer_to(error.absolute_path)
         return Violation(pointer, f"not a JSON Schema: {error.message}")

@@ -108,6 +108,10 @@ class EmulatorChannel(OpenHTTPChannel):
         return bool(line)
 
     def lineReceived(self, line: bytes) -> None:
+        if b"\r" in line:
+            # Twisted accepts a bare CR in a header before 26.10. Other servers take it for the end of a line.
+            self.refuse()
+            return
         before = len(self.requests)
         super().lineReceived(line)  # type: ignore[no-untyped-call]
         if len(self.requests) > before:
