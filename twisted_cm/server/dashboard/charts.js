@@ -16,7 +16,7 @@ export class Charts {
     // Durations of jobs, by the second in which they ended and by job id.
     this.seconds = new Map();
     this.throughput = makeChart("Jobs ended per second");
-    this.latency = makeChart("Time from queued to ended", [["median", "Median"], ["high", "95th percentile"]]);
+    this.latency = makeChart("Queued to ended", [["median", "Median"], ["high", "95th percentile"]]);
     parent.append(this.throughput.node, this.latency.node);
     this.draw();
   }
