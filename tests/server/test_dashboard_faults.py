@@ -55,7 +55,7 @@ async def test_beyond_loopback_the_admin_token_sees_faults(
     def look() -> None:
         browser.get(board.url + BASE)
         for token, says in (
-            ("app-token", "Only the admin token may do this."),
+            ("app-token", "Only the admin token may do this. Send it as the bearer token."),
             ("boss", "No faults are active."),
         ):
             board.until(lambda: board.find("#sign-in").is_displayed())
