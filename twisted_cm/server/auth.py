@@ -77,7 +77,7 @@ async def require_admin(context: Context, request: EmulatorRequest) -> None:
     """
     principal = await require_bearer(context, request)
     if principal.role is not Role.ADMIN:
-        raise errors.forbidden("Only the admin token may do this.")
+        raise errors.forbidden("Only the admin token may do this. Send it as the bearer token.")
 
 
 async def require_bearer_beyond_loopback(context: Context, request: EmulatorRequest) -> None:
