@@ -92,7 +92,7 @@ setup(
             "pytest-twisted>=1.14.2",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
-            "schemathesis>=4",
+            "schemathesis>=4.32",
             "selenium>=4.20",
             "sphinx>=7.4",
             "sphinxcontrib-towncrier>=0.4.0a0",
