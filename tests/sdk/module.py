@@ -1,4 +1,4 @@
-"""A compute module on the official Python SDK, with a function of each kind."""
+"""A compute module on the official Python SDK, with one function of each kind."""
 
 import os
 import time
@@ -37,7 +37,7 @@ def stream(context, event) -> Iterable[int]:
 
 @function
 def together(context, event):
-    """Returns once as many processes are in here at once as C{size} says."""
+    """Return once ``size`` processes run this function at the same time, or after 20 seconds."""
     room = Path(event["room"])
     (room / str(os.getpid())).touch()
     deadline = time.monotonic() + 20

@@ -1,4 +1,4 @@
-"""An application that gets its token from the official Python SDK; run by the tests."""
+"""An application that gets its token through the official Python SDK."""
 
 import json
 import os

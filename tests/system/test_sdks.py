@@ -1,4 +1,4 @@
-"""The official SDKs, unmodified, as processes of their own, and clients that nobody here wrote."""
+"""Test the emulator with the unmodified official SDKs, each in a process, and with curl."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_python_sdk_carries_on_when_its_job_was_canceled(server: Server, launch:
     job = json.loads(contour(server, "POST", "/deployed-apps/jobs", submission("together", query)))
     until(lambda: list(room.iterdir()), module)
     contour(server, "DELETE", f"/jobs/{job['id']}")
-    # Now it may return, and has its result discarded.
+    # The function returns now, and the emulator discards its result.
     (room / "leave").touch()
     assert execute(server, "typed", {"a": 6, "b": 7}) == b"42"
     assert json.loads(contour(server, "GET", f"/jobs/{job['id']}/status"))["type"] == "canceled"
@@ -131,7 +131,7 @@ def test_typescript_polls_seldom_while_idle(server: Server, launch: Launch, tmp_
     assert 2 <= len(polls) <= 4
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="no JDK here: the Java SDK's requests were not tried")
+@pytest.mark.skipif(shutil.which("java") is None, reason="The Java SDK's requests need a JDK.")
 def test_java_requests_at_the_sidecar(tmp_path: Path, state_dir: Path) -> None:
     options = ("--sidecar", "one", "--sidecar-port", "0", "--sidecar-tls-port", "0")
     server = Server(tmp_path, state_dir, *options)
