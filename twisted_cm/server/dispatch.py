@@ -1,9 +1,7 @@
-"""
-From a request to its answer: which route it is for, and what becomes of what the route returns or raises.
+"""Which route a request is for, and what happens to what the route returns or raises.
 
-The routes are Klein's.  Klein's own resource does the same with a good deal
-more for each request: it binds the map of routes anew, and looks for pages and
-templates in what a route returns, of which there are none here.
+The routes are Klein's. Klein's own resource does more for each request than is needed here: it binds the map of routes
+again, and it looks for pages and templates in what a route returns.
 """
 
 from __future__ import annotations
@@ -27,25 +25,21 @@ from .errors import ApiError
 from .transport.body import BodyLost
 from .transport.request import EmulatorRequest
 
-#: How many paths are remembered with their routes: those that are asked for again and again.
+#: The number of paths whose route is remembered.
 REMEMBERED = 1024
 
-
-#: An id that stands for any at the end of a remembered path.
+#: The id that stands for any other at the end of a remembered path.
 ANY_ID = "-"
-
 
 _LAST_ID = re.compile(r"/<id:(\w+)>$")
 
 
 class Routes:
-    """
-    The map of routes, with a memory.
+    """The map of routes, with the routes of recent paths.
 
-    Werkzeug searches afresh for each request, with closures that hold each
-    other and are left to the garbage collector.  Most paths come again.  One
-    that ends with the id of a job comes once, so it is looked up by what is
-    before that.
+    Werkzeug searches its map for each request, which takes a fifth of the CPU of a synchronous job and leaves cyclic
+    garbage (see docs/performance.rst). Most paths are requested repeatedly. The path of a result ends with the id of a
+    job and is requested once, so the id is left out of the search.
     """
 
     def __init__(self, url_map: Map) -> None:
@@ -56,9 +50,10 @@ class Routes:
         self._search = lru_cache(REMEMBERED)(url_map.bind("localhost").match)
 
     def match(self, method: str, path: str) -> tuple[str, Mapping[str, Any]]:
-        """
-        @return: the endpoint that a request is for, and its arguments.
-        @raise HTTPException: there is none.
+        """Return the endpoint that a request is for, and the arguments of the route.
+
+        Raises:
+            HTTPException: No route has this path and method.
         """
         parent, _, last = path.rpartition("/")
         if last and last not in self._words:
@@ -72,14 +67,17 @@ class Routes:
 
 
 class Dispatcher(Resource):
-    """The resource over the routes of one Klein application."""
+    """A resource that answers requests with the routes of a Klein application."""
 
     isLeaf = True
     _log = Logger()
 
     def __init__(self, app: Klein, refusal: Callable[[Exception], ApiError]) -> None:
-        """
-        @param refusal: what to answer to an exception; it logs one that nobody expects.
+        """Make a resource.
+
+        Args:
+            app: The routes.
+            refusal: Returns the answer to an exception. It logs unexpected ones.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.app = app
@@ -87,7 +85,7 @@ class Dispatcher(Resource):
         self._routes = Routes(app.url_map)
 
     def render(self, request: EmulatorRequest) -> int:
-        """Route the request; the answer is written when it is there."""
+        """Call the route of a request, and write the answer when the route returns it."""
         try:
             endpoint, arguments = self._routes.match(request.method.decode("latin-1"), request.path.decode("latin-1"))
         except HTTPException as error:
@@ -117,7 +115,7 @@ class Dispatcher(Resource):
         self._answered(request.error(self._refusal(failure.value)), request)
 
     def _failed(self, failure: Failure, request: EmulatorRequest) -> None:
-        """There is no way to say what went wrong, but to end an answer that has begun so that it is seen."""
-        self._log.failure("while answering {method} {path}", failure, method=request.method, path=request.path)
+        """Break off an answer that has begun. It is too late for an error."""
+        self._log.failure("cannot answer {method} {path}", failure, method=request.method, path=request.path)
         if not request.gone:
             request.break_off()

@@ -1,4 +1,4 @@
-"""A JSON body: UTF-8, each key once, no NaN, and not nested too deeply."""
+"""How the emulator reads JSON: in UTF-8, with each key once, without NaN, and not nested too deeply."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ MOST_LEVELS = 200
 
 
 def parse_json(body: bytes) -> JSONValue:
-    """
-    @param body: JSON in UTF-8.
-    @raise ApiError: 400, with what is wrong and where.
+    """Return the value of a JSON body.
+
+    Raises:
+        ApiError: 400; it says what is wrong and where.
     """
     try:
         value = _DECODER.decode(body.decode("utf-8"))
@@ -33,7 +34,7 @@ def parse_json(body: bytes) -> JSONValue:
 
 
 def _deeper_than(levels: int, value: JSONValue) -> bool:
-    """What can just be read may be too deep to be written or checked."""
+    """Return whether a value has too many levels. Some values can be parsed, but are too deep to write or check."""
     level: list[JSONValue] = [[value]]
     for _ in range(levels + 1):
         level = [
@@ -55,7 +56,7 @@ def _finite(text: str) -> float:
 
 
 def _each_key_once(pairs: list[tuple[str, JSONValue]]) -> dict[str, JSONValue]:
-    """Of two values with one key, one would be lost."""
+    """Refuse an object that has a key twice; one of the values would be lost."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("an object has a key twice")

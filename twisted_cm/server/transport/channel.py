@@ -113,20 +113,17 @@ class EmulatorChannel(OpenHTTPChannel):
             self.refuse()
             return
         before = len(self.requests)
-        super().lineReceived(line)  # type: ignore[no-untyped-call]
+        try:
+            super().lineReceived(line)  # type: ignore[no-untyped-call]
+        except ValueError:
+            # Python converts no number of that many digits, here those of Content-Length.
+            self.refuse()
+            return
         if len(self.requests) > before:
             self._request_line = line
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self.refuse()
-
-    def headerReceived(self, line: bytes) -> bool:
-        try:
-            return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
-        except ValueError:
-            # Python converts no number of that many digits, here those of Content-Length.
-            self.refuse()
-            return False
 
     def refuse(self) -> None:
         if self.requests and self.requests[-1].startedWriting:
