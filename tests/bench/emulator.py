@@ -1,4 +1,4 @@
-"""What the benchmarks share: an emulator in a process of its own, and clients of bare sockets that cost little."""
+"""An emulator in a process, and clients on plain sockets that cost little CPU, for the benchmarks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ foundry:
 
 
 class Emulator:
-    """A C{twisted-cm serve} process on loopback, until it is closed."""
+    """A ``twisted-cm serve`` process on loopback that runs until it is closed."""
 
     def __init__(self, *options: str) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="twisted-cm-bench-")
@@ -59,9 +59,7 @@ class Emulator:
         self._directory.cleanup()
 
     def connect(self, scheme: str) -> socket.socket:
-        """
-        @return: a connection to the listener of C{scheme}.
-        """
+        """Return a connection to the listener of ``scheme``."""
         url = urlsplit(self.urls[scheme])
         assert url.hostname is not None and url.port is not None
         client = socket.create_connection((url.hostname, url.port), timeout=120)
@@ -69,9 +67,7 @@ class Emulator:
         return self._trust.wrap_socket(client, server_hostname="localhost") if scheme == "https" else client
 
     def caller(self, scheme: str) -> socket.socket:
-        """
-        @return: a synchronous caller that has submitted a job.
-        """
+        """Return a synchronous caller that has submitted a job."""
         client = self.connect(scheme)
         body = b'{"deployedAppRid": "ri.bench", "queryType": "f"}'
         client.sendall(
@@ -81,9 +77,7 @@ class Emulator:
         return client
 
     def take(self, client: socket.socket) -> str:
-        """
-        @return: the id of the next job, polled for on C{client}.
-        """
+        """Return the id of the next job, polled for on ``client``."""
         client.sendall(
             f"GET {RUNTIME}/job HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: module-token\r\n\r\n".encode()
         )
@@ -93,9 +87,10 @@ class Emulator:
         return job_id
 
     def memory(self, field: str) -> int:
-        """
-        @param field: C{VmRSS}, or C{VmHWM} for the most since L{forget_peak}.
-        @return: the emulator's memory in bytes.
+        """Return the emulator's memory in bytes.
+
+        Args:
+            field: ``VmRSS`` for the memory now, ``VmHWM`` for the peak since :meth:`forget_peak`.
         """
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith(field):
@@ -103,20 +98,16 @@ class Emulator:
         raise AssertionError(field)
 
     def cpu(self) -> float:
-        """
-        @return: the seconds of a core that the emulator has used.
-        """
+        """Return the seconds of a core that the emulator has used."""
         return cpu_of(self.process.pid)
 
     def forget_peak(self) -> None:
-        """Let the peak of the memory begin anew."""
+        """Start to measure the peak memory again."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
 
 def read_head(client: socket.socket) -> tuple[bytes, int, bytes]:
-    """
-    @return: the head of an answer, the length of its body as it says, and what of that has come with it.
-    """
+    """Return the head of an answer, the length of its body as it says, and what of that has come with it."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += client.recv(65536)
@@ -128,9 +119,7 @@ def read_head(client: socket.socket) -> tuple[bytes, int, bytes]:
 
 
 def read_answer(client: socket.socket) -> tuple[bytes, bytes]:
-    """
-    @return: the head and the body of an answer that says its length.
-    """
+    """Return the head and the body of an answer that says its length."""
     head, length, body = read_head(client)
     while len(body) < length:
         body += client.recv(length - len(body))
@@ -138,7 +127,7 @@ def read_answer(client: socket.socket) -> tuple[bytes, bytes]:
 
 
 def receive(client: socket.socket, size: int) -> None:
-    """Receive so many bytes, and keep none of them."""
+    """Receive a number of bytes and discard them."""
     buffer = bytearray(min(size, MIB))
     while size:
         received = client.recv_into(buffer, min(size, len(buffer)))

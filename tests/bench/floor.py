@@ -1,10 +1,8 @@
-"""
-What the same requests cost where nothing is done: servers in a process of its own.
+"""The least that the same requests can cost: servers that do nothing, in a process.
 
-One has constant Klein routes: each reads the request's body and answers with
-as many bytes as the emulator would, or parks.  One echoes what it gets, and one
-answers in asyncio with as little work as can be, which tells what the load
-generator itself costs.
+The first has constant Klein routes: each reads the request's body and answers with as many bytes as the emulator would, or
+parks. The second echoes what it receives. The third answers in asyncio with as little work as possible, which shows what
+the load generator itself costs.
 """
 
 from __future__ import annotations
@@ -18,11 +16,13 @@ from cpu import cpu_of
 
 
 class Floor:
-    """The servers as a process on loopback, until it is closed."""
+    """A process on loopback with the servers, which runs until it is closed."""
 
     def __init__(self, kind: str = "klein") -> None:
-        """
-        @param kind: C{klein}, with an echo beside it, or C{bare}.
+        """Start the servers.
+
+        Args:
+        kind: ``klein``, with an echo beside it, or ``bare``.
         """
         self.process = subprocess.Popen([sys.executable, __file__, kind], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
@@ -31,21 +31,20 @@ class Floor:
         self.echo = ("127.0.0.1", int(ports[-1]))
 
     def cpu(self) -> float:
-        """
-        @return: the seconds of a core that it has used.
-        """
+        """Return the seconds of a core that it has used."""
         return cpu_of(self.process.pid)
 
     def close(self) -> None:
-        """Stop it."""
+        """Stop the process."""
         self.process.terminate()
         self.process.wait(10)
 
 
 def floor_request(method: str, size: int, body: bytes = b"", route: str = "constant") -> bytes:
-    """
-    @param size: bytes of the answer's body, 0 for a 204.
-    @return: a request with the headers that the emulator's clients send.
+    """Return a request with the headers that the emulator's clients send.
+
+    Args:
+        size: Bytes of the answer's body, 0 for a 204.
     """
     head = f"{method} /{route}/{size}/ HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body

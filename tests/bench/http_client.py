@@ -1,4 +1,4 @@
-"""A client of HTTP/1.1 with little cost of its own: a connection that sends bytes and reads one answer at a time."""
+"""An HTTP/1.1 client that costs little CPU: it sends bytes and reads one answer at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emulator import CONTOUR, RUNTIME
 
 
 class ConnectionLost(Exception):
-    """The server closed the connection before its answer was whole."""
+    """The server closed the connection before its answer was complete."""
 
 
 class Connection(asyncio.Protocol):
@@ -48,10 +48,13 @@ class Connection(asyncio.Protocol):
         self._answer.set_result((int(received[9:12]), body))
 
     async def request(self, request: bytes) -> tuple[int, bytes]:
-        """
-        @param request: all of it.
-        @return: the status and the body of the answer.
-        @raise ConnectionLost: there was none.
+        """Return the status and the body of the answer.
+
+        Args:
+            request: The whole request.
+
+        Raises:
+            ConnectionLost: The connection was closed before the answer was complete.
         """
         if self._transport is None:
             raise ConnectionLost
@@ -60,14 +63,16 @@ class Connection(asyncio.Protocol):
         return await self._answer
 
     def close(self) -> None:
-        """Close it now."""
+        """Abort the connection."""
         if self._transport is not None:
             self._transport.abort()
 
 
 async def connect(url: str) -> Connection:
-    """
-    @param url: the base URL of a plain listener.
+    """Connect to a server.
+
+    Args:
+    url: The base URL of a plain listener.
     """
     where = urlsplit(url)
     _, connection = await asyncio.get_running_loop().create_connection(Connection, where.hostname, where.port)
@@ -75,9 +80,10 @@ async def connect(url: str) -> Connection:
 
 
 def caller_request(query: Any, route: str = "compute-modules/jobs/execute", method: str = "POST") -> bytes:
-    """
-    @param query: of a job to submit; with C{PUT}, the whole body.
-    @return: a request of an application.
+    """Return a request of an application.
+
+    Args:
+        query: The query of a job to submit; with ``PUT``, the whole body.
     """
     content = query if method == "PUT" else {"deployedAppRid": "ri.bench", "queryType": "f", "query": query}
     body = json.dumps(content).encode()
@@ -86,15 +92,11 @@ def caller_request(query: Any, route: str = "compute-modules/jobs/execute", meth
 
 
 def module_request(method: str, path: str, body: bytes = b"") -> bytes:
-    """
-    @return: a request of the runtime.
-    """
+    """Return a request of the runtime."""
     head = f"{method} {RUNTIME}{path} HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: module-token\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def inspect_request() -> bytes:
-    """
-    @return: the request that shows the runtime with its queue.
-    """
+    """Return the request that shows the runtime with its queue."""
     return f"GET {RUNTIME} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token\r\n\r\n".encode()

@@ -1,10 +1,7 @@
-"""
-Many parties at once: callers and pollers that all park, and jobs through them.
+"""Thousands of parked callers and polls, and jobs for all of them.
 
-The polls park first, then the callers, until inspection says that all are
-there; then the jobs go through, each caller submitting its next one when it has
-its result.  Every result must be its caller's own, and no job may be lost or
-be delivered twice.
+The polls park first, then the callers, until inspection shows all of them. Then the jobs run: each caller submits its next
+job when it has the result of the last. Every caller must receive its own result, and no job may be lost or run twice.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ from http_client import Connection, caller_request, connect, inspect_request, mo
 
 
 class Load:
-    """One run, and what it saw."""
+    """One run and its figures."""
 
     def __init__(self, emulator: Emulator, callers: int, pollers: int, jobs: int) -> None:
         self._emulator = emulator
@@ -35,9 +32,7 @@ class Load:
         self._answered = 0
 
     async def run(self) -> dict[str, Any]:
-        """
-        @return: the figures of the run.
-        """
+        """Return the figures of the run."""
         idle = self._emulator.memory("VmRSS")
         inspector = await connect(self._url)
         pollers = [asyncio.create_task(self._poll(await connect(self._url))) for _ in range(self._pollers)]
@@ -110,7 +105,7 @@ class Load:
 @click.option("--jobs", default=20_000, show_default=True, help="Jobs in all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(callers: int, pollers: int, jobs: int, as_json: bool) -> None:
-    """Parked callers and pollers by the thousand, and jobs through them, none lost and none doubled."""
+    """Park thousands of callers and polls, run jobs, and check that none is lost or run twice."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < callers + pollers + 100:

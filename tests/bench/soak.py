@@ -1,9 +1,6 @@
-"""
-Whether the emulator's memory stays flat once it keeps as many finished jobs as it may.
+"""The emulator's memory over many jobs, once it keeps the most finished jobs.
 
-A few runtimes' worth of connections submit jobs and run them, one after
-another, for as long as it takes; the memory is read at regular steps, and
-printed as a curve.
+A few connections submit jobs and run them, one after another. The memory is read at regular steps and printed as a curve.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ BAR = 0.05
 
 
 class Soak:
-    """One run, and the memory it saw at each step."""
+    """One run and the memory at each step."""
 
     def __init__(self, emulator: Emulator, jobs: int) -> None:
         self._emulator = emulator
@@ -33,7 +30,7 @@ class Soak:
         self.curve = [emulator.memory("VmRSS")]
 
     async def run(self, connections: int) -> None:
-        """Put all jobs through."""
+        """Run all jobs."""
         with click.progressbar(length=self._jobs, label="  jobs", file=sys.stderr) as bar:
             await asyncio.gather(*(self._work(bar) for _ in range(connections)))
 
@@ -60,7 +57,7 @@ class Soak:
 @click.option("--connections", default=8, show_default=True, help="Connections at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(jobs: int, connections: int, as_json: bool) -> None:
-    """Memory over many jobs, with the retention that a server has by default."""
+    """Measure the memory over many jobs, with the default retention."""
     started = time.perf_counter()
     with closing(Emulator()) as emulator:
         soak = Soak(emulator, jobs)

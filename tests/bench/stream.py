@@ -1,9 +1,7 @@
-"""
-How soon and at what cost a streamed result reaches a parked caller.
+"""The delay and the memory of a streamed result on its way to a parked caller.
 
-For HTTP and HTTPS: the time from posting the first chunk to having it at the
-caller, while the post stays open; and the emulator's peak memory over its
-idle memory while a long stream goes to a caller that reads slowly.
+Measured for HTTP and HTTPS: the time from posting the first chunk until the caller has it, while the post stays open; and
+the emulator's peak memory above its idle memory, while a long stream goes to a caller that reads slowly.
 """
 
 from __future__ import annotations
@@ -25,9 +23,7 @@ BARS = {"first byte, ms": 20.0, "peak over idle, MiB": 64.0}
 
 
 def first_byte(emulator: Emulator, scheme: str, runtime: socket.socket) -> float:
-    """
-    @return: seconds from posting the first chunk to having all of it.
-    """
+    """Return the seconds from posting the first chunk until the caller has received it."""
     caller = emulator.caller(scheme)
     job_id = emulator.take(runtime)
     post = open_stream(runtime, job_id)
@@ -51,9 +47,7 @@ def first_byte(emulator: Emulator, scheme: str, runtime: socket.socket) -> float
 
 
 def open_stream(runtime: socket.socket, job_id: str) -> socket.socket:
-    """
-    @return: C{runtime}, on which the post of a chunked result has begun.
-    """
+    """Return ``runtime``, on which the post of a chunked result has begun."""
     runtime.sendall(
         f"POST {RUNTIME}/results/{job_id} HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: module-token\r\n"
         "Transfer-Encoding: chunked\r\n\r\n".encode()
@@ -62,10 +56,10 @@ def open_stream(runtime: socket.socket, job_id: str) -> socket.socket:
 
 
 def slow_stream(emulator: Emulator, scheme: str, runtime: socket.socket, size: int) -> tuple[float, int]:
-    """
-    Stream C{size} bytes to a caller that stops reading now and then.
+    """Stream ``size`` bytes to a caller that stops reading from time to time.
 
-    @return: seconds for all of it, and the emulator's peak memory over its idle memory in bytes.
+    Returns:
+        Seconds for all of it, and the emulator's peak memory over its idle memory in bytes.
     """
     idle = emulator.memory("VmRSS")
     emulator.forget_peak()
@@ -104,7 +98,7 @@ def slow_stream(emulator: Emulator, scheme: str, runtime: socket.socket, size: i
 @click.option("--rounds", default=200, show_default=True, help="Streams for the time to the first byte.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(size: int, rounds: int, as_json: bool) -> None:
-    """Time to first byte, and memory under a slow caller, of streamed results."""
+    """Measure the time to the first byte, and the memory while a caller is slow, of streamed results."""
     figures: list[dict[str, Any]] = []
     for scheme in ("http", "https"):
         with closing(Emulator("--max-body", str(2 * size * MIB))) as emulator:

@@ -1,9 +1,7 @@
-"""
-How fast it is, in one run, each figure beside a floor.
+"""The speed of the emulator, each figure beside that of a floor measured in the same run.
 
-The floor is the same number of requests of the same sizes to constant Klein
-routes on the same reactor, in a process of its own, measured in turn with the
-emulator: on a machine that others use, only their ratio says something.
+The floor is the same number of requests of the same sizes to constant Klein routes on the same reactor, in another process.
+Both are measured in turn: on a shared machine, only their ratio is meaningful.
 """
 
 from __future__ import annotations
@@ -24,8 +22,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from attrs import asdict, frozen
 from emulator import MIB, Emulator, read_answer, read_head, receive
+from figures import Figure, written
 from floor import Floor, floor_request
 from http_client import Connection, caller_request, connect, inspect_request, module_request
 from rich.console import Console
@@ -41,44 +39,8 @@ ENVELOPE, RESULT, HANDLE, STATUS = 230, 16, 330, 290
 ROUNDS = 9
 
 
-@frozen
-class Figure:
-    """
-    One line of the table.
-
-    @ivar value: of the emulator.
-    @ivar floor: the same of the floor.
-    @ivar ratio: what the bar is about.
-    @ivar bar: what the ratio must be at most, or at least where it begins with C{>=}; empty for none.
-    """
-
-    scenario: str
-    unit: str
-    value: float
-    floor: float | None = None
-    ratio: float | None = None
-    bar: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the bar is kept."""
-        if not self.bar:
-            return True
-        measured = self.value if self.ratio is None else self.ratio
-        limit = float(self.bar[2:])
-        return measured >= limit if self.bar.startswith(">=") else measured <= limit
-
-    def rounded(self) -> dict[str, Any]:
-        """
-        @return: itself by name, with numbers of four digits.
-        """
-        return {
-            name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in asdict(self).items()
-        }
-
-
 class Suite:
-    """The scenarios, over one emulator and one floor; each yields its figures."""
+    """The scenarios, over one emulator and one floor. Each yields its figures."""
 
     def __init__(self, emulator: Emulator, floor: Floor, quick: bool) -> None:
         self.emulator, self.floor = emulator, floor
@@ -89,7 +51,7 @@ class Suite:
     # The ceiling of the load generator
 
     def ceiling(self) -> Iterator[Figure]:
-        """What the load generator can do where the server does next to nothing."""
+        """Measure what the load generator can do with a server that does almost nothing."""
         with closing(Floor("bare")) as bare:
             for clients in (1, 64):
                 requests = [floor_request("GET", 16)]
@@ -99,7 +61,7 @@ class Suite:
     # Jobs
 
     def sync(self) -> Iterator[Figure]:
-        """Synchronous jobs, by clients and runtimes."""
+        """Measure synchronous jobs, by numbers of clients and runtimes."""
         requests = [
             floor_request("POST", RESULT, body_of(caller_request(1))),
             floor_request("GET", ENVELOPE),
@@ -117,7 +79,7 @@ class Suite:
             )
 
     def asynchronous(self) -> Iterator[Figure]:
-        """Jobs that are submitted, asked for and fetched."""
+        """Measure jobs that are submitted, waited for and fetched."""
         jobs = 2000 // self.scale
         reference = b'{"id": "foundry_job_0123456789abcdef0123456789abcdef"}'
         requests = [
@@ -159,14 +121,14 @@ class Suite:
     # What does nothing
 
     def parked(self) -> Iterator[Figure]:
-        """Callers that wait: what they cost while nothing happens."""
+        """Measure what parked callers cost while nothing happens."""
         for callers in (1000, 5000):
             callers //= self.scale
             with closing(Emulator()) as emulator, closing(Floor()) as floor:
                 yield from asyncio.run(park(emulator, floor, callers))
 
     def idle_sdk(self) -> Iterator[Figure]:
-        """The official Python SDK, with nothing to do."""
+        """Measure the official Python SDK while it has nothing to do."""
         root = Path(__file__).parent.parent.parent
         command = [
             str(Path(sys.executable).with_name("twisted-cm")),
@@ -189,7 +151,7 @@ class Suite:
     # What lasts, and what is large
 
     def history(self) -> Iterator[Figure]:
-        """Whether a job costs more when many have gone before it."""
+        """Measure whether a job costs more after many others."""
         part, parts = 1000 // self.scale, 100
 
         def cost(emulator: Emulator) -> float:
@@ -207,7 +169,7 @@ class Suite:
         yield _median(f"history: last {10 * part} of {parts * part} jobs / first: CPU", "us", pairs, "<=1.05")
 
     def payload(self) -> Iterator[Figure]:
-        """Results by their size, beside an echo of as many bytes."""
+        """Measure results by size, beside an echo of as many bytes."""
         for size, times in ((1024, 300), (65536, 300), (MIB, 60), (16 * MIB, 8)):
             times = max(times // self.scale, 2)
             result = b"x" * size
@@ -245,7 +207,7 @@ class Suite:
         read_answer(runtime)
 
     def stream(self) -> Iterator[Figure]:
-        """How soon the first chunk of a stream is at the caller, beside an echo of it."""
+        """Measure how soon the first chunk of a stream reaches the caller, beside an echo of it."""
         with (
             closing(self.emulator.connect("http")) as runtime,
             closing(socket.create_connection(self.floor.echo)) as echo,
@@ -259,7 +221,7 @@ class Suite:
         yield _median("stream: first chunk", "us", pairs)
 
     def start(self) -> Iterator[Figure]:
-        """From the command to the first connection, beside a Python that imports what the emulator stands on."""
+        """Measure the time from the command to the first connection, beside a Python that imports the dependencies."""
         pairs = []
         imports = "import twisted.internet.reactor, twisted.web.server, klein, yaml"
         for _ in range(max(self.rounds, 2) + 2):
@@ -276,9 +238,7 @@ def _median(scenario: str, unit: str, pairs: list[list[float]], bar: str = "") -
 
 
 def timed(work: Callable[[], Awaitable[list[float]]]) -> tuple[list[float], float]:
-    """
-    @return: what the work returns, and the seconds that all of it took.
-    """
+    """Return what the work returns, and the seconds that it took."""
 
     async def run() -> list[float]:
         return await work()
@@ -289,17 +249,15 @@ def timed(work: Callable[[], Awaitable[list[float]]]) -> tuple[list[float], floa
 
 
 def body_of(request: bytes) -> bytes:
-    """
-    @return: the body of a request.
-    """
+    """Return the body of a request."""
     return request.partition(b"\r\n\r\n")[2]
 
 
 async def many(url: str, clients: int, jobs: int, once: Callable[[Connection], Awaitable[None]]) -> list[float]:
-    """
-    Do something over so many connections, one after another on each.
+    """Repeat something on several connections at once, one after another on each.
 
-    @return: the seconds that each took.
+    Returns:
+        The seconds that each repetition took.
     """
     times: list[float] = []
 
@@ -316,7 +274,7 @@ async def many(url: str, clients: int, jobs: int, once: Callable[[Connection], A
 
 
 async def constant(url: str, clients: int, jobs: int, requests: list[bytes]) -> list[float]:
-    """The requests of a job to constant routes."""
+    """Send the requests of a job to constant routes."""
 
     async def once(connection: Connection) -> None:
         for request in requests:
@@ -326,7 +284,7 @@ async def constant(url: str, clients: int, jobs: int, requests: list[bytes]) -> 
 
 
 async def execute(url: str, clients: int, jobs: int) -> list[float]:
-    """Synchronous jobs."""
+    """Run synchronous jobs."""
     request = caller_request(1)
 
     async def once(connection: Connection) -> None:
@@ -337,7 +295,7 @@ async def execute(url: str, clients: int, jobs: int) -> list[float]:
 
 
 async def submit_and_fetch(url: str, clients: int, jobs: int) -> list[float]:
-    """Asynchronous jobs: submit, wait for the status, fetch."""
+    """Run asynchronous jobs: submit, wait for the status, fetch the result."""
     request = caller_request(1, "deployed-apps/jobs")
 
     async def once(connection: Connection) -> None:
@@ -352,7 +310,7 @@ async def submit_and_fetch(url: str, clients: int, jobs: int) -> list[float]:
 
 
 async def serve_jobs(url: str) -> None:
-    """Be a runtime until canceled."""
+    """Act as a runtime until canceled."""
     connection = await connect(url)
     poll = module_request("GET", "/job")
     try:
@@ -366,7 +324,7 @@ async def serve_jobs(url: str) -> None:
 
 
 async def alone(url: str, jobs: int) -> None:
-    """Caller and runtime in one, a job after another."""
+    """Act as caller and runtime, one job after another."""
     connection = await connect(url)
     for _ in range(jobs):
         await connection.request(caller_request(1, "deployed-apps/jobs"))
@@ -377,7 +335,7 @@ async def alone(url: str, jobs: int) -> None:
 
 
 async def until(url: str, condition: Callable[[dict[str, Any]], bool]) -> None:
-    """Ask for the runtime until it is as it should be."""
+    """Ask for the runtime until a condition holds."""
     inspector = await connect(url)
     for _ in range(600):
         _, body = await inspector.request(inspect_request())
@@ -390,9 +348,7 @@ async def until(url: str, condition: Callable[[dict[str, Any]], bool]) -> None:
 
 
 async def park(emulator: Emulator, floor: Floor, callers: int) -> list[Figure]:
-    """
-    @return: the memory of each parked caller, and the CPU of all while they wait.
-    """
+    """Return the memory of each parked caller, and the CPU of all of them while they wait."""
     url, body = emulator.urls["http"], body_of(caller_request(1))
     cpu, memory = [], []
     for server, base, request in (
@@ -420,14 +376,12 @@ async def park(emulator: Emulator, floor: Floor, callers: int) -> list[Figure]:
 
 
 def memory_of(pid: int) -> int:
-    """
-    @return: the resident memory of a process in bytes.
-    """
+    """Return the resident memory of a process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
 def round_trip(echo: socket.socket, content: bytes) -> None:
-    """Send to an echo, and have all of it back."""
+    """Send bytes to an echo and receive all of them."""
     sending = threading.Thread(target=echo.sendall, args=(content,))
     sending.start()
     receive(echo, len(content))
@@ -435,9 +389,7 @@ def round_trip(echo: socket.socket, content: bytes) -> None:
 
 
 def start_and_stop() -> float:
-    """
-    @return: the milliseconds from the command until a connection is taken.
-    """
+    """Return the milliseconds from the command until a connection is accepted."""
     with tempfile.TemporaryDirectory() as directory, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -458,18 +410,6 @@ def start_and_stop() -> float:
     return taken
 
 
-def written(number: float | None) -> str:
-    """
-    @return: a number in three digits or whole.
-    """
-    if number is None:
-        return ""
-    return f"{number:.3g}" if number < 100 else f"{number:,.0f}"
-
-
-#: Where certificates are kept that are there already, as after the first start.
-START_STATE: Path | None = None
-
 SCENARIOS = ("ceiling", "sync", "asynchronous", "parked", "history", "payload", "stream", "idle_sdk", "start")
 
 
@@ -477,8 +417,7 @@ SCENARIOS = ("ceiling", "sync", "asynchronous", "parked", "history", "payload", 
 @click.option("--only", multiple=True, type=click.Choice(SCENARIOS), help="This scenario; may be repeated.")
 @click.option("--quick", is_flag=True, help="A tenth of everything, once: to see that it runs.")
 def main(only: tuple[str, ...], quick: bool) -> None:
-    """
-    Every figure beside a floor measured in the same run, and whether its bar is kept.
+    """Measure every figure beside a floor, and say whether it is within its bar.
 
     The table goes to standard error, the same as JSON to standard output. The exit status is 1 if a bar is missed.
     """
