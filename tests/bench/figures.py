@@ -46,7 +46,3 @@ def written(number: float | None) -> str:
     if number is None:
         return ""
     return f"{number:.3g}" if number < 100 else f"{number:,.0f}"
-
-
-#: Where certificates are kept that are there already, as after the first start.
-START_STATE: Path | None = None

@@ -1,8 +1,8 @@
 """The least that the same requests can cost: servers that do nothing, in a process.
 
-The first has constant Klein routes: each reads the request's body and answers with as many bytes as the emulator would, or
-parks. The second echoes what it receives. The third answers in asyncio with as little work as possible, which shows what
-the load generator itself costs.
+The first has constant Klein routes: each reads the request's body and answers with as many bytes as the emulator
+would, or parks. The second echoes what it receives. The third answers in asyncio with as little work as possible,
+which shows what the load generator itself costs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Thousands of parked callers and polls, and jobs for all of them.
 
-The polls park first, then the callers, until inspection shows all of them. Then the jobs run: each caller submits its next
-job when it has the result of the last. Every caller must receive its own result, and no job may be lost or run twice.
+The polls park first, then the callers, until inspection shows all of them. Then the jobs run: each caller submits its
+next job when it has the result of the last. Every caller must receive its own result, and no job may be lost or run
+twice.
 """
 
 from __future__ import annotations

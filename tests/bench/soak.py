@@ -1,6 +1,7 @@
 """The emulator's memory over many jobs, once it keeps the most finished jobs.
 
-A few connections submit jobs and run them, one after another. The memory is read at regular steps and printed as a curve.
+A few connections submit jobs and run them, one after another. The memory is read at regular steps and printed as a
+curve.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The delay and the memory of a streamed result on its way to a parked caller.
 
-Measured for HTTP and HTTPS: the time from posting the first chunk until the caller has it, while the post stays open; and
-the emulator's peak memory above its idle memory, while a long stream goes to a caller that reads slowly.
+Measured for HTTP and HTTPS: the time from posting the first chunk until the caller has it, while the post stays open;
+and the emulator's peak memory above its idle memory, while a long stream goes to a caller that reads slowly.
 """
 
 from __future__ import annotations

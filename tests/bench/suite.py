@@ -1,7 +1,7 @@
 """The speed of the emulator, each figure beside that of a floor measured in the same run.
 
-The floor is the same number of requests of the same sizes to constant Klein routes on the same reactor, in another process.
-Both are measured in turn: on a shared machine, only their ratio is meaningful.
+The floor is the same number of requests of the same sizes to constant Klein routes on the same reactor, in another
+process. Both are measured in turn: on a shared machine, only their ratio is meaningful.
 """
 
 from __future__ import annotations
@@ -409,6 +409,9 @@ def start_and_stop() -> float:
         process.wait(20)
     return taken
 
+
+#: The directory with certificates that an earlier start made.
+START_STATE: Path | None = None
 
 SCENARIOS = ("ceiling", "sync", "asynchronous", "parked", "history", "payload", "stream", "idle_sdk", "start")
 
