@@ -135,7 +135,8 @@ def test_the_server_answers_as_described(answering: Server, tmp_path: Path) -> N
             # The stream of events never ends.
             *("--exclude-operation-id", "streamEvents"),
             *("--phases", "examples,coverage,fuzzing", "--max-examples", "12", "--seed", "1"),
-            *("--header", "Prefer: wait=0", "--request-timeout", "20", "--no-color"),
+            *("--header", "Prefer: wait=0", "--request-timeout", "20", "--max-redirects", "0"),
+            "--no-color",
             *("--generation-database", "none", "--suppress-health-check", "all"),
         ],
         capture_output=True,
