@@ -21,7 +21,7 @@ setup(
     long_description_content_type="text/x-rst",
     author="the twisted-cm developers",
     license_expression="MIT",
-    license_files=["docs/LICENSE"],
+    license_files=["LICENSE"],
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Console",

@@ -1,4 +1,4 @@
-"""Emulators that share a Redis: what one of them is told, all of them know."""
+"""Emulators that share a Redis: what one of them learns, all of them know."""
 
 from __future__ import annotations
 

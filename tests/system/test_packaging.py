@@ -55,10 +55,10 @@ def test_the_wheel_holds_everything_that_is_installed(built: Path) -> None:
     assert {each for each in names if not each.startswith("twisted_cm")} == {"twisted/plugins/twisted_cm_plugin.py"}
     (path,) = (each for each in names if each.endswith("METADATA"))
     metadata = message_from_bytes(wheel.read(path))
-    assert (metadata["License-Expression"], metadata.get_all("License-File")) == ("MIT", ["docs/LICENSE"])
+    assert (metadata["License-Expression"], metadata.get_all("License-File")) == ("MIT", ["LICENSE"])
     with tarfile.open(next(built.glob("*.tar.gz"))) as source:
         shipped = {each.partition("/")[2] for each in source.getnames()}
-    assert {"README.rst", "setup.py", "docs/LICENSE", "twisted_cm/plugins/twisted_cm_plugin.py", *package} <= shipped
+    assert {"README.rst", "setup.py", "LICENSE", "twisted_cm/plugins/twisted_cm_plugin.py", *package} <= shipped
 
 
 def test_the_dockerfile_is_clean_and_starts_the_emulator() -> None:

@@ -93,7 +93,7 @@ class MemoryBroker:
         self._submitted = 0
         self._unfinished_bytes = 0
         self._stopped = False
-        # To ask the log for each event whether anybody wants it would cost too much.
+        # Asking the log for each event whether it is wanted costs too much.
         self._logs_debug = True
         for runtime in self.registry.runtimes.values():
             self._admit(runtime)

@@ -48,7 +48,7 @@ class Watches:
         self._node = node
         self._waiters: dict[str, list[_Waiter]] = {}
         self._readers: dict[str, list[RedisReader]] = {}
-        # Jobs that Redis reports to this node already, with the last report that came before anybody waits.
+        # Jobs that Redis already reports to this node, with the last report that arrived before a caller waits.
         self._expected: dict[str, Job | None] = {}
         self._stopped = False
         node.handlers.update(begun=self._begun, grown=self._grown)
