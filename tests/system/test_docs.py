@@ -4,7 +4,7 @@ A page is played from top to bottom in a directory of its own:
 
 - A block with a caption is a file of that name.
 - A ``console`` block is commands, after ``$``, each followed by its output, in which ``...`` stands for anything. The
-  commands that serve, ``twisted-cm serve``, ``twisted-cm exec`` and ``docker run``, run in the background.
+  commands that serve, ``twisted-cm serve``, ``exec`` and ``replay`` and ``docker run``, run in the background.
 
 Other blocks are executed by the page's own function in ``PLAYERS``. The ports of the text are replaced by free ones,
 because several runs may share a machine.
@@ -151,7 +151,7 @@ class Page:
             command = lines.pop(0)
             while command.endswith("\\"):
                 command = command[:-1] + lines.pop(0).strip()
-            if re.match(r"twisted-cm (serve|exec)\b|docker run\b", command):
+            if re.match(r"twisted-cm (serve|exec|replay)\b|docker run\b", command):
                 self.start(command)
                 continue
             printed = self.run(command, str(block))
@@ -298,6 +298,16 @@ def play_with_the_sdk(page: Page) -> None:
     page.play()
 
 
+def play_recording(page: Page) -> None:
+    """Play the page with the official SDK; as the page says, the module stops before the replay starts."""
+    *recording, replaying = page.blocks
+    page.blocks = recording
+    play_with_the_sdk(page)
+    kill(page.background.pop())
+    page.blocks = [replaying]
+    page.play()
+
+
 def play_terminal(page: Page) -> None:
     """Play the page on the terminal; ``test_cli`` runs the plugin of twistd, which does not end by itself."""
     play_with_the_sdk(page)
@@ -329,6 +339,7 @@ PLAYERS: dict[str, Callable[[Page], None]] = {
     "github-actions": play_github_actions,
     "monitoring": play_monitoring,
     "node": play_node,
+    "recording": play_recording,
     "reliability": Page.play,
     "scaling": play_scaling,
     "scripting": Page.play,
