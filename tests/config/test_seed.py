@@ -76,11 +76,85 @@ def test_json_with_tabs_is_read_with_its_lines() -> None:
         ("&a [*a]", "never end"),
         ("- 1", "must be of type object"),
         ("tokens: !!python/object:os.system {}", "not YAML"),
+        ("tokens: \x7f", "not YAML: unacceptable character"),
     ],
 )
 def test_what_cannot_be_read_is_said(text: str, message: str) -> None:
     with pytest.raises(InvalidSeed, match=message):
         parse_seed(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("token: {}", "line 1: token: unknown key; did you mean 'tokens'?"),
+        (
+            "foundry: {compute_moduels: {}}",
+            "line 1: foundry.compute_moduels: unknown key; did you mean 'compute_modules'?",
+        ),
+        ("tokens: {a: {loginn: x}}", "line 1: tokens.*.loginn: unknown key; did you mean 'login'?"),
+        (
+            "foundry: {oauth_clients: [{client_id: a, client_secret: b, scope: []}]}",
+            "line 1: foundry.oauth_clients[0].scope: unknown key; did you mean 'scopes'?",
+        ),
+        ("tokens:\n  1234: {login: a}", "line 2: tokens: a key must be text; put it in quotes"),
+        ("true: 1", "line 1: (the whole file): a key must be text; put it in quotes"),
+        ("? [a]\n: 1", "line 1: (the whole file): a key must be text"),
+        ("foundry: {port: 0x" + "f" * 5000 + "}", "line 1: foundry.port: a number of 20000 bits is too large"),
+        ("foundry:\n  port: " + "9" * 5000, f"line 2: foundry.port: not a valid int: '{'9' * 40}'"),
+        ("foundry: {port: 0x_}", "line 1: foundry.port: not a valid int: '0x_'"),
+        ("foundry: {port: 1:99:99}", "line 1: foundry.port: must be of type integer, not string"),
+        ('foundry: {port: !!int ""}', "line 1: foundry.port: not a valid int: ''"),
+        ("foundry: {port: !!timestamp x}", "line 1: foundry.port: not a valid timestamp: 'x'"),
+        ("foundry: {port: 2021-99-99}", "line 1: foundry.port: not a valid timestamp: '2021-99-99'"),
+        (
+            "foundry: {compute_modules: {job_lease: .nan}}",
+            "line 1: foundry.compute_modules.job_lease: .nan is not a finite number",
+        ),
+        (
+            "foundry: {compute_modules: {poll_timeout: .inf}}",
+            "line 1: foundry.compute_modules.poll_timeout: .inf is not a finite number",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(text: str, problem: str) -> None:
+    with pytest.raises(InvalidSeed) as caught:
+        parse_seed(text)
+    assert caught.value.problems == [problem]
+
+
+def test_sections_of_other_emulators_are_accepted_and_named() -> None:
+    seed = parse_seed("github: {repos: []}\nfoundry: {users: [], enrollment: {}}")
+    assert seed.warnings == (
+        "line 1: github: not served here",
+        "line 2: foundry.users: not served here",
+        "line 2: foundry.enrollment: not served here",
+    )
+
+
+def test_yaml_may_merge_mappings() -> None:
+    text = "x: &x {login: jane}\ntokens: {a: {<<: *x}}"
+    with pytest.raises(InvalidSeed, match="line 1: x: unknown key"):
+        parse_seed(text)
+    seed = parse_seed("tokens:\n  a: &a {login: jane}\n  b: {<<: *a}")
+    assert [each.principal.login for each in seed.tokens] == ["jane", "jane"]
+
+
+def test_json_is_read_as_json() -> None:
+    modules = '{"poll_timeout": 1e1}'
+    login = "\\ud83d\\ude00\x7f"
+    text = f'{{"tokens": {{"t": {{"login": "{login}"}}}}, "foundry": {{"port": 4e3, "compute_modules": {modules}}}}}'
+    seed = parse_seed(text, is_json=True)
+    assert (seed.port, seed.poll_timeout, seed.tokens[0].principal.login) == (4000, 10, "\U0001f600\x7f")
+    assert isinstance(seed.port, int)
+    first = parse_seed('{"foundry": {"port": 1, "port": 2}}', is_json=True)
+    assert (first.port, first.warnings) == (1, ("line 1: foundry.port: already defined; the first one counts",))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_json_with_a_number_that_is_not_finite_is_refused(number: str) -> None:
+    with pytest.raises(InvalidSeed, match=f"not readable as JSON: {number} is not a finite number"):
+        parse_seed(f'{{"foundry": {{"compute_modules": {{"sync_timeout": {number}}}}}}}', is_json=True)
 
 
 def test_an_empty_seed_has_the_development_token() -> None:

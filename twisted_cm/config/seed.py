@@ -23,10 +23,8 @@ from .json_schemas import load_schema
 from .seed_file import InvalidSeed, Lines, SeedPath, load_document
 from .seed_problems import explain, format_problem
 
-#: Sections of ``foundry`` that other emulators serve. This one accepts them and does not serve them.
-FOREIGN_SECTIONS = ("users", "enrollment", "connections", "ontologies")
-
-_VALIDATOR = Draft202012Validator(load_schema("seed.json"))
+_SCHEMA = load_schema("seed.json")
+_VALIDATOR = Draft202012Validator(_SCHEMA)
 
 
 @frozen
@@ -159,15 +157,26 @@ def parse_seed(text: str, is_json: bool = False) -> Seed:
     )
     if problems:
         raise InvalidSeed([problem for _, problem in problems])
-    return _build(document, lines, warnings)
+    return _build(_whole_numbers(document), lines, warnings)
+
+
+def _whole_numbers(value: Any) -> Any:
+    """Return a value with ``1000`` in place of ``1000.0`` or ``1e3``, which JSON Schema takes for an integer, too."""
+    if isinstance(value, dict):
+        return {key: _whole_numbers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
     foundry = document.get("foundry") or {}
     modules = foundry.get("compute_modules") or {}
     base: SeedPath = ("foundry", "compute_modules")
-    for section in (name for name in FOREIGN_SECTIONS if name in foundry):
-        warnings.append(f"line {lines.line(('foundry', section))}: foundry.{section}: not served here")
+    for path, section, schema in (((), document, _SCHEMA), (("foundry",), foundry, _SCHEMA["properties"]["foundry"])):
+        # The JSON Schema says nothing about the sections of other emulators, except that they may be there.
+        for name in (each for each in section if schema["properties"][each] is True):
+            warnings.append(format_problem((*path, name), lines, "not served here"))
 
     def first_of(items: Sequence[Any], keys: Sequence[object], path: SeedPath) -> Iterator[Any]:
         seen = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, TypeAlias
 
 import yaml
@@ -55,25 +56,59 @@ def load_document(text: str, is_json: bool) -> tuple[Any, Lines, list[str]]:
         The value, the line of each part of it, and a warning for each key that is defined twice.
 
     Raises:
-        InvalidSeed: The text is not YAML or not JSON, or is too deep or too large.
+        InvalidSeed: The text is not YAML or not JSON, or is too deep or too large, or a key is not text.
     """
-    if is_json:
-        try:
-            json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InvalidSeed([f"line {error.lineno}: not JSON: {error.msg}"]) from None
-        except RecursionError:
-            raise InvalidSeed(["not readable as JSON: nested too deeply"]) from None
-        # YAML reads JSON, except for tabs between tokens.
-        text = text.replace("\t", " ")
-    loader = yaml.SafeLoader(text)
+    return _load_json(text) if is_json else _load_yaml(text)
+
+
+def _load_json(text: str) -> tuple[Any, Lines, list[str]]:
+    try:
+        document = json.loads(
+            text, object_pairs_hook=_keep_first, parse_float=_finite_number, parse_constant=_finite_number
+        )
+    except json.JSONDecodeError as error:
+        raise InvalidSeed([f"line {error.lineno}: not JSON: {error.msg}"]) from None
+    except RecursionError:
+        raise InvalidSeed(["not readable as JSON: nested too deeply"]) from None
+    except ValueError as error:
+        raise InvalidSeed([f"not readable as JSON: {error}"]) from None
+    try:
+        # JSON has no line numbers. YAML, which reads nearly all JSON, does; its tokens may not be separated by tabs.
+        _, lines, warnings = _load_yaml(text.replace("\t", " "))
+    except InvalidSeed:
+        return document, Lines(), []
+    return document, lines, warnings
+
+
+def _finite_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is not a finite number")
+    return number
+
+
+def _keep_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        found.setdefault(key, value)
+    return found
+
+
+def _load_yaml(text: str) -> tuple[Any, Lines, list[str]]:
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.YAMLError as error:
+        # The text has characters that YAML does not allow.
+        raise InvalidSeed([f"not YAML: {' '.join(str(error).split())}"]) from None
     try:
         node = loader.get_single_node()
-        lines, warnings = Lines(), list[str]()
-        if node is None:
-            return None, lines, warnings
-        _survey(node, (), lines, warnings, [], [_MOST_NODES])
-        return loader.construct_document(node), lines, warnings
+        survey = _Survey(loader)
+        if node is not None:
+            survey.visit(node, ())
+        if survey.problems:
+            raise InvalidSeed(survey.problems)
+        document = None if node is None else loader.construct_document(node)
+        return document, survey.lines, survey.warnings
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark is not None else ""
@@ -82,36 +117,89 @@ def load_document(text: str, is_json: bool) -> tuple[Any, Lines, list[str]]:
         raise InvalidSeed([f"not YAML: {error}"]) from None
     except RecursionError:
         raise InvalidSeed(["not readable as YAML: nested too deeply"]) from None
-    except ValueError as error:
-        raise InvalidSeed([f"not readable as YAML: {error}"]) from None
     finally:
         loader.dispose()
 
 
-def _survey(
-    node: yaml.Node, path: SeedPath, lines: Lines, warnings: list[str], above: list[yaml.Node], budget: list[int]
-) -> None:
-    """Note the line of every value, and drop the second of two values with the same key."""
-    budget[0] -= 1
-    if node in above or budget[0] < 0:
-        raise InvalidSeed([f"line {node.start_mark.line + 1}: {dotted(path)}: aliases that never end"])
-    lines.at.setdefault(path, node.start_mark.line + 1)
-    above.append(node)
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _survey(item, (*path, index), lines, warnings, above, budget)
-    elif isinstance(node, yaml.MappingNode):
+class _Survey:
+    """A look at every value of a YAML document, before it is constructed.
+
+    Attributes:
+        lines: The line of every value.
+        warnings: A line for each key that is defined twice. The second definition is dropped from the document.
+        problems: A line for each value that YAML cannot construct, and for each key that is not text.
+    """
+
+    def __init__(self, loader: yaml.SafeLoader) -> None:
+        self.lines = Lines()
+        self.warnings: list[str] = []
+        self.problems: list[str] = []
+        self._loader = loader
+        self._above: list[yaml.Node] = []
+        self._budget = _MOST_NODES
+
+    def visit(self, node: yaml.Node, path: SeedPath) -> None:
+        """Look at a value and at everything in it.
+
+        Raises:
+            InvalidSeed: The value contains itself, or there are too many values.
+        """
+        self._budget -= 1
+        line = node.start_mark.line + 1
+        if node in self._above or self._budget < 0:
+            raise InvalidSeed([f"line {line}: {dotted(path)}: aliases that never end"])
+        self.lines.at.setdefault(path, line)
+        self._above.append(node)
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.visit(item, (*path, index))
+        elif isinstance(node, yaml.MappingNode):
+            self._visit_mapping(node, path)
+        elif isinstance(node, yaml.ScalarNode):
+            self._construct(node, path)
+        self._above.pop()
+
+    def _construct(self, node: yaml.ScalarNode, path: SeedPath) -> Any:
+        """Return the value of a scalar. Note a problem if it has none, or one that no part of a seed can have."""
+        try:
+            value = self._loader.construct_object(node)
+        except yaml.YAMLError:
+            raise
+        except Exception:
+            # PyYAML does not check what stands behind a tag, or looks like a number or a date.
+            kind = node.tag.rpartition(":")[2]
+            self._note(node, path, f"not a valid {kind}: {node.value[:40]!r}")
+            return None
+        if isinstance(value, int) and abs(value) >= 2**63:
+            self._note(node, path, f"a number of {value.bit_length()} bits is too large")
+        elif isinstance(value, float) and not math.isfinite(value):
+            self._note(node, path, f"{node.value} is not a finite number")
+        return value
+
+    def _note(self, node: yaml.Node, path: SeedPath, message: str) -> None:
+        self.problems.append(f"line {node.start_mark.line + 1}: {dotted(path)}: {message}")
+
+    def _visit_mapping(self, node: yaml.MappingNode, path: SeedPath) -> None:
         seen: set[str] = set()
         kept = []
         for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                line = key.start_mark.line + 1
-                warnings.append(f"line {line}: {dotted((*path, key.value))}: already defined; the first one counts")
+            if not isinstance(key, yaml.ScalarNode):
+                self._note(key, path, "a key must be text")
                 continue
+            if key.tag == "tag:yaml.org,2002:merge":
+                self.visit(value, (*path, key.value))
+                kept.append((key, value))
+                continue
+            if not isinstance(self._construct(key, path), str):
+                self._note(key, path, "a key must be text; put it in quotes")
+                continue
+            if key.value in seen:
+                self.lines.at[(*path, key.value, "again")] = key.start_mark.line + 1
+                where = f"line {key.start_mark.line + 1}: {dotted((*path, key.value))}"
+                self.warnings.append(f"{where}: already defined; the first one counts")
+                continue
+            seen.add(key.value)
             kept.append((key, value))
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-                lines.at[(*path, key.value)] = key.start_mark.line + 1
-                _survey(value, (*path, key.value), lines, warnings, above, budget)
+            self.lines.at[(*path, key.value)] = key.start_mark.line + 1
+            self.visit(value, (*path, key.value))
         node.value = kept
-    above.pop()

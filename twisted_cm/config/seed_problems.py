@@ -23,12 +23,11 @@ def explain(error: ValidationError) -> Iterator[tuple[SeedPath, str]]:
     value: Any = error.validator_value
     schema: Any = error.schema
     if validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = list(schema["properties"])
-        for key in error.instance:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-                yield (*path, key), f"unknown key; {hint}"
+        known = [key for key, described in schema["properties"].items() if described is not True]
+        for key in error.instance.keys() - schema["properties"].keys():
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+            yield (*path, key), f"unknown key; {hint}"
     elif validator == "required" and isinstance(error.instance, dict):
         for key in value:
             if key not in error.instance:
