@@ -32,11 +32,15 @@ def logged(kind: str, *levels: str) -> tuple[Logger, io.StringIO]:
 
 def test_an_event_is_one_line_whatever_is_in_it() -> None:
     log, written = logged("text")
-    log.info("runtime {runtime_id}: connected", runtime_id="a\n2000-01-01 forged\x1b[31m\u2028é")
+    log.info("runtime {runtime_id}: connected", runtime_id="a\n2000-01-01 forged\x1b[31m\u2028é\u202etxt.exe\u2066")
     (line,) = written.getvalue().split("\n")[:-1]
     found = LINE.fullmatch(line)
     assert found is not None
-    assert found.groups() == ("info", "broker", r"runtime a\n2000-01-01 forged\x1b[31m\u2028é: connected")
+    assert found.groups() == (
+        "info",
+        "broker",
+        r"runtime a\n2000-01-01 forged\x1b[31m\u2028é\u202etxt.exe\u2066: connected",
+    )
 
 
 def test_a_traceback_is_indented_for_people_and_inside_the_object_for_programs() -> None:

@@ -28,6 +28,8 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
+from .model.printable import printable
+
 #: A namespace, or ``""`` for all of them, and the lowest level that is logged there, a constant of ``LogLevel``.
 Level: TypeAlias = tuple[str, Any]
 
@@ -39,8 +41,6 @@ LEVELS_VARIABLE = "TWISTED_CM_LOG_LEVEL"
 _DEFAULT_LEVELS: tuple[Level, ...] = (("", LogLevel.info), ("twisted", LogLevel.warn), ("log_legacy", LogLevel.warn))
 # The logger of a class has the class name at the end of its namespace.
 _CLASS = re.compile(r"\._?[A-Z]\w*$")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
 # The levels of this process's log, if begin_log started it.
 _own_levels: list[LogLevelFilterPredicate] = []
 
@@ -103,7 +103,8 @@ def text_line(event: LogEvent) -> str:
     """Return an event as a line of text. If the event has a traceback, it follows on indented lines."""
     time = datetime.fromtimestamp(event["log_time"]).isoformat(" ", "milliseconds")
     namespace = _CLASS.sub("", event["log_namespace"].removeprefix("twisted_cm."))
-    message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], formatEvent(event))
+    # Job data could otherwise end the line, control the terminal or reverse the writing direction.
+    message = printable(formatEvent(event))
     line = f"{time} {event['log_level'].name:8} {namespace}: {message}\n"
     return line + "".join(f"    {each}\n" for each in (_traceback(event) or "").splitlines())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -168,14 +169,23 @@ class EmulatorService(Service):
         for warning in seed.warnings:
             self._log.warn("seed: {warning}", warning=warning)
 
+    @contextmanager
+    def _loading_seed(self) -> Iterator[None]:
+        """Count as not ready meanwhile. If the broker refuses, the seed that was in effect stays in effect."""
+        loaded, self._seed_loaded = self._seed_loaded, False
+        try:
+            yield
+            loaded = True
+        finally:
+            self._seed_loaded = loaded
+
     async def reset(self) -> None:
         """Go back to the seed: its runtimes, bindings and faults, no jobs and no schemas.
 
         Parked callers and polls are answered. Tokens stay valid.
         """
-        self._seed_loaded = False
-        await self.broker.reset(self._seed.registry())
-        self._seed_loaded = True
+        with self._loading_seed():
+            await self.broker.reset(self._seed.registry())
         await self.faults.replace(self._seed.faults)
 
     async def reseed(self, seed: Seed) -> None:
@@ -184,9 +194,8 @@ class EmulatorService(Service):
         Runtimes, deployed apps, tokens, OAuth clients and faults change. Ports, time-outs, limits, the broker and
         sidecars stay as they were at the start.
         """
-        self._seed_loaded = False
-        await self.broker.reseed(seed.registry())
-        self._seed_loaded = True
+        with self._loading_seed():
+            await self.broker.reseed(seed.registry())
         self.credentials.replace(seed.bearer_tokens, seed.oauth_clients)
         if seed.development_token and not self._seed.development_token:
             self._log.warn("the new seed has no tokens; {token} is valid now", token=DEVELOPMENT_TOKEN)

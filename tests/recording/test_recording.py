@@ -125,6 +125,13 @@ async def nothing() -> None:
     pass
 
 
+def test_an_existing_recording_becomes_private(serve: Serve, recorded: Path) -> None:
+    recorded.touch()
+    recorded.chmod(0o644)
+    serve("--record", str(recorded))
+    assert recorded.stat().st_mode & 0o777 == 0o600
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_finished_job_is_one_line_without_secrets(serve: Serve, recorded: Path) -> None:
     server = serve("--record", str(recorded))

@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError
 
 from ..client.api import EmulatorControl
 from ..model.jobs import JobState
+from ..model.printable import printable
 from ..model.types import JSONValue
 from .control import control_command
 from .output import (
@@ -28,7 +29,6 @@ from .output import (
     show_time,
     style_state,
 )
-from .printable import printable
 
 #: While jobs are followed, the last shown state of this many of them is remembered.
 _MOST_REMEMBERED = 10_000

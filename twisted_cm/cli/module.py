@@ -13,6 +13,9 @@ from .module_env import CannotWriteFiles, EmulatorAccess, bypass_proxies, runtim
 from .reactor import run
 from .runtime_options import RuntimeOptions, runtime_options
 
+#: The variables that hold tokens of the emulator. The module has a token of its own and must not see these.
+_CREDENTIALS = ("TWISTED_CM_ADMIN_TOKEN", "TWISTED_CM_TOKEN")
+
 
 def _module_variables(runtime: RuntimeOptions) -> dict[str, str]:
     """Join the runtime, write the files that a module reads, and return its variables.
@@ -51,7 +54,8 @@ def exec_(runtime: RuntimeOptions, command: tuple[str, ...]) -> None:
       twisted-cm exec --runtime my-runtime --seed seed.yaml -- python app.py
       twisted-cm exec --runtime mine --deployed-app ri.mine -- python app.py
     """
-    environment = {**os.environ, **_module_variables(runtime)}
+    environment = {name: value for name, value in os.environ.items() if name not in _CREDENTIALS}
+    environment |= _module_variables(runtime)
     # Python ignores SIGPIPE, and the module would inherit that; a shell starts programs with the default.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

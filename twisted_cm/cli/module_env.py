@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from attrs import field, frozen
 
-from ..config.state_dir import write_private
+from ..config.state_dir import make_private_directory, write_private
 from ..model.paths import runtime_path
 
 
@@ -54,7 +54,7 @@ def write_environment(access: EmulatorAccess, directory: Path) -> dict[str, str]
     token, ca, connection = directory / "module-auth-token", directory / "ca.pem", directory / "connection.json"
     paths = {name: urlsplit(f"{base}/{name}").path for name in ("job", "results")}
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_directory(directory)
         write_private(token, access.module_auth_token.encode("utf-8"))
         write_private(ca, (access.ca_certificate or "").encode("ascii"))
         write_private(

@@ -9,8 +9,8 @@ from datetime import datetime
 
 import click
 
+from ..model.printable import printable
 from ..model.types import JSONValue
-from .printable import printable
 
 #: The cells of one row.
 Row = Sequence[str]

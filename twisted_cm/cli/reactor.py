@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ..client.errors import AnswerLost, ApiError, CannotConnect, ResultBrokenOff, TimedOut, UntrustedServer
-from .printable import printable
+from ..model.printable import printable
 
 T = TypeVar("T")
 

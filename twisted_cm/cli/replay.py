@@ -8,9 +8,9 @@ from typing import Any
 import click
 from twisted.internet.defer import CancelledError
 
+from ..model.printable import printable
 from ..recording.read import InvalidRecording, Recording
 from ..recording.replay import Replay
-from .printable import printable
 from .reactor import run
 from .runtime_options import RuntimeOptions, runtime_options
 

@@ -13,11 +13,12 @@ from twisted.internet.defer import CancelledError
 
 from ..client.api import ComputeModules
 from ..client.retries import Retries
+from ..model.printable import printable
 from ..model.types import JSONValue
 from .connection_options import CallerOptions, caller_options
 from .job_file import BadLines, JobFile
-from .printable import printable
 from .reactor import run
+from .result_output import BytesOutput, ResultOutput, TerminalOutput
 from .submit_file import Batch
 
 
@@ -91,9 +92,13 @@ def submit(
             if asynchronous:
                 click.echo((await modules.submit(rid, function, value, branch=branch, timeout=timeout)).id)
                 return
-            async for chunk in modules.stream(rid, function, value, branch=branch, timeout=timeout):
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.buffer.flush()
+            terminal = sys.stdout.isatty()
+            output: ResultOutput = TerminalOutput(sys.stdout) if terminal else BytesOutput(sys.stdout.buffer)
+            try:
+                async for chunk in modules.stream(rid, function, value, branch=branch, timeout=timeout):
+                    output.write(chunk)
+            finally:
+                output.close()
 
     run(submit_one)
 

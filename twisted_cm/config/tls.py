@@ -6,7 +6,6 @@ signed; trustme makes both certificate and CA, and the state directory keeps the
 
 from __future__ import annotations
 
-import fcntl
 import re
 import socket
 from pathlib import Path
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtensionOID
 from twisted.internet.ssl import CertificateOptions
 
-from .state_dir import write_private
+from .state_dir import locked, make_private_directory, write_private
 
 _PEM = Encoding.PEM
 _CA, _CA_KEY, _LEAF = "ca.pem", "ca-key.pem", "server.pem"
@@ -103,9 +102,8 @@ def local_certificate(state_dir: Path, interface: str) -> ServerCertificate:
     if interface not in ("0.0.0.0", "::", ""):
         names.add(interface)
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (state_dir / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        make_private_directory(state_dir)
+        with locked(state_dir):
             return _kept_certificate(state_dir, names)
     except OSError as error:
         raise CertificateError(

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from base64 import b64encode
 from collections import deque
 from contextlib import suppress
@@ -67,6 +68,9 @@ class Recorder:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             problem = None if self._can_continue() else "it is not a recording"
+            if problem is None and stat.S_ISREG(os.fstat(self._file).st_mode):
+                # An existing file may be readable by others.
+                os.fchmod(self._file, 0o600)
         except BlockingIOError:
             problem = "another emulator is recording to it"
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Which text is safe to print on a terminal?"""
+"""Text that is safe to print on a terminal."""
 
 from __future__ import annotations
 
