@@ -26,7 +26,7 @@ from .config.settings import Settings
 from .config.tls import CertificateError
 from .listeners import CannotStart, Listeners, is_loopback
 from .metrics import Metrics
-from .model.tokens import DEVELOPMENT_TOKEN
+from .model.tokens import DEVELOPMENT_TOKEN, BearerToken
 from .recording.record import CannotRecord, Recorder
 from .server.app import emulator_site, sidecar_site
 from .server.browsers import BrowserGuard
@@ -72,7 +72,7 @@ class EmulatorService(Service):
         """
         self.settings = settings
         self._reactor = reactor
-        guarded = not is_loopback(settings.interface)
+        self._guarded = guarded = not is_loopback(settings.interface)
         if guarded and settings.admin_token is None:
             raise CannotStart(
                 f"{settings.interface} can be reached from other machines; set an admin token with --admin-token or"
@@ -86,7 +86,7 @@ class EmulatorService(Service):
         self.broker.observe(self.metrics.changed)
         self.credentials = Credentials(
             reactor.seconds,
-            settings.seed.bearer_tokens,
+            self._bearer_tokens(settings.seed),
             settings.admin_token,
             guarded,
             settings.seed.oauth_clients,
@@ -108,6 +108,14 @@ class EmulatorService(Service):
             raise CannotStart(str(error)) from None
         self.addresses = self._main.addresses
         self.sidecar_addresses = {runtime_id: each.addresses for runtime_id, each in self._sidecars.items()}
+
+    @property
+    def development_token(self) -> bool:
+        """Whether the development token is valid: on loopback, if the seed names no other way to get in."""
+        return self._seed.development_token and not self._guarded
+
+    def _bearer_tokens(self, seed: Seed) -> tuple[BearerToken, ...]:
+        return seed.tokens if self._guarded else seed.bearer_tokens
 
     def connections(self) -> int:
         """Return the number of open connections."""
@@ -196,11 +204,12 @@ class EmulatorService(Service):
         """
         with self._loading_seed():
             await self.broker.reseed(seed.registry())
-        self.credentials.replace(seed.bearer_tokens, seed.oauth_clients)
-        if seed.development_token and not self._seed.development_token:
-            self._log.warn("the new seed has no tokens; {token} is valid now", token=DEVELOPMENT_TOKEN)
+        development_token = self.development_token
+        self.credentials.replace(self._bearer_tokens(seed), seed.oauth_clients)
         await self.faults.reseed(seed.faults)
         self._seed = seed
+        if self.development_token and not development_token:
+            self._log.warn("the new seed has no tokens; {token} is valid now", token=DEVELOPMENT_TOKEN)
         self._warn_about(seed)
 
     async def readiness(self) -> dict[str, bool]:

@@ -54,7 +54,7 @@ def makeService(options: Options) -> IService:
         emulator = make_service(reactor, options.server)
     except click.ClickException as error:
         _die(error)
-    if emulator.settings.seed.development_token:
+    if emulator.development_token:
         _log.info("bearer token: {token}", token=DEVELOPMENT_TOKEN)
     both = MultiService()
     emulator.setServiceParent(both)

@@ -110,6 +110,23 @@ def test_a_held_job_is_never_dispatched(driver: Driver) -> None:
     assert driver.get(driver.broker.snapshot("r")).queued == 0
 
 
+def test_a_repeated_delivery_that_is_given_back_leaves_the_job_with_its_first_poller(driver: Driver) -> None:
+    job = driver.submit()
+    driver.take()
+    driver.get(driver.broker.deliver_again(job.job_id))
+    assert driver.take() == job.job_id
+    driver.get(driver.broker.give_back(job.job_id, 1))
+    assert driver.state(job) is JobState.RUNNING
+    assert driver.take() is None
+    # Now nobody has it.
+    driver.get(driver.broker.give_back(job.job_id, 1))
+    assert driver.state(job) is JobState.QUEUED
+    assert driver.take() == job.job_id
+    # A new attempt begins without copies.
+    driver.get(driver.broker.give_back(job.job_id, 2))
+    assert driver.state(job) is JobState.QUEUED
+
+
 def test_a_delivery_is_repeated_to_the_next_poll(driver: Driver) -> None:
     job, finished = [driver.submit() for _ in range(2)]
     for _ in range(2):

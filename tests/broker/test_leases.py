@@ -42,6 +42,19 @@ def test_a_poll_that_is_parked_gets_the_job_whose_lease_ran_out(brokers: MemoryF
     assert brokers.get(parked).job_id == job.job_id
 
 
+def test_a_second_post_does_not_give_a_streaming_job_a_lease_again(brokers: MemoryFixture) -> None:
+    driver = Driver(brokers, lease=10)
+    job = driver.submit()
+    driver.take()
+    stream = driver.broker.new_result(job.job_id, None)
+    assert brokers.get(driver.broker.begin_result(job.job_id, stream))
+    brokers.get(driver.broker.open_result("r", job.job_id))
+    second = driver.broker.new_result(job.job_id, None)
+    second.write(b"x")
+    brokers.advance(100)
+    assert driver.state(job) is JobState.RUNNING
+
+
 def test_a_late_result_counts_while_the_job_is_not_finished(brokers: MemoryFixture) -> None:
     driver = Driver(brokers, lease=10)
     jobs = [driver.submit() for _ in range(2)]

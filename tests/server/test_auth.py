@@ -6,8 +6,10 @@ import re
 
 import pytest
 import pytest_twisted
-from conftest import Harness
+from conftest import RUNTIMES, Harness, make_harness
 from every_route import PRESENTED, ROUTES, SIDECAR_ROUTES, ask, prepare, running, state
+
+from twisted_cm.config.seed import parse_seed
 
 
 def served(harness: Harness, site: int) -> set[str]:
@@ -51,3 +53,22 @@ async def test_every_route_knows_who_may_use_it(monkeypatch: pytest.MonkeyPatch,
                     assert state(harness) == before, (route, name)
                     error = {"invalid_token", "invalid_module_auth_token", "invalid_client"}
                     assert answer["error"] in (error if expected == 401 else {"forbidden"}), (route, name)
+
+
+@pytest.mark.parametrize("guarded", [False, True], ids=["loopback", "guarded"])
+@pytest_twisted.ensureDeferred
+async def test_the_development_token_is_valid_on_loopback_only(monkeypatch: pytest.MonkeyPatch, guarded: bool) -> None:
+    monkeypatch.setattr("twisted_cm.service.is_loopback", lambda interface: not guarded)
+    harness = make_harness("", admin_token="boss" if guarded else None)
+    try:
+        for path in (RUNTIMES, f"{RUNTIMES.rpartition('/')[0]}/jobs", "/metrics", "/multipass/api/me"):
+            status = (await harness.call("GET", path, Authorization="Bearer test_token_admin"))[0]
+            assert status == (401 if guarded else 200), path
+        # A new seed without tokens does not bring it back.
+        await harness.service.reseed(parse_seed("tokens: {t: }"))
+        await harness.service.reseed(parse_seed(""))
+        status = (await harness.call("GET", RUNTIMES, Authorization="Bearer test_token_admin"))[0]
+        assert status == (401 if guarded else 200)
+    finally:
+        await harness.pool.closeCachedConnections()
+        await harness.service.stopService()

@@ -14,11 +14,12 @@ import pytest
 import pytest_twisted
 from conftest import RUNTIMES, SEED, Harness, Server, make_harness, raw_caller, result_of, serve_one
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThread
 from twisted.web.client import ResponseFailed
 
 from twisted_cm.broker.faults import FaultBook
+from twisted_cm.broker.interface import BrokerUnavailable
 from twisted_cm.model.faults import FaultKind, FaultPlan
 
 BASE = "/_emulate/foundry/compute-modules"
@@ -273,6 +274,30 @@ async def test_a_poller_that_goes_away_during_a_delay_gives_the_job_back(harness
     poll.addErrback(lambda _: None)
     poll.cancel()
     await harness.until(lambda: not harness.work().running)
+    await serve_one(harness, b"ok")
+    assert (await caller)[1] == b"ok"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_is_given_back_if_its_poll_fails_after_the_hand_out(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Faults are looked for only if there are any.
+    await inject(harness, kind="fail_job", function="another")
+    caller = harness.execute()
+    faults = harness.service.faults
+    draw = faults.draw
+
+    def refuse(kind: FaultKind, *args: Any) -> Any:
+        return (
+            fail(BrokerUnavailable("Redis cannot be reached"))
+            if kind is FaultKind.DELAY_DISPATCH
+            else draw(kind, *args)
+        )
+
+    with monkeypatch.context() as patched:
+        patched.setattr(faults, "draw", refuse)
+        assert (await harness.module("GET", "/job"))[0] == 503
     await serve_one(harness, b"ok")
     assert (await caller)[1] == b"ok"
 

@@ -328,7 +328,7 @@ class MemoryBroker:
     def _next(self, work: Work) -> Job | None:
         """Take the job for the next poll, if there is one."""
         if work.repeated:
-            return work.repeated.popitem(last=False)[1]
+            return work.take_repeated()
         if not work.queued:
             return None
         job = work.queued.popitem(last=False)[1]
@@ -357,6 +357,8 @@ class MemoryBroker:
     def give_back(self, job_id: str, attempt: int) -> None:
         job = self._jobs.get(job_id)
         if job is None or job.state is not JobState.RUNNING or job.attempts != attempt or job.result is not None:
+            return
+        if self._work[job.runtime_id].drop_copy(job_id):
             return
         self._log.info(
             "job {job_id}: given back, because its poller of runtime {runtime_id} vanished",
@@ -407,7 +409,7 @@ class MemoryBroker:
         job = self._job(job_id)
         if job.runtime_id != runtime_id:
             raise UnknownJob(job_id)
-        if job.state is JobState.RUNNING:
+        if job.state is JobState.RUNNING and job.result is None:
             self._leases.begin(job)
         return job
 
@@ -488,8 +490,6 @@ class MemoryBroker:
         work = self._work.get(job.runtime_id)
         if work is not None:
             work.job_ids.pop(job.job_id, None)
-
-    # Callers
 
     def wait_result(self, job_id: str, timeout: float) -> Deferred[Job]:
         job = self._jobs.get(job_id)

@@ -20,7 +20,6 @@ from twisted.python.failure import Failure
 
 from .. import __version__
 from ..config.options import ServerOptions, server_options
-from ..config.seed import Seed
 from ..listeners import raise_file_limit
 from ..logs import FORMATS, LEVELS_VARIABLE, Level, begin_log, parse_level
 from ..model.paths import CONTOUR, DASHBOARD
@@ -117,14 +116,14 @@ def _write_port_file(path: Path, service: EmulatorService) -> None:
 
 def _print_banner(service: EmulatorService) -> None:
     seed = service.settings.seed
-    token = DEVELOPMENT_TOKEN if seed.development_token else "$TOKEN"
+    token = DEVELOPMENT_TOKEN if service.development_token else "$TOKEN"
     rid = next((binding.deployed_app_rid for binding in seed.bindings), "ri.foundry.main.deployed-app.my-app")
     body = json.dumps({"deployedAppRid": rid, "queryType": "FUNCTION", "query": {}})
     lines = [
         f"twisted-cm {__version__}",
         *(f"  {url}" for url in service.urls()),
         f"  dashboard: {service.addresses.http}{DASHBOARD}",
-        *_describe_tokens(seed),
+        *_describe_tokens(service),
         "Submit a job:",
         f"  curl -H \"Authorization: Bearer {token}\" -H 'Content-Type: application/json' \\",
         f"    -d {shlex.quote(body)} {service.addresses.http}{CONTOUR}/compute-modules/jobs/execute",
@@ -133,12 +132,13 @@ def _print_banner(service: EmulatorService) -> None:
     print("\n".join(lines), flush=True)
 
 
-def _describe_tokens(seed: Seed) -> Iterator[str]:
+def _describe_tokens(service: EmulatorService) -> Iterator[str]:
     """Show the development token, which is no secret; of the tokens in a seed, show only the logins."""
-    if seed.development_token:
+    tokens = service.settings.seed.tokens
+    if service.development_token:
         yield f"  bearer token: {DEVELOPMENT_TOKEN}"
-    elif seed.tokens:
-        yield f"  bearer tokens of the seed: {', '.join(bearer.principal.login for bearer in seed.tokens)}"
+    elif tokens:
+        yield f"  bearer tokens of the seed: {', '.join(bearer.principal.login for bearer in tokens)}"
 
 
 class _StopAtEnd(Protocol):

@@ -80,12 +80,12 @@ class Seed:
 
     @property
     def development_token(self) -> bool:
-        """Whether the development token is valid: the seed names no other way to get in."""
+        """Whether the seed names no way to get in, so that the development token is valid on loopback."""
         return not self.tokens and not self.oauth_clients
 
     @property
     def bearer_tokens(self) -> tuple[BearerToken, ...]:
-        """The valid tokens: those of the seed, or else the development token."""
+        """The tokens that are valid on loopback: those of the seed, or else the development token."""
         return (BearerToken(DEVELOPMENT_TOKEN, Principal("admin")),) if self.development_token else self.tokens
 
     def registry(self) -> Registry:

@@ -20,6 +20,7 @@ from ..config.settings import Settings, limits_of
 from ..config.tls import local_certificate
 from ..model.faults import FaultKind, FaultPlan
 from ..model.jobs import Job, JobSource, Submission
+from ..model.tokens import DEVELOPMENT_TOKEN
 from ..model.types import JSONValue
 from ..server.submission import submit
 from ..service import EmulatorService
@@ -49,7 +50,8 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
         self.url = service.addresses.http or MEMORY_URL
         self.https_url = service.addresses.https
         self.ca_certificate = service.addresses.ca_certificate
-        self.token = next((each.token for each in service.settings.seed.bearer_tokens), "")
+        tokens = service.settings.seed.tokens
+        self.token = tokens[0].token if tokens else DEVELOPMENT_TOKEN if service.development_token else ""
         self._runtimes: list[FakeRuntime] = []
         self._network = MemoryNetwork(reactor, service.site)
         self.agent: IAgent = self._network.agent(self._pool)

@@ -62,21 +62,23 @@ class ModuleRoutes:
         if job is None:
             return request.no_content()
         job_id, attempt, function = job.job_id, job.attempts, job.submission.query_type
-        if await draw_fault(self.context, FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
-            await broker.deliver_again(job_id)
-        try:
-            await delay_by_fault(self.context, FaultKind.DELAY_DISPATCH, runtime_id, function)
-        except CancelledError:
-            await broker.give_back(job_id, attempt)
-            raise
 
-        def written(delivered: bool) -> None:
-            report = broker.delivered if delivered else broker.give_back
+        def report(delivered: bool) -> None:
+            told = broker.delivered if delivered else broker.give_back
             # If the broker cannot be reached, it puts the job back itself once it finds that this node let go of it.
-            report(job_id, attempt).addErrback(lambda failure: failure.trap(BrokerError))
+            told(job_id, attempt).addErrback(lambda failure: failure.trap(BrokerError))
 
-        request.delivered().addCallback(written)
-        return request.json(describe_envelope(job))
+        try:
+            if await draw_fault(self.context, FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
+                await broker.deliver_again(job_id)
+            await delay_by_fault(self.context, FaultKind.DELAY_DISPATCH, runtime_id, function)
+            envelope = request.json(describe_envelope(job))
+            request.delivered().addCallback(report)
+        except BaseException:
+            # Whatever happens between the hand-out and the answer, the job must not be lost.
+            report(False)
+            raise
+        return envelope
 
     async def post_schemas(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """Answer ``POST /schemas``: keep all the functions that the runtime has, or none."""

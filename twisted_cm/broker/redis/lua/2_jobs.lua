@@ -29,6 +29,8 @@ local function take(runtime, node, now)
       return nil
     end
     run(id, runtime, node, now)
+  else
+    call('HINCRBY', P .. 'job:' .. id, 'copies', 1)
   end
   call('SADD', P .. 'handing:' .. node, id .. ':' .. get(id, 'attempts')[1])
   return id
@@ -66,6 +68,7 @@ end
 local function queue_again(id, outcome, now)
   local runtime, number, node, attempts = unpack(get(id, 'runtime', 'number', 'node', 'attempts'))
   leave_places(id, runtime, node, attempts)
+  call('HDEL', P .. 'job:' .. id, 'copies')
   transition(id, 'queued', now, outcome)
   local first = call('ZRANGE', P .. 'q:' .. runtime, 0, 0, 'WITHSCORES')[2]
   call('ZADD', P .. 'q:' .. runtime, first and math.min(first - 1, number) or number, id)
@@ -209,8 +212,13 @@ function ops.unpark(now, node, runtime, number)
 end
 
 local function give_back(id, attempt, now)
-  local state, attempts, body = unpack(get(id, 'state', 'attempts', 'body'))
+  local state, attempts, body, copies = unpack(get(id, 'state', 'attempts', 'body', 'copies'))
   if state == 'running' and attempts == attempt and not body then
+    if copies and tonumber(copies) > 0 then
+      -- Another poll has the job, too.
+      call('HINCRBY', P .. 'job:' .. id, 'copies', -1)
+      return 0
+    end
     queue_again(id, 'poller vanished', now)
     return 1
   end

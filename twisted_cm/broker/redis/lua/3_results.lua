@@ -10,11 +10,11 @@ local function persist(body, size)
 end
 
 function ops.open_result(now, node, runtime, id)
-  local its_runtime, state = unpack(get(id, 'runtime', 'state'))
+  local its_runtime, state, body = unpack(get(id, 'runtime', 'state', 'body'))
   if its_runtime ~= runtime then
     return 'unknown job'
   end
-  if state == 'running' then
+  if state == 'running' and not body then
     renew(id, now)
   end
   return record(id)
