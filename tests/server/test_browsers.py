@@ -192,7 +192,11 @@ async def test_a_page_of_an_allowed_origin_may_call() -> None:
             assert headers["Access-Control-Allow-Origin"] == SITE
             assert set(headers["Access-Control-Allow-Methods"].split(", ")) == {"GET", "POST", "PUT", "DELETE"}
             allowed = headers["Access-Control-Allow-Headers"].lower().split(", ")
-            assert {"authorization", "content-type", "module-auth-token", "prefer"} <= set(allowed)
+            assert {
+                *("authorization", "content-type", "module-auth-token", "prefer"),
+                "fetch-user-agent",
+                "x-osdk-request-context",
+            } <= set(allowed)
             assert "Access-Control-Allow-Credentials" not in headers
         bearer = ("Authorization", "Bearer app-token")
         for path, credentials, expected in (

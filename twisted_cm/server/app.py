@@ -59,6 +59,6 @@ def sidecar_app(context: Context, runtime_id: str) -> Klein:
 def _site(app: Klein, context: Context) -> EmulatorSite:
     for rule in app.url_map.iter_rules():
         # A HEAD request for a job would take it from the queue and lose it.
-        if rule.methods is not None:
+        if rule.methods is not None and rule.rule.endswith("/job"):
             rule.methods.discard("HEAD")
     return EmulatorSite(Dispatcher(app, refusal), context.guard, context.reactor, context.metrics.count_error)

@@ -19,7 +19,8 @@ from .transport.request import EmulatorRequest
 #: The names that this machine has for itself; containers call it by the second.
 _OWN_NAMES = ("localhost", "host.docker.internal")
 
-_ALLOWED_HEADERS = "Authorization, Content-Type, Module-Auth-Token, Prefer"
+#: The last two are sent by OSDK clients.
+_ALLOWED_HEADERS = "Authorization, Content-Type, Module-Auth-Token, Prefer, Fetch-User-Agent, X-OSDK-Request-Context"
 _EXPOSED_HEADERS = "X-Job-Id, Preference-Applied, Retry-After"
 
 
@@ -86,7 +87,7 @@ class BrowserGuard:
 
 def _changes_state(request: EmulatorRequest) -> bool:
     # A poll is a GET, but it takes a job from its queue.
-    return request.method != b"GET" or request.path.endswith(b"/job")
+    return request.method not in (b"GET", b"HEAD") or request.path.endswith(b"/job")
 
 
 def _crosses_sites(request: EmulatorRequest, origin: str | None, host: str) -> bool:

@@ -72,6 +72,8 @@ class InspectionRoutes:
         await require_bearer(self.context, request)
         request.setHeader("Content-Type", "text/event-stream")
         request.setHeader("Cache-Control", "no-store")
+        if request.method == b"HEAD":
+            return b""
         feed = EventFeed(self.context.reactor, request)
         try:
             await self.context.broker.observe(feed.changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
 from ..errors import payload_too_large
@@ -28,6 +28,7 @@ class RequestBody:
         length: The announced size in bytes, or ``None`` for chunked encoding.
         ended: Whether the last byte has arrived.
         received: The number of bytes that have arrived.
+        expects_continue: Whether the client waits for ``100 Continue`` before it sends the body.
     """
 
     # Each parked caller has one.
@@ -41,13 +42,15 @@ class RequestBody:
         "_transport",
         "_unclaimed",
         "ended",
+        "expects_continue",
         "length",
         "received",
     )
 
-    def __init__(self, length: int | None, transport: IPushProducer) -> None:
+    def __init__(self, length: int | None, transport: Any) -> None:
         self.length = length
         self.ended = False
+        self.expects_continue = False
         self.received = 0
         self._transport = transport
         self._unclaimed = bytearray()
@@ -61,6 +64,8 @@ class RequestBody:
     def deliver(self, data: bytes) -> None:
         """Take the next bytes."""
         self.received += len(data)
+        # A client need not wait for the answer.
+        self.expects_continue = False
         if self._discarding:
             return
         if self._consumer is not None:
@@ -81,6 +86,11 @@ class RequestBody:
             consumer.write(data)
         except OSError as error:
             self._fail(error)
+
+    def _send_continue(self) -> None:
+        if self.expects_continue:
+            self.expects_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _report_begun(self) -> None:
         if self._begun is not None:
@@ -133,6 +143,7 @@ class RequestBody:
         """
         if self.received or self.ended:
             return succeed(None)
+        self._send_continue()
         self._begun = Deferred(lambda _: self.discard())
         return self._begun
 
@@ -153,6 +164,7 @@ class RequestBody:
         if max(self.length or 0, self.received) > limit:
             self._fail(payload_too_large(limit))
             return done
+        self._send_continue()
         self._consumer = consumer
         consumer.registerProducer(self._transport, True)
         self._resume()

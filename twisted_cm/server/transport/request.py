@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
-from twisted.web.http import parse_qs
+from twisted.web.http import RESPONSES, parse_qs
 from twisted.web.server import Request
 
 from ...model.types import JSONValue
@@ -40,6 +41,7 @@ class EmulatorRequest(Request):
     answering: Deferred[Any] | None = None
     gone = False
     _begun = False
+    _expects_continue = False
     _answered = False
     _linger: IDelayedCall | None = None
     _delivered: Deferred[bool] | None = None
@@ -49,6 +51,11 @@ class EmulatorRequest(Request):
     def gotLength(self, length: int | None) -> None:
         self.content = io.BytesIO()
         self.body = RequestBody(length, self.channel.transport)
+        expected = self.requestHeaders.getRawHeaders(b"Expect")
+        if expected and expected[0].lower() == b"100-continue":
+            # Without the header, Twisted does not send 100. The body does, when a route claims it.
+            self.requestHeaders.removeHeader(b"Expect")
+            self._expects_continue = True
 
     def handleContentChunk(self, data: bytes) -> None:
         self.body.deliver(data)
@@ -58,6 +65,7 @@ class EmulatorRequest(Request):
         self._begun = True
         self.method, self.uri, self.clientproto = command, path, version
         self.path, _, query = path.partition(b"?")
+        self.body.expects_continue = self._expects_continue and version == b"HTTP/1.1" and not self.body.ended
         self.args = parse_qs(query, True) if query else {}
         self.process()
 
@@ -65,11 +73,24 @@ class EmulatorRequest(Request):
         """Pass the request to the resource, its path still percent-encoded: each route decodes its own ids."""
         self.site = self.channel.site
         self.setHeader(b"Date", self.site.date())
+        self._read_absolute_target()
         if not self.path.startswith(b"/") or not self.path.isascii():
             self.write(self.error(invalid_request("The request target is not the path of a URI.")))
             self.finish()
         elif self.site.guard.admit(self):
             self.site.resource.render(self)
+
+    def _read_absolute_target(self) -> None:
+        """Read a target such as ``http://host/path`` as ``/path`` of that host (RFC 9112, section 3.2.2)."""
+        scheme, found, rest = self.path.partition(b"://")
+        if not found or scheme.lower() not in (b"http", b"https"):
+            return
+        host, _, path = rest.partition(b"/")
+        hosts = self.requestHeaders.getRawHeaders(b"Host")
+        # A request with no Host header, or with two, is refused later.
+        if host and hosts is not None and len(hosts) == 1:
+            self.requestHeaders.setRawHeaders(b"Host", [host])
+            self.path = b"/" + path
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         self.body.end()
@@ -150,7 +171,10 @@ class EmulatorRequest(Request):
 
     def answer(self, body: bytes, content_type: str, status: int = 200) -> bytes:
         """Return ``body``, with the headers of the answer set."""
-        self.setResponseCode(status)
+        self.setResponseCode(status, None if status in RESPONSES else HTTPStatus(status).phrase.encode("ascii"))
+        if self.body.expects_continue:
+            # The client has not sent the body, and must not send another request in its place.
+            self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         self.responseHeaders.setRawHeaders(b"Content-Type", [content_type.encode("ascii", "replace")])
         self.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
         return body
