@@ -67,6 +67,8 @@ def test_the_banner_names_it(board: Board) -> None:
 def test_the_prefix_leads_to_the_page(board: Board) -> None:
     board.browser.get(board.url + BASE)
     assert board.browser.current_url == f"{board.url}{BASE}/"
+    with urlopen(Request(board.url + BASE + "/", method="HEAD")) as answer:
+        assert (answer.status, answer.read()) == (200, b"")
     with pytest.raises(HTTPError) as refused:
-        urlopen(Request(board.url + BASE + "/", method="HEAD"))
+        urlopen(Request(board.url + BASE + "/", method="PUT"))
     assert refused.value.code == 405
