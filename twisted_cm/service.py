@@ -127,7 +127,13 @@ class EmulatorService(Service):
             yield from (url for url in (addresses.http, addresses.https) if url is not None)
 
     def startService(self) -> None:
-        """Start the broker, then serve the sockets that were bound."""
+        """Start the broker, then serve the sockets that were bound.
+
+        Raises:
+            RuntimeError: The service was started before. Its sockets and its broker are used up; make another one.
+        """
+        if self.sites:
+            raise RuntimeError("An EmulatorService can be started once. Make another one.")
         super().startService()  # type: ignore[no-untyped-call]
         context = self.context = Context(
             reactor=self._reactor,

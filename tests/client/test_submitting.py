@@ -9,13 +9,15 @@ import pytest
 import pytest_twisted
 from client_helpers import application, runtime, start, until
 from conftest import Harness
+from raw_server import RawServer, http
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.web.client import Agent
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
-from twisted_cm.client import JobNotReady, JobState
+from twisted_cm.client import ComputeModules, JobNotReady, JobState
 
 
 @implementer(IAgent)
@@ -113,6 +115,22 @@ async def test_a_job_is_canceled_and_waiting_says_so(harness: Harness) -> None:
         await modules.cancel(running.id)
         status = await modules.wait(running)
         assert (status.state, status.message) == (JobState.CANCELED, "The job was canceled.")
+
+
+@pytest_twisted.ensureDeferred
+async def test_waiting_does_not_hurry_where_a_proxy_drops_the_preference() -> None:
+    running, ended = (http(200, {"type": kind, kind: {}}) for kind in ("running", "succeeded"))
+    clock = Clock()
+    async with RawServer(*[running] * 5, ended) as server:
+        modules = ComputeModules(server.url, "t", reactor=clock, agent=Agent(reactor))
+        waiting = start(modules.wait("x"))
+        for requests, pause in enumerate((0.1, 0.2, 0.4, 0.8, 1.0), 1):
+            await until(clock.getDelayedCalls)
+            assert len(server.requests) == requests
+            assert [call.getTime() - clock.seconds() for call in clock.getDelayedCalls()] == [pytest.approx(pause)]
+            clock.advance(pause)
+        assert (await waiting).state is JobState.SUCCEEDED
+        await modules.close()
 
 
 @pytest_twisted.ensureDeferred

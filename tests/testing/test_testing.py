@@ -226,6 +226,20 @@ async def test_functions_of_every_kind(in_memory: bool) -> None:
 
 @both_forms
 @pytest_twisted.ensureDeferred
+async def test_a_runtime_goes_on_after_a_refused_poll(in_memory: bool) -> None:
+    emulator = await Emulator.start(SEED, in_memory=in_memory)
+    await emulator.run(arithmetic())
+    fault = await emulator.control().add_fault(kind="poll_error", count=2)
+    # The first job goes to the poll that is parked. The polls after it are refused.
+    for number in range(3):
+        assert (await emulator.application().execute(APP, "count", number)).content == b"01"[:number]
+    faults = {each["fault_id"]: each["struck"] for each in await emulator.control().faults()}
+    assert faults[fault["fault_id"]] == 2
+    await emulator.stop()
+
+
+@both_forms
+@pytest_twisted.ensureDeferred
 async def test_a_runtime_is_back_after_a_reset(in_memory: bool) -> None:
     emulator = await Emulator.start(SEED, in_memory=in_memory)
     seeded = FakeRuntime("one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attrs import NOTHING
+from twisted.internet.task import deferLater
 from typing_extensions import TypedDict, Unpack
 
 from ..model.paths import CONTOUR, job_path
@@ -18,6 +19,9 @@ _SUBMIT = f"{CONTOUR}/deployed-apps/jobs"
 
 #: Seconds that the emulator may park one status request of :meth:`ComputeModules.wait`; its own limit is 60.
 LONG_POLL = 50
+
+#: Seconds between two status requests that the emulator did not park: at first, and after several.
+FIRST_PAUSE, LAST_PAUSE = 0.1, 1.0
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -124,9 +128,16 @@ class ComputeModules(BearerClient):
         """
 
         async def until_ended() -> JobStatus:
-            while not (status := await self.status(job, long_poll)).state.finished:
-                pass
-            return status
+            pause = FIRST_PAUSE
+            while True:
+                asked = self.reactor.seconds()
+                status = await self.status(job, long_poll)
+                if status.state.finished:
+                    return status
+                if self.reactor.seconds() - asked < min(long_poll, LAST_PAUSE):
+                    # The request was not parked: a proxy may drop the Prefer header.
+                    await deferLater(self.reactor, pause)
+                    pause = min(2 * pause, LAST_PAUSE)
 
         return await self._connections.within(timeout, until_ended())
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from typing_extensions import Self, Unpack
 
@@ -32,6 +32,11 @@ class Client:
     def url(self) -> str:
         """The emulator's base URL."""
         return self._connections.url
+
+    @property
+    def reactor(self) -> Any:
+        """The source of time and sockets."""
+        return self._connections.reactor
 
     async def close(self) -> None:
         """Cancel every request and close every connection; return when all are closed."""

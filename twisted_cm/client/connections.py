@@ -119,7 +119,7 @@ class Connections:
 
             reactor = installed
         self.url = url.rstrip("/")
-        self._reactor = reactor
+        self.reactor = reactor
         self._retries = retries
         self._running: set[Deferred[Any]] = set()
         self._pool: ConnectionPool | None = None
@@ -157,7 +157,7 @@ class Connections:
             expired = True
             running.cancel()
 
-        timer = None if timeout is None else self._reactor.callLater(max(timeout, 0), expire)
+        timer = None if timeout is None else self.reactor.callLater(max(timeout, 0), expire)
         try:
             return await running
         except CancelledError:
@@ -182,8 +182,8 @@ class Connections:
             if timeout is None:
                 return self.within(None, work)
             if deadline is None:
-                deadline = self._reactor.seconds() + timeout
-            return self.within(deadline - self._reactor.seconds(), work)
+                deadline = self.reactor.seconds() + timeout
+            return self.within(deadline - self.reactor.seconds(), work)
 
         return within
 
@@ -246,7 +246,7 @@ class Connections:
                 delay = None if self._retries is None else self._retries.delay_after(error, failures, repeat)
                 if delay is None:
                     raise
-            await deferLater(self._reactor, delay)
+            await deferLater(self.reactor, delay)
 
 
 def https_policy(ca_certificate: str | None) -> IPolicyForHTTPS:

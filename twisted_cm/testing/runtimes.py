@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, overload
 from urllib.parse import quote
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -36,6 +37,9 @@ FunctionT = TypeVar("FunctionT", bound=Function)
 
 #: What to post as a result; an iterator is streamed.
 Content: TypeAlias = bytes | Iterator[bytes] | AsyncIterator[bytes]
+
+#: Seconds until a runtime polls again after the emulator refused a poll.
+POLL_PAUSE = 0.5
 
 #: The output of a function without a schema of its own.
 _ANY_OUTPUT = {"type": "single", "single": {"dataType": {"type": "string", "string": {}}}}
@@ -224,7 +228,12 @@ class FakeRuntime(CallableRuntime[RuntimeSession]):
 
     async def _take_jobs(self, session: RuntimeSession) -> None:
         while True:
-            job = await session.poll()
+            try:
+                job = await session.poll()
+            except ComputeModulesError as error:
+                self._inform(f"runtime {self.runtime_id} polls again in {POLL_PAUSE:g} s: {error}")
+                await deferLater(session.reactor, POLL_PAUSE)
+                continue
             if job is not None:
                 self.calls.append(job)
                 self._start(self._answer(session, job))
@@ -279,6 +288,7 @@ class ThreadRuntime(CallableRuntime[BlockingServer]):
         server = BlockingServer(url, {"Module-Auth-Token": module_auth_token})
         self._begin(server)
         self._post_schemas_again(server)
+        self._stopping = threading.Event()
         self._polling = HTTPConnection(server.address)
         self._polling.connect()
         self._thread = threading.Thread(target=self._take_jobs, args=(server,), name=self.runtime_id, daemon=True)
@@ -288,6 +298,7 @@ class ThreadRuntime(CallableRuntime[BlockingServer]):
         """Stop taking jobs. Functions that are running run on; their results are lost."""
         server, self._connection = self._connection, None
         if server is not None:
+            self._stopping.set()
             with suppress(AttributeError, OSError):
                 self._polling.sock.shutdown(socket.SHUT_RDWR)
             self._thread.join()
@@ -299,8 +310,10 @@ class ThreadRuntime(CallableRuntime[BlockingServer]):
                     content = server.request_on(self._polling, "GET", f"{self._path}/job")
                 except self._refusals as error:
                     if self._connection is server:
-                        self._inform(f"runtime {self.runtime_id} takes no more jobs: {error}")
-                    return
+                        self._inform(f"runtime {self.runtime_id} polls again in {POLL_PAUSE:g} s: {error}")
+                    self._polling.close()
+                    self._stopping.wait(POLL_PAUSE)
+                    continue
                 if content:
                     envelope = json.loads(content)["computeModuleJobV1"]
                     job = ModuleJob(envelope["jobId"], envelope["queryType"], envelope["query"], envelope["userId"])
