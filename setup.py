@@ -57,6 +57,7 @@ setup(
         "cryptography>=42",
         "jsonschema>=4.20",
         "klein>=24.8",
+        "msgspec>=0.19",
         "orjson>=3.10.7",
         "prometheus-client>=0.20",
         "pyopenssl>=24.3",

@@ -7,6 +7,7 @@ until the answer has arrived, and until everything that follows from it has happ
 from __future__ import annotations
 
 import gc
+import json
 from itertools import cycle
 from typing import Any
 
@@ -194,7 +195,8 @@ def make_fixture(kind: str, request: pytest.FixtureRequest) -> MemoryFixture:
 
 def submission(query: Any = None, size: int = 0) -> Submission:
     """Return a submission of the function ``f``."""
-    return Submission("f", query, JobSource.CONTOUR_SYNC, size=size)
+    sent = json.dumps(query).encode()
+    return Submission("f", sent, JobSource.CONTOUR_SYNC, size=size)
 
 
 class Driver:

@@ -194,12 +194,12 @@ async def prepare(harness: Harness, route: str) -> dict[str, str]:
         The value for each parameter in the path of a route.
     """
     await harness.service.reset()
-    job = await harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+    job = await harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
     await harness.broker.poll("one", 0)
     body = ResultBody()
     body.write(b"result")
     await harness.broker.complete(job.job_id, body)
-    waiting = await harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+    waiting = await harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
     fault = await harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, function="never"))
     ends_it = route.startswith("DELETE") or "soft-cancel" in route or route.endswith(("/results/<job_id>", "/fail"))
     return {

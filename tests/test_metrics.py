@@ -50,7 +50,7 @@ async def scrape(harness: Harness) -> tuple[str, dict[str, float]]:
 
 
 def submission(source: JobSource = JobSource.CONTOUR_ASYNC) -> Submission:
-    return Submission("f", {}, source)
+    return Submission("f", b"{}", source)
 
 
 def test_each_step_of_a_job_is_counted_once() -> None:

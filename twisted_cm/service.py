@@ -33,6 +33,7 @@ from .server.browsers import BrowserGuard
 from .server.context import Context
 from .server.credentials import Credentials
 from .server.transport.site import EmulatorSite
+from .server.workers import Workers
 
 __all__ = ["CannotStart", "EmulatorService", "SeedReloader", "Settings", "make_service"]
 
@@ -79,6 +80,7 @@ class EmulatorService(Service):
                 " TWISTED_CM_ADMIN_TOKEN, or listen on 127.0.0.1"
             )
         self._seed = settings.seed
+        self._workers = Workers(reactor)
         self._seed_loaded = False
         self.sites: list[EmulatorSite] = []
         self.broker, self.faults, tokens = _make_stores(reactor, settings)
@@ -147,6 +149,7 @@ class EmulatorService(Service):
             metrics=self.metrics,
             readiness=self.readiness,
             validate_queries=self._seed.validate_queries,
+            workers=self._workers,
             started_at=int(self._reactor.seconds() * 1000),
         )
         if self._recorder is not None:
@@ -244,6 +247,7 @@ class EmulatorService(Service):
             yield site.drain(SHUTDOWN_GRACE)
         if self._recorder is not None:
             yield self._recorder.stop()
+        self._workers.stop()
 
 
 class SeedReloader(Service):

@@ -24,7 +24,7 @@ from twisted_cm.model.registry import SessionRequest
 def test_what_a_dead_node_held_goes_to_the_others(nodes: Nodes) -> None:
     dying, living = (nodes.node(lease=10) for _ in range(2))
     nodes.get(dying.open_session(SessionRequest("r")))
-    submission = Submission("f", None, JobSource.CONTOUR_ASYNC)
+    submission = Submission("f", b"null", JobSource.CONTOUR_ASYNC)
     taken, delivered, streamed = (nodes.get(dying.enqueue("r", submission)) for _ in range(3))
     for _ in range(3):
         nodes.get(dying.poll("r", 0))
@@ -53,7 +53,7 @@ def test_what_a_dead_node_held_goes_to_the_others(nodes: Nodes) -> None:
 def test_a_node_that_leaves_gives_back_what_it_has_not_delivered(nodes: Nodes) -> None:
     leaving, staying = (nodes.node() for _ in range(2))
     nodes.get(leaving.open_session(SessionRequest("r")))
-    job = nodes.get(leaving.enqueue("r", Submission("f", None, JobSource.CONTOUR_ASYNC)))
+    job = nodes.get(leaving.enqueue("r", Submission("f", b"null", JobSource.CONTOUR_ASYNC)))
     nodes.get(leaving.poll("r", 0))
     nodes.brokers.remove(leaving)
     nodes.get(leaving.stop())
@@ -70,7 +70,7 @@ def test_a_node_that_was_taken_for_dead_joins_anew_and_whoever_waits_there_is_se
     former = late.node.node_id
     assert nodes.server.command("SREM", "twisted-cm:0:nodes", former) == b":1\r\n"
     within(5, lambda: late.node.up and late.node.node_id != former)
-    job = nodes.get(other.enqueue("r", Submission("f", None, JobSource.CONTOUR_ASYNC)))
+    job = nodes.get(other.enqueue("r", Submission("f", b"null", JobSource.CONTOUR_ASYNC)))
     assert nodes.get(poll).job_id == job.job_id
 
 
@@ -80,7 +80,7 @@ def test_a_node_keeps_what_it_holds_though_it_takes_several_attempts_to_join_ane
 ) -> None:
     holding = nodes.node()
     nodes.get(holding.open_session(SessionRequest("r")))
-    job = nodes.get(holding.enqueue("r", Submission("f", None, JobSource.CONTOUR_ASYNC)))
+    job = nodes.get(holding.enqueue("r", Submission("f", b"null", JobSource.CONTOUR_ASYNC)))
     nodes.get(holding.poll("r", 0))
     node, former = holding.node, holding.node.node_id
     greet, load, done = node.connection.greet, node.load, []

@@ -68,7 +68,7 @@ def test_jobs_are_listed_and_told(server: Server) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_more_jobs_than_one_answer_holds_are_listed(harness: Harness) -> None:
-    job = await harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+    job = await harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
     ids = [job.job_id] + [(await harness.broker.enqueue("one", job.submission)).job_id for _ in range(2100)]
     async with EmulatorControl(str(harness.service.addresses.http), "app-token") as control:
         assert [each["job_id"] for each in await control.jobs(2050)] == ids[:-2051:-1]

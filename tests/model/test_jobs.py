@@ -8,7 +8,7 @@ from twisted_cm.model.jobs import IllegalTransition, Job, JobSource, JobState, S
 
 
 def test_an_illegal_transition_is_refused() -> None:
-    job = Job("j", "r", Submission("f", None, JobSource.CONTOUR_SYNC), 0)
+    job = Job("j", "r", Submission("f", b"null", JobSource.CONTOUR_SYNC), 0)
     job.transition(JobState.CANCELED, 1)
     with pytest.raises(IllegalTransition):
         job.transition(JobState.RUNNING, 2)

@@ -227,7 +227,7 @@ async def exchange(harness: Harness, method: str, sent: Sent, url: str | None) -
     await broker.put_schemas("one", parse_function_schemas(SCHEMA_OF_F))
     names = {b"FAULT": (await harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, "two"))).fault_id.encode()}
     for state in (b"ENDED", b"RUNNING", b"QUEUED"):
-        job = await broker.enqueue("one", Submission("f", {}, JobSource.CONTOUR_ASYNC))
+        job = await broker.enqueue("one", Submission("f", b"{}", JobSource.CONTOUR_ASYNC))
         names[state] = job.job_id.encode()
         if state != b"QUEUED":
             await broker.poll("one", 0)

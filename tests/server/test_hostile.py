@@ -151,10 +151,11 @@ BODIES: dict[str, bytes] = {
     "a key twice": b'{"queryType": "f", "queryType": "g"}',
     "NaN": execution(b"NaN"),
     "infinity": execution(b"-Infinity"),
-    "a number out of range": execution(b"1e999"),
-    "a whole number out of range": execution(b"9" * 5000),
     "half a character": execution(b'"\xe2\x82"'),
     "half a pair, not escaped": execution(b'"\xed\xa0\x80"'),
+    "a number that is cut off": execution(b"1."),
+    "an escape that is none": execution(b'"\\x"'),
+    "a trailing comma": execution(b"[1,]"),
     "NUL": b"\0",
     "a byte order mark": b"\xef\xbb\xbf{}",
     "nothing": b"",
@@ -190,6 +191,23 @@ async def test_json_that_is_none_is_refused_by_every_route_that_reads_it(harness
                 assert (status, answer) == (200, {})
             else:
                 assert (status, answer["error"]) == (400, "invalid_request"), (method, path, case, answer)
+
+
+#: What routes refuse that read all of a body, and those pass that take a query as it is.
+UNREADABLE = {
+    "a number out of range": execution(b"1e999"),
+    "a whole number out of range": execution(b"9" * 5000),
+    "a key twice inside": execution(b'{"a": 1, "a": 2}'),
+}
+
+
+@pytest_twisted.ensureDeferred
+async def test_numbers_and_keys_that_nobody_can_keep_are_refused_outside_of_queries(harness: Harness) -> None:
+    for case, body in UNREADABLE.items():
+        status, answer, _ = await harness.call("POST", RUNTIMES, body)
+        assert (status, answer["error"]) == (400, "invalid_request"), (case, answer)
+        sent = await harness.call("POST", f"{CONTOUR}/deployed-apps/jobs", body, Authorization="Bearer app-token")
+        assert sent[0] == 200, (case, sent)
 
 
 @pytest_twisted.ensureDeferred
@@ -281,7 +299,7 @@ async def test_who_does_not_let_it_close_is_cut_off(hasty: Harness, scheme: str)
 @pytest.mark.parametrize(("scheme", "parting"), [("http", False), ("https", False), ("https", True)])
 @pytest_twisted.ensureDeferred
 async def test_who_does_not_take_its_answer_is_cut_off(hasty: Harness, scheme: str, parting: bool) -> None:
-    job = await hasty.broker.enqueue("one", Submission("f", {}, JobSource.CONTOUR_ASYNC))
+    job = await hasty.broker.enqueue("one", Submission("f", b"{}", JobSource.CONTOUR_ASYNC))
     result = ResultBody()
     result.write(b"x" * 30_000_000)
     await hasty.broker.complete(job.job_id, result)

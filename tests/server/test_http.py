@@ -199,7 +199,7 @@ async def test_a_poller_that_has_vanished_unseen_gives_its_envelope_back(harness
     await harness.until(lambda: harness.work().parked_polls)
     poller.close()
     # In the same turn of the reactor, which has not read from the connection since.
-    harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+    harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
     assert harness.work().running
     await harness.until(lambda: not harness.connections())
     assert [job.state for job in harness.jobs()] == [JobState.QUEUED]
@@ -212,7 +212,7 @@ async def test_a_poller_that_is_just_being_cut_off_gives_its_envelope_back(harne
     await harness.until(lambda: harness.work().parked_polls)
     (channel,) = harness.sites()[0].channels
     channel.transport.abortConnection()
-    harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+    harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
     assert harness.work().running
     await harness.until(lambda: not harness.connections())
     assert [job.state for job in harness.jobs()] == [JobState.QUEUED]
@@ -241,7 +241,7 @@ async def test_an_envelope_that_a_timer_sent_is_delivered_however_soon_the_polle
     received = bytearray()
 
     def dispatch() -> None:
-        harness.broker.enqueue("one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+        harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
         reactor.callLater(0, take)
 
     def take() -> None:
@@ -264,7 +264,7 @@ async def test_an_envelope_that_a_timer_sent_is_delivered_though_the_poller_want
     poll = f"GET {RUNTIMES}/one/job HTTP/1.1\r\n{headers}\r\n"
     poller = await deferToThread(raw, harness, poll, scheme)
     await harness.until(lambda: harness.work().parked_polls)
-    reactor.callLater(0, harness.broker.enqueue, "one", Submission("f", {}, JobSource.RUNTIME_DIRECT))
+    reactor.callLater(0, harness.broker.enqueue, "one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
     assert (await receive_until(poller, None)).endswith(b"}}")
     poller.close()
     await harness.until(lambda: not harness.connections())

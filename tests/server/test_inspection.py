@@ -132,7 +132,7 @@ def clock() -> Clock:
 
 
 def numbered(n: int) -> Change:
-    return Change("r", Job(str(n), "r", Submission("f", None, JobSource.CONTOUR_ASYNC), 0, n))
+    return Change("r", Job(str(n), "r", Submission("f", b"null", JobSource.CONTOUR_ASYNC), 0, n))
 
 
 def test_a_client_that_does_not_read_gets_the_last_state_or_is_told_to_ask(

@@ -83,8 +83,8 @@ async def test_it_starts_serves_and_leaves_a_clean_reactor(in_memory: bool) -> N
     assert posted.code == 204
     assert await caller == content
     assert await emulator.result(job["jobId"]) == content
-    assert (await emulator.enqueue("f", None, runtime_id="one")).submission.query is None
-    assert (await emulator.enqueue("f", runtime_id="one")).submission.query == {}
+    assert (await emulator.enqueue("f", None, runtime_id="one")).submission.query == b"null"
+    assert (await emulator.enqueue("f", runtime_id="one")).submission.query == b"{}"
     await emulator.stop()
 
 

@@ -7,9 +7,7 @@ import secrets
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
-from attrs import define, field, frozen
-
-from .types import JSONValue
+from attrs import Factory, define, field, frozen
 
 #: How many attempts of a job are remembered: the latest ones.
 ATTEMPTS_KEPT = 20
@@ -79,26 +77,30 @@ class IllegalTransition(Exception):
     """A job was told to take a step that its state does not allow. This is a bug in the emulator."""
 
 
+def _size_of_query(submission: Submission) -> int:
+    return 0 if submission.query is None else len(submission.query)
+
+
 @frozen
 class Submission:
     """A request to run one function with one query.
 
     Attributes:
         query_type: The function's name, as the runtime registered it.
-        query: The function's input, any JSON value.
+        query: The function's input, as the bytes of JSON that were sent; ``None`` if a broker did not read them.
         deployed_app_rid: The deployed app that was addressed; ``None`` for a runtime-direct job.
         branch: The branch of the deployed app that was resolved, or ``None``.
         submitter: The login of the user that submitted it; ``userId`` in the envelope.
-        size: The approximate size of the query in bytes.
+        size: The size of the query in bytes; known even where the query is not.
     """
 
     query_type: str
-    query: JSONValue
+    query: bytes | None
     source: JobSource
     deployed_app_rid: str | None = None
     branch: str | None = None
     submitter: str = ""
-    size: int = 0
+    size: int = field(default=Factory(_size_of_query, takes_self=True))
 
 
 @define(slots=True)

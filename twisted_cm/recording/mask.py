@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 from ..model.types import JSONValue
@@ -18,6 +19,9 @@ _SECRET = re.compile(
 
 #: Matches names of fields that hold secrets unless the value is a number: ``max_tokens`` is a count.
 _SECRET_UNLESS_NUMBER = re.compile("token")
+
+#: The most digits of a whole number that Python reads and writes by default, less some.
+_MOST_DIGITS = 4000
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -50,7 +54,27 @@ def mask_query(query: JSONValue) -> JSONValue:
     Raises:
         RecursionError: The query is nested too deeply.
     """
-    return json.loads(json.dumps(query), object_pairs_hook=_Masking())
+    return mask_json(json.dumps(query))
+
+
+def mask_json(query: bytes | str) -> JSONValue:
+    """Return the value of a query, which is JSON, with :data:`MASK` instead of every secret.
+
+    A number that Python cannot compute with becomes a string.
+
+    Raises:
+        RecursionError: The query is nested too deeply.
+    """
+    return json.loads(query, object_pairs_hook=_Masking(), parse_int=_whole_number, parse_float=_number)
+
+
+def _whole_number(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
+
+
+def _number(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else text
 
 
 def mask_text(text: str) -> str:

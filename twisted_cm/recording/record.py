@@ -22,10 +22,13 @@ from ..broker.interface import Change, IBroker
 from ..broker.results import CHUNK
 from ..model.jobs import Job, JobResult
 from ..model.types import JSONValue
-from .mask import mask_query, mask_text
+from .mask import mask_json, mask_text
 
 #: A result with more bytes than this is not recorded; its size and SHA-256 are.
 RESULT_LIMIT = 1024 * 1024
+
+#: A job whose query has more bytes than this is not recorded: to mask it would hold up the reactor.
+QUERY_LIMIT = 1024 * 1024
 
 
 class CannotRecord(Exception):
@@ -100,6 +103,13 @@ class Recorder:
     async def _write_waiting(self) -> None:
         while self._waiting:
             job = self._waiting.popleft()
+            if job.submission.size > QUERY_LIMIT:
+                self._log.warn(
+                    "job {job_id} is not recorded: its query is larger than {limit} bytes",
+                    job_id=job.job_id,
+                    limit=QUERY_LIMIT,
+                )
+                continue
             try:
                 self._append(await self._line(job))
             except RecursionError:
@@ -116,7 +126,7 @@ class Recorder:
             "recording": 1,
             "job_id": job.job_id,
             "function": submission.query_type,
-            "query": mask_query(submission.query),
+            "query": None if submission.query is None else mask_json(submission.query),
             "state": job.state.value,
             "result": None if job.result is None else await self._result(job.result),
             "message": job.error_message,

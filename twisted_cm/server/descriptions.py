@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping
 
 from attrs import asdict
+from orjson import Fragment
 
 from ..broker.interface import RuntimeSnapshot
 from ..model.faults import Fault, describe_fault
@@ -18,7 +19,7 @@ MASKED_TOKEN = "********"
 
 
 async def describe_job(job: Job) -> JSONValue:
-    """Return everything about a job, its query and result included."""
+    """Return everything about a job, its query and result included, for :func:`~.json_body.to_json`."""
     text: str | None = None
     binary: dict[str, JSONValue] = {}
     if job.result is not None and job.result.complete:
@@ -29,7 +30,7 @@ async def describe_job(job: Job) -> JSONValue:
             binary["result_body_base64"] = b64encode(content).decode("ascii")
     return {
         **_describe_progress(job),
-        "query": job.submission.query,
+        "query": Fragment(job.submission.query or b"null"),
         "result_content_type": None if job.result is None else job.result.content_type,
         "result_body_utf8": text,
         "attempts": [asdict(attempt) for attempt in job.attempt_log],

@@ -9,6 +9,7 @@ from uuid import NAMESPACE_URL, uuid5
 from ..model.jobs import Job, JobState
 from ..model.runtimes import Runtime
 from ..model.types import JSONValue
+from .json_body import to_json
 
 
 def describe_handle(job: Job) -> JSONValue:
@@ -122,19 +123,17 @@ def describe_deployed_app(rid: str, runtime: Runtime) -> JSONValue:
     }
 
 
-def describe_envelope(job: Job) -> JSONValue:
-    """Return a job as an SDK reads it (contract section 1).
+def envelope(job: Job) -> tuple[bytes, bytes, bytes]:
+    """Return a job as an SDK reads it (contract section 1), in JSON, in three parts; the second part is the query.
 
     Credentials are empty because there is no Foundry that a function could call with them.
     """
-    return {
-        "type": "computeModuleJobV1",
-        "computeModuleJobV1": {
-            "jobId": job.job_id,
-            "queryType": job.submission.query_type,
-            "query": job.submission.query,
-            "temporaryCredentialsAuthToken": "",
-            "authHeader": "",
-            "userId": job.submission.submitter,
-        },
-    }
+    submission = job.submission
+    assert submission.query is not None
+    before = {"jobId": job.job_id, "queryType": submission.query_type}
+    after = {"temporaryCredentialsAuthToken": "", "authHeader": "", "userId": submission.submitter}
+    return (
+        b'{"type":"computeModuleJobV1","computeModuleJobV1":' + to_json(before)[:-1] + b',"query":',
+        submission.query,
+        b"," + to_json(after)[1:] + b"}",
+    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 
+import orjson
+
 from ..model.types import JSONValue
 from .errors import invalid_request
-
-#: The most levels of arrays and objects in a JSON body.
-MOST_LEVELS = 200
+from .json_fields import MOST_LEVELS
 
 
 def parse_json(body: bytes) -> JSONValue:
@@ -31,6 +31,15 @@ def parse_json(body: bytes) -> JSONValue:
     if _deeper_than(MOST_LEVELS, value):
         raise invalid_request(f"The request body is nested more than {MOST_LEVELS} levels deep.")
     return value
+
+
+def to_json(value: JSONValue) -> bytes:
+    """Return a value as JSON. :class:`orjson.Fragment` stands for JSON that is part of it as it is."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # orjson refuses integers of more than 64 bits and lone surrogates, which JSON can only express escaped.
+        return json.dumps(value).encode("ascii")
 
 
 def _deeper_than(levels: int, value: JSONValue) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from ..model.faults import FaultKind
 from ..model.jobs import Job, Submission
-from ..model.types import JSONValue
 from . import errors
 from .context import Context
 from .faults import draw_fault
 from .query_validation import UncheckableQuery, query_violations
+from .submitted import NO_QUERY
 
 
 async def submit(context: Context, runtime_id: str, submission: Submission) -> Job:
@@ -23,7 +25,7 @@ async def submit(context: Context, runtime_id: str, submission: Submission) -> J
     """
     function = submission.query_type
     if context.validate_queries:
-        await _check_query(context, runtime_id, function, submission.query)
+        await _check_query(context, runtime_id, function, submission.query or NO_QUERY)
     failing = await draw_fault(context, FaultKind.FAIL_JOB, runtime_id, function)
     dropping = failing or await draw_fault(context, FaultKind.DROP_JOB, runtime_id, function)
     job = await context.broker.enqueue(runtime_id, submission, held=dropping is not None)
@@ -32,7 +34,7 @@ async def submit(context: Context, runtime_id: str, submission: Submission) -> J
     return job
 
 
-async def _check_query(context: Context, runtime_id: str, function: str, query: JSONValue) -> None:
+async def _check_query(context: Context, runtime_id: str, function: str, query: bytes) -> None:
     schemas = (await context.broker.runtime(runtime_id)).schemas
     if schemas is None:
         # The runtime has not posted its functions yet, so it may have any.
@@ -41,7 +43,7 @@ async def _check_query(context: Context, runtime_id: str, function: str, query: 
     if schema is None:
         raise errors.unknown_function(function, sorted(schemas))
     try:
-        violations = query_violations(schema, query)
+        violations = query_violations(schema, json.loads(query))
     except UncheckableQuery as error:
         raise errors.invalid_request(
             f"The schema of function '{function}' cannot be applied: {error}.", field="query"

@@ -139,8 +139,8 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
                 raise no_target()
             binding = await self.service.broker.resolve(deployed_app_rid, branch)
             runtime_id, branch, source = binding.runtime_id, binding.branch, JobSource.CONTOUR_ASYNC
-        query = {} if query is NOTHING else query
-        submission = Submission(query_type, query, source, deployed_app_rid, branch, size=len(json.dumps(query)))
+        sent = json.dumps({} if query is NOTHING else query, allow_nan=False).encode("ascii")
+        submission = Submission(query_type, sent, source, deployed_app_rid, branch)
         return await submit(self.service.context, runtime_id, submission)
 
     async def job(self, job_id: str) -> Job:

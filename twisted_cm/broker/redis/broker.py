@@ -270,7 +270,7 @@ class RedisBroker:
                 submission.query_type,
                 to_json(describe_submission(submission)),
                 str(submission.size),
-                to_json(submission.query),
+                submission.query or b"null",
                 "1" if held else "0",
                 "1" if watched else "0",
             )

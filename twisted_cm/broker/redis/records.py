@@ -26,13 +26,13 @@ class JobRecords:
 
         Args:
             record: Its fields, as a flat list of names and values.
-            query: Its query as JSON, if it is known.
+            query: Its query, if it is known.
         """
         fields = pairs(record)
         meta = json.loads(fields["meta"])
         submission = Submission(
             fields["type"],
-            None if query is None else json.loads(query),
+            None if query is None else content(query),
             JobSource(meta["source"]),
             meta["deployed_app_rid"],
             meta["branch"],

@@ -27,9 +27,10 @@ from ..foundry_descriptions import (
     describe_handle,
     describe_status,
 )
-from ..parsing import preferred_wait, query_parameter, required_query_parameter, required_text, text_field
+from ..parsing import preferred_wait, query_parameter, required_query_parameter, required_text
 from ..routing import add_routes
 from ..submission import submit
+from ..submitted import read_submission
 from ..transport.request import EmulatorRequest
 
 #: The largest result, in bytes, that is written in one piece.
@@ -73,13 +74,11 @@ class ContourRoutes:
 
     async def _submit(self, request: EmulatorRequest, source: JobSource) -> Job:
         principal = await require_bearer(self.context, request)
-        body = await request.read_json(self.context.limits.max_body)
-        rid = required_text(body, "deployedAppRid")
-        query_type = required_text(body, "queryType")
-        binding = await self.context.broker.resolve(rid, text_field(body, "deployedAppBranch"))
-        submission = Submission(
-            query_type, body.get("query", {}), source, rid, binding.branch, principal.login, request.body.received
-        )
+        body = await read_submission(self.context, request)
+        rid = body.required_text("deployedAppRid")
+        query_type = body.required_text("queryType")
+        binding = await self.context.broker.resolve(rid, body.text("deployedAppBranch"))
+        submission = Submission(query_type, body.query, source, rid, binding.branch, principal.login)
         return await submit(self.context, binding.runtime_id, submission)
 
     async def execute(self, request: EmulatorRequest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 from klein import Klein
+from orjson import Fragment
 
 from ...broker.interface import UnknownJob
 from ...model.jobs import JobSource, Submission
@@ -18,9 +19,11 @@ from ..auth import (
 )
 from ..context import Context
 from ..descriptions import describe_job, describe_runtime, describe_schemas
+from ..json_body import to_json
 from ..parsing import required_text
 from ..routing import add_routes
 from ..submission import submit
+from ..submitted import read_submission
 from ..transport.request import EmulatorRequest
 
 
@@ -49,13 +52,9 @@ class DirectJobRoutes:
             submitter = ""
         else:
             submitter = (await require_bearer(self.context, request)).login
-        body = await request.read_json(self.context.limits.max_body)
+        body = await read_submission(self.context, request)
         submission = Submission(
-            required_text(body, "queryType"),
-            body.get("query", {}),
-            JobSource.RUNTIME_DIRECT,
-            submitter=submitter,
-            size=request.body.received,
+            body.required_text("queryType"), body.query, JobSource.RUNTIME_DIRECT, submitter=submitter
         )
         job = await submit(self.context, runtime_id, submission)
         return request.json(await describe_job(job), 201)
@@ -73,7 +72,8 @@ class DirectJobRoutes:
             {
                 "runtime": describe_runtime(runtime, token_held or has_admin_token(self.context, request)),
                 "job": await describe_job(job),
-                "schemas": describe_schemas(runtime.schemas),
+                # Schemas may have numbers that only the slower way of writing JSON allows, which knows no fragments.
+                "schemas": Fragment(to_json(describe_schemas(runtime.schemas))),
             }
         )
 

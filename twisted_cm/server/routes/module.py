@@ -15,7 +15,7 @@ from .. import errors
 from ..auth import require_module
 from ..context import Context
 from ..faults import delay_by_fault, draw_fault
-from ..foundry_descriptions import describe_envelope
+from ..foundry_descriptions import envelope
 from ..function_schemas import InvalidSchemas, parse_function_schemas
 from ..parsing import preferred_wait
 from ..routing import add_routes
@@ -72,13 +72,14 @@ class ModuleRoutes:
             if await draw_fault(self.context, FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
                 await broker.deliver_again(job_id)
             await delay_by_fault(self.context, FaultKind.DELAY_DISPATCH, runtime_id, function)
-            envelope = request.json(describe_envelope(job))
+            parts = envelope(job)
             request.delivered().addCallback(report)
         except BaseException:
             # Whatever happens between the hand-out and the answer, the job must not be lost.
             report(False)
             raise
-        return envelope
+        # From here on the request itself reports what became of the answer.
+        return await request.answer_in_parts(parts, "application/json")
 
     async def post_schemas(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """Answer ``POST /schemas``: keep all the functions that the runtime has, or none."""

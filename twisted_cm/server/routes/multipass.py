@@ -145,7 +145,8 @@ async def _read_form(request: EmulatorRequest) -> dict[str, str]:
     content_type, _options = parse_options_header(request.header("Content-Type"))
     if content_type.lower() != _FORM:
         raise _oauth_error("invalid_request", f"The Content-Type must be {_FORM}, not '{content_type}'.")
-    body = await request.body.read(_MOST_FORM_BYTES)
+    with await request.body.receive(_MOST_FORM_BYTES) as received:
+        body = received.read()
     # Werkzeug's parser of forms replaces what is not UTF-8, where a secret must not be guessed at.
     try:
         fields = parse_qsl(body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)

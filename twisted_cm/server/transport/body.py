@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer
-from zope.interface import implementer
 
 from ..errors import payload_too_large
+from .received import ReceivedBody
 
 #: Bytes of a body that are kept until a route asks for them. Then the connection is paused.
 UNCLAIMED_LIMIT = 64 * 1024
@@ -22,7 +20,7 @@ class RequestBody:
     """The body of one request, as it arrives.
 
     The channel calls :meth:`deliver`, :meth:`end` and :meth:`lost`; routes call :meth:`begun`, :meth:`pipe` and
-    :meth:`read`.
+    :meth:`receive`.
 
     Attributes:
         length: The announced size in bytes, or ``None`` for chunked encoding.
@@ -176,8 +174,8 @@ class RequestBody:
             self.end()
         return done
 
-    async def read(self, limit: int) -> bytes:
-        """Return the whole body.
+    async def receive(self, limit: int) -> ReceivedBody:
+        """Return the whole body; the caller closes it.
 
         Args:
             limit: The most bytes to accept.
@@ -185,24 +183,12 @@ class RequestBody:
         Raises:
             ApiError: 413 if the body is too large.
             BodyLost: The client disconnected.
+            OSError: The body cannot be kept.
         """
-        buffer = _Buffer()
-        await self.pipe(buffer, limit)
-        return bytes(buffer.data)
-
-
-@implementer(IConsumer)
-class _Buffer:
-    """Keeps what is written to it."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        pass
-
-    def unregisterProducer(self) -> None:
-        pass
-
-    def write(self, data: bytes) -> None:
-        self.data += data
+        received = ReceivedBody()
+        try:
+            await self.pipe(received, limit)
+        except BaseException:
+            received.close()
+            raise
+        return received

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-import orjson
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
@@ -16,13 +15,17 @@ from twisted.web.server import Request
 
 from ...model.types import JSONValue
 from ..errors import ApiError, invalid_request
-from ..json_body import parse_json
+from ..json_body import parse_json, to_json
 from .body import RequestBody
 from .interface import RequestConnection, ServingSite
+from .pieces import PIECE, write_pieces
 from .timers import cancel_timer
 
 #: Seconds that a client may go on sending the body of a request that has been answered.
 LINGER = 5.0
+
+#: The most bytes of a JSON body that is read as a whole. Submissions may be longer: their queries are not read.
+LONGEST_JSON = 1024 * 1024
 
 
 class EmulatorRequest(Request):
@@ -162,12 +165,7 @@ class EmulatorRequest(Request):
 
     def json(self, value: JSONValue, status: int = 200) -> bytes:
         """Return ``value`` as the body of an answer, with its headers set."""
-        try:
-            body = orjson.dumps(value)
-        except TypeError:
-            # orjson refuses integers of more than 64 bits and lone surrogates, which JSON can only express escaped.
-            body = json.dumps(value).encode("ascii")
-        return self.answer(body, "application/json", status)
+        return self.answer(to_json(value), "application/json", status)
 
     def answer(self, body: bytes, content_type: str, status: int = 200) -> bytes:
         """Return ``body``, with the headers of the answer set."""
@@ -193,6 +191,19 @@ class EmulatorRequest(Request):
         self.site.count_error(error.error)
         return self.answer(error.body(), "application/json", error.status)
 
+    async def answer_in_parts(self, parts: Sequence[bytes], content_type: str) -> bytes:
+        """Answer with bytes that are in several parts; write a long answer at the client's pace.
+
+        Returns:
+            What is left to write.
+        """
+        if sum(map(len, parts)) <= PIECE:
+            return self.answer(b"".join(parts), content_type)
+        self.answer(b"", content_type)
+        self.setHeader(b"Content-Length", b"%d" % sum(map(len, parts)))
+        await write_pieces(self, parts)
+        return b""
+
     # What the client sent
 
     async def read_json(self, limit: int) -> JSONValue:
@@ -204,7 +215,8 @@ class EmulatorRequest(Request):
         Raises:
             ApiError: 400 if the body is not JSON in UTF-8, 413 if it is too large.
         """
-        return parse_json(await self.body.read(limit))
+        with await self.body.receive(min(limit, LONGEST_JSON)) as received:
+            return parse_json(received.read())
 
     def header(self, name: str) -> str | None:
         """Return a request header as text, the last one if there are several."""

@@ -1,0 +1,100 @@
+"""A worker process: does one piece of work after another for the emulator, and ends with it.
+
+It imports little at first, so that it starts fast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from .json_fields import NotReadable, find_fields
+
+#: Precedes each message: its length.
+LENGTH = struct.Struct(">I")
+
+#: Seconds after the time limit of a piece of work in which the emulator should have ended the process.
+_GRACE = 2.0
+
+#: The most memory that a worker may use, in bytes.
+_MOST_MEMORY = 4 * 1024**3
+
+#: The scheduling priority is lowered by so much: the reactor comes first.
+_NICE = 10
+
+
+def main() -> None:
+    """Serve the socket that is the standard input, until its other end is closed."""
+    # Ctrl-C goes to every process of the terminal; the emulator ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_the_emulator()
+    os.nice(_NICE)
+    _limit_memory()
+    with socket.socket(fileno=0) as connection:
+        connection.sendall(LENGTH.pack(0))
+        while True:
+            size, descriptors, *_ = socket.recv_fds(connection, LENGTH.size, 1)
+            if not size:
+                return
+            wanted = json.loads(_receive(connection, LENGTH.unpack(size)[0]))
+            # The default action of the signal ends the process, even if the work never returns to Python.
+            signal.setitimer(signal.ITIMER_REAL, wanted["limit"] + _GRACE)
+            try:
+                answer = json.dumps(_answer(descriptors[0], wanted)).encode("ascii")
+            finally:
+                os.close(descriptors[0])
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.sendall(LENGTH.pack(len(answer)) + answer)
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        part = connection.recv(size - len(received))
+        if not part:
+            sys.exit()
+        received += part
+    return received
+
+
+def _end_with_the_emulator() -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def _limit_memory() -> None:
+    import resource
+
+    with suppress(ValueError, OSError):
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, most))
+
+
+def _answer(descriptor: int, wanted: dict[str, Any]) -> dict[str, Any]:
+    try:
+        text = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+        return _WORK[wanted["work"]](text, wanted)
+    except NotReadable as error:
+        return {"refused": str(error), "parameters": error.parameters}
+    except MemoryError:
+        return {"refused": "The request body takes too much memory to be checked.", "parameters": {}}
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}"}
+
+
+def _find_fields(text: bytes, wanted: dict[str, Any]) -> dict[str, Any]:
+    spans = find_fields(text)
+    return {"spans": {name: spans[name] for name in wanted["names"] if name in spans}}
+
+
+_WORK: dict[str, Callable[[bytes, dict[str, Any]], dict[str, Any]]] = {"find fields": _find_fields}
