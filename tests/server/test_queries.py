@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import pytest_twisted
-from conftest import CONTOUR, RUNTIMES, SEED, Harness, Server, make_harness
+from conftest import CONTOUR, RUNTIMES, SEED, Harness, Server, make_harness, pause
 from redis_server import RedisServer
+from twisted.internet.defer import Deferred
 
 MEBI = 1024 * 1024
 
@@ -53,17 +54,15 @@ def anywhere(request: pytest.FixtureRequest) -> Iterator[Harness]:
         assert redis.command("FLUSHALL") == b"+OK\r\n"
         settings["broker"] = redis.url
     made = make_harness(**settings)
-    pytest_twisted.blockon(made.broker.ping()) if not settings else None
-    pytest_twisted.blockon(pytest_twisted.ensureDeferred(_listening)(made))
+    pytest_twisted.blockon(Deferred.fromCoroutine(_listening(made)))
     yield made
     pytest_twisted.blockon(made.pool.closeCachedConnections())
     pytest_twisted.blockon(made.service.stopService())
 
 
 async def _listening(made: Harness) -> None:
-    await made.until(lambda: made.service.sites and made.service.running)
-    if made.service.settings.broker is not None:
-        await made.until(lambda: made.broker.node.up)
+    while not (await made.service.readiness())["seed"]:
+        await pause(0.01)
 
 
 async def send(harness: Harness, query: bytes) -> str:
@@ -99,8 +98,9 @@ async def test_a_query_reaches_the_module_as_it_was_sent(anywhere: Harness) -> N
 @pytest_twisted.ensureDeferred
 async def test_a_query_reaches_a_parked_poll_as_it_was_sent(anywhere: Harness) -> None:
     for query in AS_SENT:
-        polled = pytest_twisted.ensureDeferred(content)(anywhere, f"{RUNTIMES}/one/job")
-        await anywhere.until(lambda: True)
+        polled = Deferred.fromCoroutine(content(anywhere, f"{RUNTIMES}/one/job"))
+        while not (await anywhere.broker.load()).parked_polls:
+            await pause(0.01)
         await send(anywhere, query)
         assert b'"query":' + query + b"," in await polled, query[:100]
 
@@ -110,9 +110,9 @@ async def test_a_long_body_is_refused_as_a_short_one_is(harness: Harness) -> Non
     path, headers = f"{CONTOUR}/deployed-apps/jobs", {"Authorization": "Bearer app-token"}
     for query, parameters in {
         b"[%s\nNaN]" % (b"1," * 200_000): {"line": 2, "column": 1},
-        b'["%s", "\xff"]' % (b"x" * 300_000): {"position": 300_047},
+        b'["%s", "\xff"]' % (b"x" * 300_000): {"position": 300_044},
         b'["%s", %s]' % (b"x" * 300_000, b"[" * 200 + b"]" * 200): {},
-        b'["%s"]}' % (b"x" * 300_000): {"line": 1, "column": 300_043},
+        b'["%s"]}' % (b"x" * 300_000): {"line": 1, "column": 300_046},
     }.items():
         for body in (
             submission(query),
@@ -283,7 +283,10 @@ def test_a_body_that_is_refused_is_let_go(tmp_path: Path, state_dir: Path) -> No
         for _ in range(5):
             assert long.submit(body[:-1] + b"]") == 400
             assert long.submit(body.replace(b"ri.one", b"ri.non")) == 404
-        assert long.memory() - before < 30 * MEBI
+        # The answer may arrive a moment before the memory is free.
+        deadline = time.monotonic() + 10
+        while long.memory() - before > 30 * MEBI:
+            assert time.monotonic() < deadline, f"{(long.memory() - before) // MEBI} MiB stayed"
     finally:
         server.stop()
 

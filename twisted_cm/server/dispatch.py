@@ -66,6 +66,15 @@ class Routes:
         return endpoint, arguments
 
 
+def _let_go(failure: Failure) -> None:
+    """Drop the traceback of an error: its frames, which refer to the error, would keep the body of the request."""
+    failure.cleanFailure()
+    error: BaseException | None = failure.value
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
+
+
 class Dispatcher(Resource):
     """A resource that answers requests with the routes of a Klein application."""
 
@@ -113,6 +122,7 @@ class Dispatcher(Resource):
             failure.raiseException()
         assert isinstance(failure.value, Exception)
         self._answered(request.error(self._refusal(failure.value)), request)
+        _let_go(failure)
 
     def _failed(self, failure: Failure, request: EmulatorRequest) -> None:
         """Break off an answer that has begun. It is too late for an error."""
