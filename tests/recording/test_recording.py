@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import os
 import resource
 import signal
@@ -341,6 +342,27 @@ async def test_a_recording_is_continued(serve: Serve, recorded: Path) -> None:
         server.process.kill()
         server.process.communicate()
     assert [line["query"] for line in lines(recorded)] == [0, 1]
+
+
+def test_a_query_is_recorded_if_it_is_not_too_long(serve: Serve, recorded: Path) -> None:
+    server = serve("--record", str(recorded))
+    path = "/_emulate/foundry/compute-modules/runtimes/one/jobs"
+    odd = b'{"a": 1, "a": 1e999, "b": %s}' % (b"9" * 5000)
+    for query in (odd, b'"%s"' % (b"x" * 2_000_000), b"1"):
+        body = b'{"queryType": "f", "query": %s}' % query
+        request = Request(server.urls["http"] + path, body, {"Module-Auth-Token": "token-one"})
+        with urlopen(request, timeout=10) as answer:
+            job_id = re.search(rb'"job_id":"(\w+)"', answer.read())
+        assert job_id is not None
+        fail = f"{path}/{job_id[1].decode()}/fail"
+        urlopen(
+            Request(server.urls["http"] + fail, b'{"message": "on purpose"}', {"Module-Auth-Token": "token-one"}),
+            timeout=10,
+        ).close()
+    server.process.terminate()
+    printed = server.process.communicate(timeout=10)[0]
+    assert [line["query"] for line in lines(recorded)] == [{"a": "1e999", "b": "9" * 5000}, 1]
+    assert "its query is larger than 1048576 bytes" in printed
 
 
 def test_twistd_records_too(tmp_path: Path, state_dir: Path, recorded: Path) -> None:

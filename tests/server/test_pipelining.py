@@ -89,11 +89,12 @@ async def test_a_connection_is_free_again_after_a_large_envelope(harness: Harnes
 async def test_a_large_envelope_is_delivered_though_its_connection_is_being_closed(
     harness: Harness, scheme: str
 ) -> None:
-    await harness.app("POST", "/deployed-apps/jobs", json.loads(execution(b'"' + b"x" * 5_000_000 + b'"')))
+    await harness.app("POST", "/deployed-apps/jobs", json.loads(execution(b'"' + b"x" * 1_000_000 + b'"')))
     (site,) = harness.sites()
     former = set(site.channels)
     wire = await connect(harness, scheme)
     (channel,) = site.channels - former
+    channel.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 40_000)
     wire.transport.pauseProducing()
     wire.transport.write(head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n")
     await harness.until(lambda: channel.awaits_flush)
@@ -102,6 +103,19 @@ async def test_a_large_envelope_is_delivered_though_its_connection_is_being_clos
     assert (await wire.until_closed()).endswith(b"}}")
     await harness.until(lambda: channel not in site.channels)
     assert [job.state for job in harness.jobs()] == [JobState.RUNNING]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_a_job_whose_long_envelope_is_cut_off_is_queued_again(harness: Harness, scheme: str) -> None:
+    await harness.app("POST", "/deployed-apps/jobs", json.loads(execution(b'"' + b"x" * 20_000_000 + b'"')))
+    wire = await connect(harness, scheme)
+    wire.transport.write(head("GET", f"{RUNTIMES}/one/job", "Module-Auth-Token: token-one") + b"\r\n")
+    await wire.until(lambda: len(wire.received) > 100_000)
+    wire.transport.abortConnection()
+    await harness.until(lambda: [job.state for job in harness.jobs()] == [JobState.QUEUED])
+    polled = await serve_one(harness, b"done")
+    assert len(polled["query"]) == 20_000_000
 
 
 @pytest_twisted.ensureDeferred

@@ -18,7 +18,7 @@ from ..errors import ApiError, invalid_request
 from ..json_body import parse_json, to_json
 from .body import RequestBody
 from .interface import RequestConnection, ServingSite
-from .pieces import PIECE, write_pieces
+from .pieces import write_pieces
 from .timers import cancel_timer
 
 #: Seconds that a client may go on sending the body of a request that has been answered.
@@ -26,6 +26,9 @@ LINGER = 5.0
 
 #: The most bytes of a JSON body that is read as a whole. Submissions may be longer: their queries are not read.
 LONGEST_JSON = 1024 * 1024
+
+#: The most bytes of an answer that are written at once, even if the client takes them slowly.
+ANSWERED_AT_ONCE = 1024 * 1024
 
 
 class EmulatorRequest(Request):
@@ -197,7 +200,7 @@ class EmulatorRequest(Request):
         Returns:
             What is left to write.
         """
-        if sum(map(len, parts)) <= PIECE:
+        if sum(map(len, parts)) <= ANSWERED_AT_ONCE:
             return self.answer(b"".join(parts), content_type)
         self.answer(b"", content_type)
         self.setHeader(b"Content-Length", b"%d" % sum(map(len, parts)))
