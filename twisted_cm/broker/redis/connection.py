@@ -25,11 +25,18 @@ from .library import library
 #: Seconds that :meth:`Connection.when_up` waits by default for a Redis that has just gone.
 PATIENCE = 10.0
 
+#: Seconds until a command that Redis refused is repeated, if it only reads.
+REFUSAL_PAUSE = 0.5
+
 #: What may go wrong while connecting.
 _EXPECTED = (ConnectError, TimeoutError, txredisapi.RedisError, BrokerUnavailable, OSError)
 
 #: How Redis begins a refusal that is no bug of the emulator's.
 _TEMPORARY = ("OOM", "LOADING", "MISCONF", "READONLY", "BUSY", "MASTERDOWN")
+
+
+class Refused(BrokerUnavailable):
+    """Redis refused a command, for example because it is full or busy. The command changed nothing."""
 
 
 class RedisAway(BrokerUnavailable):
@@ -267,12 +274,29 @@ class Connection:
             waiting.addTimeout(patience, self._reactor, _out_of_patience)
         return waiting
 
+    def when_usable(self, failure: Failure, patience: float) -> Deferred[None]:
+        """Wait until it makes sense to repeat a command that only reads.
+
+        Args:
+            failure: How the command failed.
+            patience: Seconds to wait for a connection.
+
+        Returns:
+            A Deferred that fires when the connection is up, at once or, if Redis refused the command, after a pause. It
+            fails with :class:`RedisAway` when a connection takes too long.
+        """
+        if failure.check(Refused):
+            paused: Deferred[None] = deferLater(self._reactor, REFUSAL_PAUSE)
+            return paused
+        return self.when_up(patience)
+
     def command(self, *args: str | bytes) -> Deferred[Any]:
         """Send a command.
 
         Returns:
-            A Deferred that fires with the answer. It fails with :class:`BrokerUnavailable` if there is no connection
-            or Redis refuses the command, and with :class:`LinkLost` if the connection is lost before the answer.
+            A Deferred that fires with the answer. It fails with :class:`RedisAway` if there is no connection, with
+            :class:`Refused` if Redis refuses the command, and with :class:`LinkLost` if the connection is lost before
+            the answer.
         """
         if self._commands is None:
             return fail(RedisAway())
@@ -293,7 +317,7 @@ class Connection:
             message = failure.getErrorMessage()
             if message.split(" ")[0] not in _TEMPORARY:
                 self._log.failure("Redis refused a command", failure)
-            raise BrokerUnavailable(f"Redis refused: {message}") from None
+            raise Refused(f"Redis refused: {message}") from None
         return failure
 
 

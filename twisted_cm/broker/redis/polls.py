@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from ...model.jobs import Job
 from ..interface import BrokerUnavailable, UnknownRuntime
-from .connection import RedisAway, ignore_outage
+from .connection import RedisAway, Refused, ignore_outage
 from .handovers import Handovers
 from .node import RedisNode
 from .records import JobRecords
@@ -103,7 +103,8 @@ class Polls:
 
     def _not_asked(self, failure: Failure, poll: _Poll) -> None:
         failure.trap(BrokerUnavailable)
-        if not poll.parks and poll.number in self._polls:
+        # When Redis is back, a parked poll asks again. If Redis is there and refuses, it need not wait.
+        if (failure.check(Refused) or not poll.parks) and poll.number in self._polls:
             self._take_off(poll)
             poll.deferred.errback(failure)
 
@@ -114,7 +115,20 @@ class Polls:
             return
         # A large query is not part of the publication.
         asked = self._node.call("job", job.job_id)
-        asked.addCallbacks(lambda reply: self._hand(int(number), self._records.job(record, reply[1])), ignore_outage)
+        asked.addCallbacks(self._found, self._not_found, (int(number), record), {}, (int(number),))
+
+    def _found(self, reply: Any, number: int, record: list[str]) -> None:
+        poll = self._polls.get(number)
+        if reply != b"unknown job":
+            self._hand(number, self._records.job(record, reply[1]))
+        elif poll is not None:
+            # The job was forgotten in the meantime, for example because its runtime was reset.
+            self._ask(poll)
+
+    def _not_found(self, failure: Failure, number: int) -> None:
+        poll = self._polls.get(number)
+        if poll is not None:
+            self._not_asked(failure, poll)
 
     def _hand(self, number: int, job: Job) -> None:
         poll = self._polls.get(number)
@@ -157,9 +171,10 @@ class Polls:
             self._answer(poll, None)
             return
 
-        def unparked(was_parked: int | None) -> None:
+        def unparked(was_parked: int) -> None:
             # If it was not parked any more, a job is on its way to it.
             if was_parked and poll.number in self._polls:
                 self._answer(poll, None)
 
-        self._unpark(poll).addCallback(unparked)
+        asked = self._node.call("unpark", poll.runtime_id, str(poll.number))
+        asked.addCallbacks(unparked, self._not_asked, errbackArgs=(poll,))

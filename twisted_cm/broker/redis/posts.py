@@ -8,12 +8,12 @@ from __future__ import annotations
 import errno
 import secrets
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from ..flow import PacedWriter
 from ..interface import BrokerUnavailable, IResult, JobAlreadyCompleted, UnknownJob
-from .connection import ignore_outage
+from .connection import RedisAway, ignore_outage
 from .node import RedisNode
 from .results import PART, PATIENCE, Followers, RedisResult
 
@@ -45,7 +45,7 @@ class PostedResult(PacedWriter, RedisResult):
         self._buffer = bytearray()
         self._acknowledged = 0
         self._writing = False
-        self._failed = False
+        self._failure: Failure | None = None
         self._flushed: Deferred[None] | None = None
 
     @property
@@ -57,10 +57,10 @@ class PostedResult(PacedWriter, RedisResult):
         """Append bytes.
 
         Raises:
-            OSError: Redis has been away for more than ``PATIENCE`` seconds.
+            OSError: Redis has refused the bytes, or has been away for more than ``PATIENCE`` seconds.
         """
-        if self._failed:
-            raise OSError(errno.EIO, "Redis cannot be reached")
+        if self._failure is not None:
+            raise OSError(errno.EIO, self._failure.getErrorMessage())
         if self.aborted:
             return
         self._buffer += data
@@ -84,6 +84,8 @@ class PostedResult(PacedWriter, RedisResult):
 
     def flush(self) -> Deferred[None]:
         """Return a Deferred that fires when Redis has all bytes."""
+        if self._failure is not None:
+            return fail(self._failure)
         flushed = self._flushed = Deferred()
         self._pump()
         return flushed
@@ -116,11 +118,16 @@ class PostedResult(PacedWriter, RedisResult):
         self._pump()
 
     def _not_written(self, failure: Failure, data: bytes) -> None:
+        if failure.check(RedisAway):
+            self._node.when_up(PATIENCE).addCallbacks(lambda _: self._send(data), self._give_up)
+            return
+        # Redis is there and does not want the bytes. To send them again would fail again.
         failure.trap(BrokerUnavailable)
-        self._node.when_up(PATIENCE).addCallbacks(lambda _: self._send(data), self._give_up)
+        self._give_up(failure)
 
     def _give_up(self, failure: Failure) -> None:
-        self._failed = True
+        self._failure = failure
+        self._writing = False
         self._buffer.clear()
         if self._flushed is not None:
             flushed, self._flushed = self._flushed, None
@@ -173,7 +180,14 @@ class Posts:
         assert isinstance(body, PostedResult)
         data = body.small
         if data is None:
-            await body.flush()
+            try:
+                await body.flush()
+            except BrokerUnavailable as error:
+                if body.begun:
+                    # Callers have read a part of it, so it cannot be posted again.
+                    await self._node.call_again("fail", job_id, f"The result stream cannot be kept: {error}.")
+                    self.ended(job_id)
+                raise
         reply = await self._node.call_again(
             "complete", job_id, body.body_id, str(body.size), body.content_type or "", data or b""
         )

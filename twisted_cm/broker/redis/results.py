@@ -162,7 +162,7 @@ class RedisReader(ResultReader):
 
     def _missed(self, failure: Failure) -> None:
         failure.trap(BrokerUnavailable)
-        self._node.when_up(PATIENCE).addCallbacks(self._read_again, lambda _: self.close(False))
+        self._node.connection.when_usable(failure, PATIENCE).addCallbacks(self._read_again, lambda _: self.close(False))
 
     def _read_again(self, _: None) -> None:
         self._reading = False
