@@ -9,6 +9,7 @@ import pytest_twisted
 from conftest import SEED, make_harness, serve_one
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 
 from twisted_cm.model.runtimes import FunctionSchema
 from twisted_cm.server.function_schemas import InvalidSchemas, parse_function_schemas
@@ -166,6 +167,74 @@ def test_any_json_schema_and_query_are_checked_or_refused(entry: Any, query: Any
         assert isinstance(query_violations(schema, query), list)
     except (InvalidSchemas, UncheckableQuery) as error:
         assert str(error)
+
+
+def doubled(times: int) -> dict[str, Any]:
+    """Return a schema whose parts each refer twice to the part before: it is short, and takes long to apply."""
+    steps = {f"s{n}": {"allOf": [{"$ref": f"#/$defs/s{n - 1}"}] * 2} for n in range(1, times + 1)}
+    return {"$defs": {"s0": {"type": "integer"}, **steps}, "$ref": f"#/$defs/s{times}"}
+
+
+#: Schemas, and queries that it takes long to check against them.
+ENDLESS: dict[str, tuple[dict[str, Any], Any]] = {
+    "references": (doubled(18), 1),
+    "unique items": ({"type": "array", "uniqueItems": True}, [{"n": n, "of": [n]} for n in range(4000)]),
+    "a pattern": ({"type": "string", "pattern": "^(a+)+$"}, "a" * 40 + "b"),
+}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+@pytest_twisted.ensureDeferred
+async def test_a_check_that_takes_too_long_is_given_up(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twisted_cm.server.workers.CHECK_LIMIT", 1.0)
+    checking = make_harness(SEED.replace("poll_timeout: 30\n", "poll_timeout: 30\n    validate_queries: true\n"))
+    schema, query = ENDLESS[case]
+    try:
+        simple = {**function(x=INTEGER).payload, "functionName": "g"}
+        assert (await checking.module("POST", "/schemas", [{"functionName": "f", "schema": schema}, simple]))[0] == 200
+        body = {"deployedAppRid": "ri.one", "queryType": "f", "query": query}
+        checked = Deferred.fromCoroutine(checking.app("POST", "/deployed-apps/jobs", body))
+        answered = 0
+        while not checked.called:
+            assert (await checking.call("GET", "/healthz"))[0] == 200
+            answered += 1
+        assert answered > 10
+        status, answer, _ = await checked
+        assert (status, answer["error"], answer["parameters"]) == (400, "invalid_request", {"field": "query"})
+        assert answer["error_description"].startswith("The query could not be checked within 1 second")
+        assert (await checking.app("POST", "/deployed-apps/jobs", {**body, "queryType": "g", "query": {"x": 1}}))[
+            0
+        ] == 200
+    finally:
+        await checking.pool.closeCachedConnections()
+        await checking.service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_long_query_is_checked_as_a_short_one_is() -> None:
+    checking = make_harness(SEED.replace("poll_timeout: 30\n", "poll_timeout: 30\n    validate_queries: true\n"))
+    integers = {"type": "list", "list": {"elementsType": INTEGER}}
+    schemas = [function(x=integers).payload, {"functionName": "s", "schema": {"required": ["y"]}}]
+    try:
+        await checking.module("POST", "/schemas", schemas)
+        for name, query, pointer in (
+            ("f", {"x": [*range(2000), "1"]}, "/x/2000"),
+            ("f", {"x": [*range(60_000), "1"]}, "/x/60000"),
+            ("s", {"x": 1}, ""),
+        ):
+            body = {"deployedAppRid": "ri.one", "queryType": name, "query": query}
+            status, answer, _ = await checking.app("POST", "/deployed-apps/jobs", body)
+            assert status == 400, answer
+            assert [each["pointer"] for each in answer["parameters"]["violations"]] == [pointer]
+        good = {"deployedAppRid": "ri.one", "queryType": "s", "query": {"y": 1}}
+        assert (await checking.app("POST", "/deployed-apps/jobs", good))[0] == 200
+        number = b'{"deployedAppRid": "ri.one", "queryType": "s", "query": {"y": %s}}' % (b"9" * 5000)
+        status, answer, _ = await checking.app("POST", "/deployed-apps/jobs", number)
+        assert (status, answer["parameters"]) == (400, {"field": "query"})
+        assert "5000 digits" in answer["error_description"]
+    finally:
+        await checking.pool.closeCachedConnections()
+        await checking.service.stopService()
 
 
 @pytest_twisted.ensureDeferred

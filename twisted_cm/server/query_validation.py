@@ -6,6 +6,8 @@ JSON Schema here, or it is a JSON Schema already, which then describes the query
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 
 from jsonschema import Draft202012Validator, FormatChecker
@@ -16,6 +18,7 @@ from referencing.exceptions import Unresolvable
 from ..model.runtimes import FunctionSchema
 from ..model.types import JSONValue
 from .function_schemas import CANNOT_PARSE_INPUTS, is_foundry_form
+from .json_body import to_json
 from .violations import Violation, violation_of
 
 #: The most violations that are reported for one query.
@@ -24,6 +27,35 @@ MOST_VIOLATIONS = 20
 
 class UncheckableQuery(Exception):
     """The function's schema cannot be applied to the query; the message says why."""
+
+
+#: A query and a schema in Foundry's form with more bytes take too long to check in the reactor.
+_SHORT_QUERY = 4 * 1024
+_SHORT_SCHEMA = 16 * 1024
+
+
+def is_quick(schema: FunctionSchema, query: bytes) -> bool:
+    """Return whether a check takes no longer than the reactor may.
+
+    A JSON Schema may take any time, however short it is. Foundry's form has no part that refers to others.
+    """
+    if len(query) > _SHORT_QUERY or not is_foundry_form(schema.payload):
+        return False
+    return len(to_json(schema.payload)) <= _SHORT_SCHEMA
+
+
+def check_query(schema: FunctionSchema, query: bytes) -> list[Violation]:
+    """Check a query, which is JSON, against its function's schema: see :func:`query_violations`.
+
+    Raises:
+        UncheckableQuery: As there; or a number of the query has more digits than Python reads.
+    """
+    try:
+        value = json.loads(query)
+    except ValueError:
+        longest = max(map(len, re.findall(rb"[0-9]+", query)), default=0)
+        raise UncheckableQuery(f"a number in the query has {longest} digits, which is too many") from None
+    return query_violations(schema, value)
 
 
 def query_violations(schema: FunctionSchema, query: JSONValue) -> list[Violation]:

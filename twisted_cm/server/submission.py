@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 from ..model.faults import FaultKind
 from ..model.jobs import Job, Submission
 from . import errors
 from .context import Context
 from .faults import draw_fault
-from .query_validation import UncheckableQuery, query_violations
+from .query_validation import UncheckableQuery, check_query, is_quick
 from .submitted import NO_QUERY
+from .workers import Refused, TookTooLong, WorkFailed
 
 
 async def submit(context: Context, runtime_id: str, submission: Submission) -> Job:
@@ -19,7 +18,8 @@ async def submit(context: Context, runtime_id: str, submission: Submission) -> J
     A fault may fail the job at once, or hold it back for ever.
 
     Raises:
-        ApiError: 404 if the runtime does not have the function, 400 if the query does not fit it.
+        ApiError: 404 if the runtime does not have the function, 400 if the query does not fit it or cannot be
+            checked in time, 503 if no worker can check it.
         UnknownRuntime: There is no such runtime.
         QueueFull: The queue of the runtime is full.
     """
@@ -43,10 +43,23 @@ async def _check_query(context: Context, runtime_id: str, function: str, query: 
     if schema is None:
         raise errors.unknown_function(function, sorted(schemas))
     try:
-        violations = query_violations(schema, json.loads(query))
+        if is_quick(schema, query):
+            violations = check_query(schema, query)
+        else:
+            violations = await context.workers.violations(schema, query)
     except UncheckableQuery as error:
         raise errors.invalid_request(
             f"The schema of function '{function}' cannot be applied: {error}.", field="query"
         ) from None
+    except TookTooLong as error:
+        raise errors.invalid_request(
+            f"The query could not be checked within {error.limit:g} seconds against the schema of function"
+            f" '{function}'. Simplify the schema or the query, or turn validate_queries off.",
+            field="query",
+        ) from None
+    except Refused as error:
+        raise errors.invalid_request(f"The query cannot be checked: {error}", field="query") from None
+    except (WorkFailed, OSError) as error:
+        raise errors.unavailable(f"The query cannot be checked: {error}.") from None
     if violations:
         raise errors.violations(f"The query does not fit function '{function}'", violations, field="query")

@@ -87,7 +87,7 @@ def _answer(descriptor: int, wanted: dict[str, Any]) -> dict[str, Any]:
     except NotReadable as error:
         return {"refused": str(error), "parameters": error.parameters}
     except MemoryError:
-        return {"refused": "The request body takes too much memory to be checked.", "parameters": {}}
+        return {"refused": "It takes too much memory to be checked.", "parameters": {}}
     except Exception as error:
         return {"failed": f"{type(error).__name__}: {error}"}
 
@@ -97,4 +97,25 @@ def _find_fields(text: bytes, wanted: dict[str, Any]) -> dict[str, Any]:
     return {"spans": {name: spans[name] for name in wanted["names"] if name in spans}}
 
 
-_WORK: dict[str, Callable[[bytes, dict[str, Any]], dict[str, Any]]] = {"find fields": _find_fields}
+def _prepare_checks(_text: bytes, _wanted: dict[str, Any]) -> dict[str, Any]:
+    from . import query_validation  # noqa: F401 - the import takes longer than most checks
+
+    return {}
+
+
+def _check_query(text: bytes, wanted: dict[str, Any]) -> dict[str, Any]:
+    from ..model.runtimes import FunctionSchema
+    from .query_validation import UncheckableQuery, check_query
+
+    schema = FunctionSchema("", wanted["schema"], tuple(wanted["issues"]))
+    try:
+        return {"violations": [[each.pointer, each.message] for each in check_query(schema, text)]}
+    except UncheckableQuery as error:
+        return {"uncheckable": str(error)}
+
+
+_WORK: dict[str, Callable[[bytes, dict[str, Any]], dict[str, Any]]] = {
+    "find fields": _find_fields,
+    "prepare checks": _prepare_checks,
+    "check query": _check_query,
+}

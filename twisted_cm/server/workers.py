@@ -20,12 +20,19 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
+from ..model.runtimes import FunctionSchema
+from .query_validation import UncheckableQuery
+from .transport.received import nameless_file, write_all
+from .violations import Violation
 from .worker import LENGTH
 
 T = TypeVar("T")
 
 #: Seconds that one piece of work may take.
 TIME_LIMIT = 30.0
+
+#: Seconds that the check of one query against the schema of its function may take.
+CHECK_LIMIT = 5.0
 
 #: The most pieces of work that are done at once.
 MOST_WORKERS = 4
@@ -41,7 +48,15 @@ class WorkFailed(Exception):
 
 
 class TookTooLong(Exception):
-    """The work was given up because its time was over."""
+    """The work was given up because its time was over.
+
+    Attributes:
+        limit: The time that it had, in seconds.
+    """
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(f"the time limit of {limit:g} seconds is over")
+        self.limit = limit
 
 
 class Refused(Exception):
@@ -65,6 +80,7 @@ class _Worker:
         Raises:
             OSError: It cannot be started.
         """
+        self._prepared = False
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         package = str(Path(__file__).parents[2])
         with other:
@@ -94,6 +110,12 @@ class _Worker:
         self._socket.sendall(message)
         answer: dict[str, Any] = json.loads(self._receive(LENGTH.unpack(self._receive(LENGTH.size))[0]))
         return answer
+
+    def prepare(self, file: IO[bytes]) -> None:
+        """Have the process import what checks need: this does not count as time of a check."""
+        if not self._prepared:
+            self.ask(file, {"work": "prepare checks", "limit": _START_LIMIT})
+            self._prepared = True
 
     def _receive(self, size: int) -> bytes:
         received = b""
@@ -144,6 +166,25 @@ class Workers:
 
         return self._run(file, read)
 
+    def violations(self, schema: FunctionSchema, query: bytes) -> Deferred[list[Violation]]:
+        """Check a query against the schema of its function: see :func:`.check_query`.
+
+        Returns:
+            A Deferred that fires with what is wrong. It fails with :class:`.UncheckableQuery`, :class:`TookTooLong` or
+            :class:`WorkFailed`.
+        """
+        file = nameless_file()
+        wanted = {"work": "check query", "schema": schema.payload, "issues": schema.issues, "limit": CHECK_LIMIT}
+
+        def check() -> list[Violation]:
+            write_all(file, query)
+            answer = self._ask(file, wanted)
+            if "uncheckable" in answer:
+                raise UncheckableQuery(answer["uncheckable"])
+            return [Violation(pointer, message) for pointer, message in answer["violations"]]
+
+        return self._run(file, check)
+
     def _run(self, file: IO[bytes], work: Callable[[], T]) -> Deferred[T]:
         if self._pool is None:
             self._stopped = False
@@ -175,10 +216,12 @@ class Workers:
         worker: _Worker | None = None
         try:
             worker = self._idle.pop() if self._idle else self._start()
+            if wanted["work"] == "check query":
+                worker.prepare(file)
             answer = worker.ask(file, wanted)
         except TimeoutError:
             self._end(worker)
-            raise TookTooLong from None
+            raise TookTooLong(wanted["limit"]) from None
         except OSError as error:
             self._end(worker)
             raise WorkFailed(str(error)) from None
