@@ -151,6 +151,26 @@ def test_json_is_read_as_json() -> None:
     assert (first.port, first.warnings) == (1, ("line 1: foundry.port: already defined; the first one counts",))
 
 
+def test_a_json_seed_that_yaml_cannot_read_has_line_numbers() -> None:
+    foundry = '{"port": 12345678901234567890,\n\t"port": 2,\n"prt": 1}'
+    text = f'{{"tokens": {{"t": {{"login": "\x7f\u2028"}}}},\n"foundry": {foundry}}}'
+    with pytest.raises(InvalidSeed) as refused:
+        parse_seed(text, is_json=True)
+    found = "\n".join(refused.value.problems)
+    assert "line 2: foundry.port" in found
+    assert "line 4: foundry.prt" in found
+    twice = '{"tokens":\n{"t": {"login": "\x7f",\n"login": {"x": [1, 2]}}}}'
+    assert parse_seed(twice, is_json=True).warnings == (
+        "line 3: tokens.*.login: already defined; the first one counts",
+    )
+
+
+@pytest.mark.parametrize("deep", ["[" * 600 + "]" * 600, "[" * 100_000])
+def test_json_that_is_nested_too_deeply_is_refused(deep: str) -> None:
+    with pytest.raises(InvalidSeed, match="nested too deeply"):
+        parse_seed(f'{{"x": {deep}}}', is_json=True)
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
 def test_json_with_a_number_that_is_not_finite_is_refused(number: str) -> None:
     with pytest.raises(InvalidSeed, match=f"not readable as JSON: {number} is not a finite number"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import yaml
 
-#: The keys and indexes that lead to a value of the seed.
-SeedPath: TypeAlias = tuple[str | int, ...]
+from .json_lines import survey_json
+from .seed_path import Lines, SeedPath, dotted
+
+__all__ = ["InvalidSeed", "Lines", "SeedPath", "dotted", "load_document"]
 
 #: The most values in a seed, with aliases expanded. Aliases of aliases can stand for billions of them.
 _MOST_NODES = 1_000_000
@@ -25,28 +27,6 @@ class InvalidSeed(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-class Lines:
-    """The line of each value in the file."""
-
-    def __init__(self) -> None:
-        self.at: dict[SeedPath, int] = {}
-
-    def line(self, path: SeedPath) -> int:
-        """Return the line of a value, or of the nearest value around it that has one."""
-        while path and path not in self.at:
-            path = path[:-1]
-        return self.at.get(path, 1)
-
-
-def dotted(path: SeedPath) -> str:
-    """Return a path as people write it, such as ``foundry.compute_modules.runtimes[0]``."""
-    if path[:1] == ("tokens",) and len(path) > 1:
-        # The key is a bearer token, and messages about a seed go to the log.
-        path = ("tokens", "*", *path[2:])
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.lstrip(".") or "(the whole file)"
 
 
 def load_document(text: str, is_json: bool) -> tuple[Any, Lines, list[str]]:
@@ -66,17 +46,13 @@ def _load_json(text: str) -> tuple[Any, Lines, list[str]]:
         document = json.loads(
             text, object_pairs_hook=_keep_first, parse_float=_finite_number, parse_constant=_finite_number
         )
+        lines, warnings = survey_json(text)
     except json.JSONDecodeError as error:
         raise InvalidSeed([f"line {error.lineno}: not JSON: {error.msg}"]) from None
     except RecursionError:
         raise InvalidSeed(["not readable as JSON: nested too deeply"]) from None
     except ValueError as error:
         raise InvalidSeed([f"not readable as JSON: {error}"]) from None
-    try:
-        # JSON has no line numbers. YAML, which reads nearly all JSON, does; its tokens may not be separated by tabs.
-        _, lines, warnings = _load_yaml(text.replace("\t", " "))
-    except InvalidSeed:
-        return document, Lines(), []
     return document, lines, warnings
 
 
