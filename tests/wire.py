@@ -88,19 +88,22 @@ def client_tls(ca_certificate: str) -> Any:
     return optionsForClientTLS("localhost", Certificate.loadPEM(ca_certificate))
 
 
-async def connect(harness: Harness, scheme: str = "http", url: str | None = None, handshake: bool = True) -> Wire:
+async def connect(
+    harness: Harness, scheme: str = "http", url: str | None = None, handshake: bool = True, protocol: type[Wire] = Wire
+) -> Wire:
     """Connect to an emulator.
 
     Args:
         url: The base URL of another listener than the main one of the scheme.
         handshake: Whether to complete the TLS handshake, over https.
+        protocol: The class of the client.
     """
     addresses = harness.service.addresses
     endpoint: Any = HostnameEndpoint(reactor, "127.0.0.1", urlsplit(url or getattr(addresses, scheme)).port)
     tls = scheme == "https" and handshake
     if tls:
         endpoint = wrapClientTLS(client_tls(addresses.ca_certificate), endpoint)
-    wire: Wire = await endpoint.connect(Factory.forProtocol(Wire))
+    wire: Wire = await endpoint.connect(Factory.forProtocol(protocol))
     await wire.until(lambda: wire.secure or not tls)
     return wire
 

@@ -15,6 +15,7 @@ from twisted.web.http_headers import Headers
 from .flushing import FlushWatch
 from .interface import ServingSite
 from .request import EmulatorRequest
+from .stall import StallWatch
 from .timers import cancel_timer
 from .twisted_private import OpenHTTPChannel
 
@@ -39,6 +40,8 @@ class EmulatorChannel(OpenHTTPChannel):
     site: ServingSite[EmulatorRequest]
     requestFactory = EmulatorRequest
     transport: Any
+    # The base class would abort an idle connection 15 seconds after it begins to close: close_timeout is enough.
+    abortTimeout = None  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -53,7 +56,8 @@ class EmulatorChannel(OpenHTTPChannel):
         self._parting = False
         self.held = False
         self._deadline: IDelayedCall | None = None
-        self._stall: IDelayedCall | None = None
+        self._stall: StallWatch
+        self._close: StallWatch
         self._closing: IDelayedCall | None = None
         self._address: IAddress | None = None
         self._flush: FlushWatch | None = None
@@ -65,6 +69,8 @@ class EmulatorChannel(OpenHTTPChannel):
         return self._address
 
     def connectionMade(self) -> None:
+        self._stall = StallWatch(self.site.reactor, self.transport)
+        self._close = StallWatch(self.site.reactor, self.transport)
         self.site.joined(self)
         super().connectionMade()  # type: ignore[no-untyped-call]
 
@@ -74,7 +80,8 @@ class EmulatorChannel(OpenHTTPChannel):
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
         finally:
             self._end_deadline()
-            cancel_timer(self._stall)
+            self._stall.stop()
+            self._close.stop()
             cancel_timer(self._closing)
             if self._flush is not None:
                 self._flush.connection_lost()
@@ -197,13 +204,19 @@ class EmulatorChannel(OpenHTTPChannel):
         """Pause because the client receives too slowly; abort if it receives nothing for ``stall_timeout``."""
         self.held = True
         super().pauseProducing()  # type: ignore[no-untyped-call]
-        cancel_timer(self._stall)
-        self._stall = self.site.reactor.callLater(self.site.stall_timeout, self.transport.abortConnection)
+        self._stall.start(self.site.stall_timeout)
 
     def resumeProducing(self) -> None:
         self.held = False
-        cancel_timer(self._stall)
+        self._stall.stop()
         super().resumeProducing()  # type: ignore[no-untyped-call]
+
+    def timeoutConnection(self) -> None:
+        """Close an idle connection, unless its client still receives the last answer."""
+        if self.held:
+            self.setTimeout(self.site.timeOut)
+        else:
+            super().timeoutConnection()  # type: ignore[no-untyped-call]
 
     def requestDone(self, request: HTTPRequest) -> None:
         self._head_complete = self._complete = False
@@ -235,17 +248,20 @@ class EmulatorChannel(OpenHTTPChannel):
     # Closing
 
     def loseConnection(self) -> None:
-        """Close the connection once everything written has been sent, at most ``close_timeout`` seconds from now."""
+        """Close the connection once everything written has been sent.
+
+        It is aborted if the client receives nothing for ``close_timeout`` seconds.
+        """
         super().loseConnection()  # type: ignore[no-untyped-call]
         if self._flush is not None and not self._flush.done:
             self._flush.connection_closes()
         if not self._parting:
             self._parting = True
-            self._set_deadline(self.site.close_timeout)
+            self._close.start(self.site.close_timeout)
 
     def abort_when_flushed(self) -> None:
-        """Abort the connection once everything written has been sent, at most ``close_timeout`` seconds from now."""
-        self._set_deadline(self.site.close_timeout)
+        """Abort the connection once everything written has been sent, or as :meth:`loseConnection` does."""
+        self._close.start(self.site.close_timeout)
         self.when_flushed(lambda flushed: self.transport.abortConnection() if flushed else None)
 
     def checkPersistence(self, request: HTTPRequest, version: bytes) -> bool:

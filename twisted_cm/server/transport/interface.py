@@ -25,7 +25,7 @@ class ServingSite(Protocol[RequestT_contra]):
         timeOut: Seconds that an idle connection stays open.
         head_timeout: Seconds within which the headers of a request must arrive, from its first byte.
         body_timeout: Seconds within which the body of a request must arrive.
-        close_timeout: Seconds that a client may take to receive the last answer on its connection.
+        close_timeout: Seconds within which a client must receive part of what is left when its connection closes.
         stall_timeout: Seconds within which a client must receive part of an answer.
     """
 

@@ -22,7 +22,7 @@ HEAD_TIMEOUT = 10.0
 #: Seconds within which a body must arrive, except that of a result.
 BODY_TIMEOUT = 60.0
 
-#: Seconds that a client may take to receive the last answer on its connection.
+#: Seconds within which a client must receive part of what is left when its connection closes.
 CLOSE_TIMEOUT = 60.0
 
 #: Seconds within which a client must receive part of an answer.
