@@ -32,10 +32,16 @@ foundry:
 class Emulator:
     """A ``twisted-cm serve`` process on loopback that runs until it is closed."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, lease: int | None = None) -> None:
+        """Start the process.
+
+        Args:
+            options: More options of ``serve``.
+            lease: Seconds of a job's lease; ``None`` for no lease.
+        """
         self._directory = tempfile.TemporaryDirectory(prefix="twisted-cm-bench-")
         directory = Path(self._directory.name)
-        (directory / "seed.yaml").write_text(_SEED)
+        (directory / "seed.yaml").write_text(_SEED + ("" if lease is None else f"    job_lease: {lease}\n"))
         command = [
             str(Path(sys.executable).with_name("twisted-cm")),
             *("serve", "--seed", str(directory / "seed.yaml"), "--state-dir", str(directory / "state")),
@@ -69,12 +75,16 @@ class Emulator:
     def caller(self, scheme: str) -> socket.socket:
         """Return a synchronous caller that has submitted a job."""
         client = self.connect(scheme)
+        self.call(client)
+        return client
+
+    def call(self, client: socket.socket) -> None:
+        """Submit a job on ``client`` as a synchronous caller."""
         body = b'{"deployedAppRid": "ri.bench", "queryType": "f"}'
         client.sendall(
             b"POST %s/compute-modules/jobs/execute HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (CONTOUR.encode(), len(body), body)
         )
-        return client
 
     def take(self, client: socket.socket) -> str:
         """Return the id of the next job, polled for on ``client``."""

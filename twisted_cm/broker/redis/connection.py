@@ -315,6 +315,10 @@ class Connection:
             raise LinkLost from None
         if failure.check(txredisapi.ResponseError):
             message = failure.getErrorMessage()
+            if message.startswith("NOTMEMBER"):
+                # The operation was not run. It can run when the node has joined again.
+                self.drop()
+                raise LinkLost from None
             if message.split(" ")[0] not in _TEMPORARY:
                 self._log.failure("Redis refused a command", failure)
             raise Refused(f"Redis refused: {message}") from None

@@ -77,6 +77,7 @@ class RedisNode:
         }
         self._beat: IDelayedCall | None = None
         self._joined_at = 0.0
+        self._alive_at = 0.0
         self._former_ids: list[str] = []
         self._prefix = address.prefix.encode("ascii")
 
@@ -84,6 +85,11 @@ class RedisNode:
     def up(self) -> bool:
         """Whether the node has joined, so that operations can be called."""
         return self.connection.up
+
+    @property
+    def stale(self) -> bool:
+        """Whether the other nodes may consider this one dead: it was suspended, or too busy to send heartbeats."""
+        return self._reactor.seconds() - self._alive_at > self.lease
 
     def start(self) -> Deferred[None]:
         """Connect, join the nodes, and do so again whenever the connection is lost.
@@ -159,6 +165,7 @@ class RedisNode:
         former, known = json.dumps(self._former_ids), json.dumps(self.known())
         # If the answer gets lost, the node may have joined under this id.
         self._former_ids.append(self.node_id)
+        self._alive_at = self._reactor.seconds()
         await self.send("join", former, lease, json.dumps(self.limits), known)
         self._former_ids = [self.node_id]
         await self.load()
@@ -176,6 +183,7 @@ class RedisNode:
     def _send_beat(self) -> None:
         # After Redis was away all heartbeats are missing; the other nodes need time to send theirs.
         settled = self._reactor.seconds() - self._joined_at > self.lease
+        sent_at = self._reactor.seconds()
         beat = self.call("beat", str(int(self.lease * 1000)), "1" if settled else "0")
         late = self._reactor.callLater(self.lease, self.drop_link)
 
@@ -188,6 +196,8 @@ class RedisNode:
                 self._log.warn("the other nodes considered this one dead; joining again")
                 self.drop_link()
                 return
+            if not isinstance(result, Failure):
+                self._alive_at = sent_at
             self._inherited(result)
             self._beat = self._reactor.callLater(self.lease / BEATS, self._send_beat)
 

@@ -131,6 +131,10 @@ class Polls:
             self._not_asked(failure, poll)
 
     def _hand(self, number: int, job: Job) -> None:
+        if self._node.stale:
+            # Another node may have given the job to another poll. After joining again, this node's polls ask again.
+            self._node.drop_link()
+            return
         poll = self._polls.get(number)
         self._dispatched()
         if poll is None:

@@ -60,6 +60,18 @@ local function listens(node)
   return call('PUBSUB', 'NUMSUB', P .. 'node:' .. node)[2] > 0
 end
 
+-- The error of an operation that a node calls which is not one of the nodes.
+local NOT_A_MEMBER = 'NOTMEMBER this node is not one of the nodes'
+
+local function is_member(node)
+  return call('SISMEMBER', P .. 'nodes', node) == 1
+end
+
+-- Return whether a node may be given work. A suspended node is subscribed, but its heartbeat expires.
+local function is_alive(node)
+  return is_member(node) and call('EXISTS', P .. 'beat:' .. node) == 1
+end
+
 -- Publish a change of the registry or the faults. Every node loads both, then tells the node that made the change.
 local function publish_version(node)
   local version = call('INCR', P .. 'version')

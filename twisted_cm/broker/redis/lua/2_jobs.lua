@@ -44,7 +44,7 @@ local function introduce(runtime, now)
       return
     end
     local node, number = string.match(poll, '^(%x+):(%d+)$')
-    if listens(node) then
+    if listens(node) and is_alive(node) then
       local id = take(runtime, node, now)
       local query = P .. 'query:' .. id
       publish(node, {'job', number, record(id), call('STRLEN', query) <= SMALL and call('GET', query) or false})
@@ -190,6 +190,9 @@ function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held
 end
 
 function ops.poll(now, node, runtime, number, parks)
+  if not is_alive(node) then
+    return redis.error_reply(NOT_A_MEMBER)
+  end
   local rt = P .. 'rt:' .. runtime
   if call('EXISTS', rt) == 0 then
     return 'unknown runtime'
@@ -202,6 +205,7 @@ function ops.poll(now, node, runtime, number, parks)
   end
   if parks == '1' then
     call('ZADD', P .. 'polls:' .. runtime, count('parked', 1), node .. ':' .. number)
+    call('SADD', P .. 'parking:' .. node, runtime)
   end
   return false
 end

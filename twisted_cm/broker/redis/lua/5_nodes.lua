@@ -3,6 +3,15 @@
 -- Give back the jobs that a node was delivering, and end the jobs whose results were streamed to it. The heir keeps the
 -- jobs that it knows: then both are the same process, which has connected again.
 local function release(dead, heir, now, known)
+  -- First, so that no job that is given back goes to a poll of the dead node.
+  for _, runtime in ipairs(call('SMEMBERS', P .. 'parking:' .. dead)) do
+    local polls = P .. 'polls:' .. runtime
+    for _, poll in ipairs(call('ZRANGE', polls, 0, -1)) do
+      if string.match(poll, '^%x+') == dead then
+        call('ZREM', polls, poll)
+      end
+    end
+  end
   for _, member in ipairs(call('SMEMBERS', P .. 'handing:' .. dead)) do
     local id, attempt = string.match(member, '^(.*):(%d+)$')
     if known[member] then
@@ -20,7 +29,7 @@ local function release(dead, heir, now, known)
       finish(id, 'failed', now, 'The node was lost that received the result stream.')
     end
   end
-  call('UNLINK', P .. 'handing:' .. dead, P .. 'streams:' .. dead, P .. 'beat:' .. dead)
+  call('UNLINK', P .. 'handing:' .. dead, P .. 'streams:' .. dead, P .. 'parking:' .. dead, P .. 'beat:' .. dead)
   call('SREM', P .. 'observing', dead)
 end
 
@@ -55,7 +64,7 @@ end
 
 -- Note that this node is alive. Return 0 if the others considered it dead, 2 if it took over leases of a dead node.
 function ops.beat(now, node, lease, sweeps)
-  if call('SISMEMBER', P .. 'nodes', node) == 0 then
+  if not is_member(node) then
     return 0
   end
   call('SET', P .. 'beat:' .. node, 1, 'PX', lease)
@@ -77,7 +86,7 @@ function ops.leave(now, node)
 end
 
 function ops.inherit(now, node, other)
-  if call('SISMEMBER', P .. 'nodes', other) == 1 and call('EXISTS', P .. 'beat:' .. other) == 0 then
+  if is_member(other) and call('EXISTS', P .. 'beat:' .. other) == 0 then
     return reclaim(other, node, now, {}) and 2 or 1
   end
   return 1

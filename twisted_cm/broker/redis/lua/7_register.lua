@@ -1,7 +1,13 @@
 -- The functions that nodes call, with the prefix, the operation and its arguments. When its memory is full, Redis refuses
 -- the first one. The second one is for operations that need little memory or free some.
+local FOR_STRANGERS = {join = true, load = true, beat = true}
+
 local function run(_, args)
   P = args[1]
+  -- The others have considered this node dead and given its work to other nodes. It has to join again.
+  if not FOR_STRANGERS[args[2]] and not is_member(args[4]) then
+    return redis.error_reply(NOT_A_MEMBER)
+  end
   return ops[args[2]](unpack(args, 3))
 end
 
