@@ -89,7 +89,8 @@ class RedisNode:
     @property
     def stale(self) -> bool:
         """Whether the other nodes may consider this one dead: it was suspended, or too busy to send heartbeats."""
-        return self._reactor.seconds() - self._alive_at > self.lease
+        silent_for: float = self._reactor.seconds() - self._alive_at
+        return silent_for > self.lease
 
     def start(self) -> Deferred[None]:
         """Connect, join the nodes, and do so again whenever the connection is lost.
