@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from broker_fixtures import Driver
 
-from twisted_cm.broker.interface import JobAlreadyCompleted
+from twisted_cm.broker.interface import JobAlreadyCompleted, UnknownJob
 from twisted_cm.model.jobs import JobState
 
 pytestmark = pytest.mark.beside_the_reactor
@@ -34,6 +34,17 @@ def test_a_result_of_any_size_comes_back_as_it_was(driver: Driver, size: int) ->
     driver.complete(job, content[:size])
     with pytest.raises(JobAlreadyCompleted):
         driver.complete(job, content[: max(size - 1, 0)] + b"U")
+
+
+@pytest.mark.parametrize("size", [1, 64 * 1024 + 1, 256 * 1024 + 1])
+def test_a_result_whose_job_is_forgotten_is_read_whole_or_not_at_all(driver: Driver, size: int) -> None:
+    found = driver.now(driver.finish(b"x" * size))
+    driver.get(driver.broker.delete_runtime("r"))
+    try:
+        content = driver.content(found)
+    except UnknownJob:
+        return
+    assert content == b"x" * size
 
 
 def test_the_same_result_twice_is_accepted_and_a_different_one_is_not(driver: Driver) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
-from conftest import Harness
+import pytest_twisted
+from conftest import Harness, make_harness, pause
+from redis_server import RedisServer
 from server.dashboard_fixtures import board, browser, dashboard_server
+from twisted.internet.defer import Deferred
 
 __all__ = ["board", "browser", "dashboard_server"]
 
@@ -15,3 +21,23 @@ def hasty(harness: Harness) -> Harness:
     for site in harness.sites():
         site.timeOut = site.head_timeout = site.body_timeout = site.close_timeout = site.stall_timeout = 0.3
     return harness
+
+
+@pytest.fixture(params=["memory", "redis"])
+def anywhere(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    """Start an emulator on each kind of broker."""
+    settings: dict[str, Any] = {}
+    if request.param == "redis":
+        redis: RedisServer = request.getfixturevalue("redis_server")
+        assert redis.command("FLUSHALL") == b"+OK\r\n"
+        settings["broker"] = redis.url
+    made = make_harness(**settings)
+    pytest_twisted.blockon(Deferred.fromCoroutine(_listening(made)))
+    yield made
+    pytest_twisted.blockon(made.pool.closeCachedConnections())
+    pytest_twisted.blockon(made.service.stopService())
+
+
+async def _listening(made: Harness) -> None:
+    while not (await made.service.readiness())["seed"]:
+        await pause(0.01)

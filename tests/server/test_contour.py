@@ -484,3 +484,31 @@ async def test_memory_stays_flat_while_a_stream_is_longer_than_it(harness: Harne
     assert body.in_file
     post.close()
     caller.close()
+
+
+@pytest.mark.parametrize("size", [1, 64 * 1024 + 1, 300_000])
+@pytest.mark.parametrize("route", ["result", "inspection"])
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_is_forgotten_before_its_result_is_read(
+    anywhere: Harness, monkeypatch: pytest.MonkeyPatch, size: int, route: str
+) -> None:
+    """The answer is the whole result or an error, not a length without a body."""
+    handle = await submit(anywhere)
+    await serve_one(anywhere, b"x" * size)
+    job = anywhere.broker.job
+
+    async def look_up_and_forget(job_id: str) -> Any:
+        found = await job(job_id)
+        await anywhere.broker.delete_runtime("one")
+        return found
+
+    monkeypatch.setattr(anywhere.broker, "job", lambda job_id: Deferred.fromCoroutine(look_up_and_forget(job_id)))
+    if route == "result":
+        status, answer, _ = await anywhere.app("GET", f"/jobs/{handle['id']}/result")
+    else:
+        path = f"{RUNTIMES}/one/jobs/{handle['id']}"
+        status, answer, _ = await anywhere.call("GET", path, Authorization="Bearer app-token")
+    if status == 200:
+        assert answer == b"x" * size if route == "result" else answer["job"]["result_body_utf8"] == "x" * size
+    else:
+        assert (status, answer["error"]) == (404, "not_found")

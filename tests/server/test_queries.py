@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 import pytest_twisted
-from conftest import CONTOUR, RUNTIMES, SEED, Harness, Server, make_harness, pause
+from conftest import CONTOUR, RUNTIMES, SEED, Harness, Server, pause
 from redis_server import RedisServer
 from twisted.internet.defer import Deferred
 
@@ -43,26 +42,6 @@ def submission(query: bytes, **fields: str) -> bytes:
     """Return the body of a submission, with the query in the middle."""
     head = json.dumps({"deployedAppRid": "ri.one", **fields}).encode()[:-1]
     return head + b', "query": ' + query + b' , "queryType": "f"}'
-
-
-@pytest.fixture(params=["memory", "redis"])
-def anywhere(request: pytest.FixtureRequest) -> Iterator[Harness]:
-    """Start an emulator on each kind of broker."""
-    settings: dict[str, Any] = {}
-    if request.param == "redis":
-        redis: RedisServer = request.getfixturevalue("redis_server")
-        assert redis.command("FLUSHALL") == b"+OK\r\n"
-        settings["broker"] = redis.url
-    made = make_harness(**settings)
-    pytest_twisted.blockon(Deferred.fromCoroutine(_listening(made)))
-    yield made
-    pytest_twisted.blockon(made.pool.closeCachedConnections())
-    pytest_twisted.blockon(made.service.stopService())
-
-
-async def _listening(made: Harness) -> None:
-    while not (await made.service.readiness())["seed"]:
-        await pause(0.01)
 
 
 async def send(harness: Harness, query: bytes) -> str:

@@ -357,7 +357,11 @@ class IResult(IConsumer):
     complete: bool = Attribute("Whether the last byte has arrived.")
 
     def read(offset: int, size: int) -> Deferred[bytes]:
-        """Return up to ``size`` of the bytes written so far, from ``offset`` on; ``b""`` at the end."""
+        """Return up to ``size`` of the bytes written so far, from ``offset`` on; ``b""`` at the end.
+
+        Raises:
+            UnknownJob: The broker has forgotten the job, and its result with it.
+        """
 
     def deliver(consumer: IConsumer) -> Deferred[bool]:
         """Write the whole result to ``consumer``, at the consumer's pace.

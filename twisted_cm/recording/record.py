@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from ..broker.interface import Change, IBroker
+from ..broker.interface import Change, IBroker, UnknownJob
 from ..broker.results import CHUNK
 from ..model.jobs import Job, JobResult
 from ..model.types import JSONValue
@@ -112,6 +112,8 @@ class Recorder:
                 continue
             try:
                 self._append(await self._line(job))
+            except UnknownJob:
+                self._log.warn("job {job_id} is not recorded: its result was forgotten before", job_id=job.job_id)
             except RecursionError:
                 self._log.warn(
                     "job {job_id} is not recorded: its query or result is nested too deeply", job_id=job.job_id

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from ...model.jobs import JobResult
 from ..flow import ResultReader
-from ..interface import BrokerUnavailable, IResult
+from ..interface import BrokerUnavailable, IResult, UnknownJob
 from .node import RedisNode
 
 #: Bytes of one part, as in ``lua/1_state.lua``.
@@ -78,7 +78,8 @@ class RedisResult:
         while offset < end:
             piece = await self.piece(offset, end - offset)
             if not piece:
-                break
+                # The job, and its result with it, has been forgotten.
+                raise UnknownJob(self.job_id)
             pieces.append(piece)
             offset += len(piece)
         return b"".join(pieces)

@@ -11,6 +11,7 @@ from attrs import frozen
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
 
+from ...broker.interface import UnknownJob
 from ...model.faults import FaultKind
 from ...model.jobs import Job, JobResult, JobSource, JobState, Submission
 from ...model.paths import CONTOUR, CONTOUR_SERVICE
@@ -136,15 +137,21 @@ class ContourRoutes:
         await self._send(request, job, job.result)
 
     async def _send(self, request: EmulatorRequest, job: Job, result: JobResult) -> None:
+        """Send a result; if it is lost on the way, answer with an error as long as nothing was sent."""
         function = job.submission.query_type
         if await draw_fault(self.context, FaultKind.CUT_RESULT, job.runtime_id, function) is not None:
             request.setHeader("Content-Type", "application/octet-stream")
             request.setHeader("Content-Length", str(max(result.size, 1)))
             request.write(await result.read(0, result.size // 2))
             await _break_off(request)
-        if not await send_result(request, result):
+        try:
+            sent = await send_result(request, result)
+        except UnknownJob:
+            sent = False
+        if not sent:
             if request.startedWriting:
                 await _break_off(request)
+            # If the job has been forgotten, with its result, this is answered with 404.
             job = await self.context.broker.job(job.job_id)
             raise errors.job_failed(job.job_id, job.error_message)
 
