@@ -264,6 +264,19 @@ def test_a_body_that_is_refused_is_let_go(tmp_path: Path, state_dir: Path) -> No
         server.stop()
 
 
+@pytest.mark.parametrize("long", ["redis"], indirect=True)
+def test_an_answer_that_is_cut_off_is_let_go(long: Long) -> None:
+    body = submission(SHAPES["a string"](60 * MEBI))
+    assert long.submit(submission(SHAPES["a string"](MEBI))) == 200
+    before = long.memory()
+    for _ in range(3):
+        # The answer has the query again; the client closes the connection after the first line of it.
+        assert long.submit(body, f"{RUNTIMES}/one/jobs") == 201
+    deadline = time.monotonic() + 10
+    while long.memory() - before > 30 * MEBI:
+        assert time.monotonic() < deadline, f"{(long.memory() - before) // MEBI} MiB stayed"
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_body_that_is_refused_is_in_no_reference_cycle(harness: Harness) -> None:
     path, headers = f"{CONTOUR}/deployed-apps/jobs", {"Authorization": "Bearer app-token"}

@@ -117,6 +117,7 @@ class Dispatcher(Resource):
 
     def _refused(self, failure: Failure, request: EmulatorRequest) -> None:
         if request.gone and failure.check(CancelledError, BodyLost):
+            _let_go(failure)
             return
         if request.gone or request.startedWriting or failure.check(CancelledError, BodyLost):
             failure.raiseException()
@@ -127,5 +128,6 @@ class Dispatcher(Resource):
     def _failed(self, failure: Failure, request: EmulatorRequest) -> None:
         """Break off an answer that has begun. It is too late for an error."""
         self._log.failure("cannot answer {method} {path}", failure, method=request.method, path=request.path)
+        _let_go(failure)
         if not request.gone:
             request.break_off()

@@ -34,7 +34,7 @@ def parse_json(body: bytes) -> JSONValue:
 
 
 def to_json(value: JSONValue) -> bytes:
-    """Return a value as JSON. :class:`orjson.Fragment` stands for JSON that is part of it as it is."""
+    """Return a value as JSON."""
     try:
         return orjson.dumps(value)
     except TypeError:

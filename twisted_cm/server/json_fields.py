@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import TypeAlias
 
 import msgspec
+import orjson
 
 #: The most levels of arrays and objects in a JSON body.
 MOST_LEVELS = 200
@@ -179,6 +180,10 @@ def _malformed(text: bytes, problem: str) -> NotReadable:
 def text_value(raw: bytes) -> str | bool | None:
     """Return a JSON value that should be a string; ``False`` stands for one of any other type but null."""
     if raw[:1] == b'"':
-        value: str = json.loads(raw)
+        try:
+            value: str = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            # orjson refuses half a surrogate pair.
+            value = json.loads(raw)
         return value
     return None if raw == b"null" else False

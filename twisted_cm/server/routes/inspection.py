@@ -56,7 +56,8 @@ class InspectionRoutes:
     async def show_job(self, request: EmulatorRequest, job_id: str) -> bytes:
         """Answer ``GET /jobs/{jobId}`` with everything about one job."""
         await require_bearer(self.context, request)
-        return request.json(await describe_job(await self.context.broker.job(job_id)))
+        parts = await describe_job(await self.context.broker.job(job_id))
+        return await request.answer_in_parts(parts, "application/json")
 
     async def events(self, request: EmulatorRequest) -> bytes:
         """Answer ``GET /events`` with changes, as server-sent events.

@@ -194,15 +194,15 @@ class EmulatorRequest(Request):
         self.site.count_error(error.error)
         return self.answer(error.body(), "application/json", error.status)
 
-    async def answer_in_parts(self, parts: Sequence[bytes], content_type: str) -> bytes:
+    async def answer_in_parts(self, parts: Sequence[bytes], content_type: str, status: int = 200) -> bytes:
         """Answer with bytes that are in several parts; write a long answer at the client's pace.
 
         Returns:
             What is left to write.
         """
         if sum(map(len, parts)) <= ANSWERED_AT_ONCE:
-            return self.answer(b"".join(parts), content_type)
-        self.answer(b"", content_type)
+            return self.answer(b"".join(parts), content_type, status)
+        self.answer(b"", content_type, status)
         self.setHeader(b"Content-Length", b"%d" % sum(map(len, parts)))
         await write_pieces(self, parts)
         return b""
