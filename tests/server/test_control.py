@@ -12,9 +12,10 @@ from urllib.request import Request, urlopen
 
 import pytest
 import pytest_twisted
-from conftest import RUNTIMES, SEED, Harness, Server, make_harness, raw_caller, result_of, serve_one
+from conftest import RUNTIMES, SEED, Harness, Server, make_harness, raw_caller, raw_poll, result_of, serve_one
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.web.client import ResponseFailed
 
@@ -274,6 +275,34 @@ async def test_a_poller_that_goes_away_during_a_delay_gives_the_job_back(harness
     poll.addErrback(lambda _: None)
     poll.cancel()
     await harness.until(lambda: not harness.work().running)
+    await serve_one(harness, b"ok")
+    assert (await caller)[1] == b"ok"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_is_given_back_if_its_poller_goes_away_before_the_faults_are_known(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The faults are answered when the poller is gone, so nothing fails but the delivery."""
+    await inject(harness, kind="fail_job", function="another")
+    asked: list[FaultKind] = []
+    draw = harness.service.faults.draw
+
+    def answer_when_canceled(kind: FaultKind, *args: Any) -> Any:
+        if kind is FaultKind.DELAY_DISPATCH:
+            return deferLater(reactor, 0, lambda: None)
+        if kind is not FaultKind.DUPLICATE_DELIVERY:
+            return draw(kind, *args)
+        asked.append(kind)
+        return Deferred(lambda drawing: drawing.callback(None))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(harness.service.faults, "draw", answer_when_canceled)
+        caller = harness.execute()
+        poller = await raw_poll(harness)
+        await harness.until(lambda: asked)
+        poller.close()
+        await harness.until(lambda: harness.work().queued)
     await serve_one(harness, b"ok")
     assert (await caller)[1] == b"ok"
 
