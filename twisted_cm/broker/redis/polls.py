@@ -13,11 +13,7 @@ from twisted.python.failure import Failure
 
 from ...model.jobs import Job
 from ..interface import BrokerUnavailable, UnknownRuntime
-<<<<<<< Updated upstream
 from .connection import RedisAway, Refused, ignore_outage
-=======
-from .connection import RedisAway, RedisRefused, ignore_outage
->>>>>>> Stashed changes
 from .handovers import Handovers
 from .node import RedisNode
 from .records import JobRecords
@@ -107,13 +103,8 @@ class Polls:
 
     def _not_asked(self, failure: Failure, poll: _Poll) -> None:
         failure.trap(BrokerUnavailable)
-<<<<<<< Updated upstream
         # When Redis is back, a parked poll asks again. If Redis is there and refuses, it need not wait.
         if (failure.check(Refused) or not poll.parks) and poll.number in self._polls:
-=======
-        refused = self._node.up and failure.check(RedisRefused) is not None
-        if (refused or not poll.parks) and poll.number in self._polls:
->>>>>>> Stashed changes
             self._take_off(poll)
             poll.deferred.errback(failure)
 

@@ -13,11 +13,7 @@ from twisted.python.failure import Failure
 
 from ..flow import PacedWriter
 from ..interface import BrokerUnavailable, IResult, JobAlreadyCompleted, UnknownJob
-<<<<<<< Updated upstream
 from .connection import RedisAway, ignore_outage
-=======
-from .connection import RedisRefused, ignore_outage
->>>>>>> Stashed changes
 from .node import RedisNode
 from .results import PART, PATIENCE, Followers, RedisResult
 
@@ -49,11 +45,7 @@ class PostedResult(PacedWriter, RedisResult):
         self._buffer = bytearray()
         self._acknowledged = 0
         self._writing = False
-<<<<<<< Updated upstream
         self._failure: Failure | None = None
-=======
-        self._error: Exception | None = None
->>>>>>> Stashed changes
         self._flushed: Deferred[None] | None = None
 
     @property
@@ -65,17 +57,10 @@ class PostedResult(PacedWriter, RedisResult):
         """Append bytes.
 
         Raises:
-<<<<<<< Updated upstream
             OSError: Redis has refused the bytes, or has been away for more than ``PATIENCE`` seconds.
         """
         if self._failure is not None:
             raise OSError(errno.EIO, self._failure.getErrorMessage())
-=======
-            OSError: Redis refused the bytes, or has been away for more than ``PATIENCE`` seconds.
-        """
-        if self._error is not None:
-            raise OSError(errno.EIO, str(self._error))
->>>>>>> Stashed changes
         if self.aborted:
             return
         self._buffer += data
@@ -98,22 +83,12 @@ class PostedResult(PacedWriter, RedisResult):
         self._pump()
 
     def flush(self) -> Deferred[None]:
-<<<<<<< Updated upstream
         """Return a Deferred that fires when Redis has all bytes."""
         if self._failure is not None:
             return fail(self._failure)
-=======
-        """Return a Deferred that fires when Redis has all bytes, and fails if it does not get them."""
-        if self._error is not None:
-            return fail(self._error)
->>>>>>> Stashed changes
         flushed = self._flushed = Deferred()
         self._pump()
         return flushed
-
-    def abandon(self) -> None:
-        self.aborted = True
-        self._buffer.clear()
 
     def is_behind(self) -> bool:
         return len(self._buffer) >= HIGH_WATER
@@ -148,27 +123,11 @@ class PostedResult(PacedWriter, RedisResult):
             return
         # Redis is there and does not want the bytes. To send them again would fail again.
         failure.trap(BrokerUnavailable)
-<<<<<<< Updated upstream
         self._give_up(failure)
 
     def _give_up(self, failure: Failure) -> None:
         self._failure = failure
         self._writing = False
-=======
-        if failure.check(RedisRefused):
-            self._give_up(failure)
-        else:
-            self._node.when_up(PATIENCE).addCallbacks(self._send_again, self._give_up, (data,))
-
-    def _send_again(self, _: None, data: bytes) -> None:
-        if self.aborted:
-            self._writing = False
-        else:
-            self._send(data)
-
-    def _give_up(self, failure: Failure) -> None:
-        self._error = failure.value
->>>>>>> Stashed changes
         self._buffer.clear()
         if self._flushed is not None:
             flushed, self._flushed = self._flushed, None

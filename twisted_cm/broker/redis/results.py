@@ -14,12 +14,7 @@ from zope.interface import implementer
 
 from ...model.jobs import JobResult
 from ..flow import ResultReader
-<<<<<<< Updated upstream
 from ..interface import BrokerUnavailable, IResult, UnknownJob
-=======
-from ..interface import BrokerUnavailable, IResult
-from .connection import RedisRefused
->>>>>>> Stashed changes
 from .node import RedisNode
 
 #: Bytes of one part, as in ``lua/1_state.lua``.
@@ -106,9 +101,6 @@ class RedisResult:
     def write(self, data: bytes) -> None:
         raise NotImplementedError("this result is for reading")
 
-    def abandon(self) -> None:
-        raise NotImplementedError("this result is for reading")
-
 
 class RedisReader(ResultReader):
     """Copies a :class:`RedisResult` to a consumer."""
@@ -171,14 +163,7 @@ class RedisReader(ResultReader):
 
     def _missed(self, failure: Failure) -> None:
         failure.trap(BrokerUnavailable)
-<<<<<<< Updated upstream
         self._node.connection.when_usable(failure, PATIENCE).addCallbacks(self._read_again, lambda _: self.close(False))
-=======
-        if failure.check(RedisRefused) and self._node.up:
-            self.close(False)
-            return
-        self._node.when_up(PATIENCE).addCallbacks(self._read_again, lambda _: self.close(False))
->>>>>>> Stashed changes
 
     def _read_again(self, _: None) -> None:
         self._reading = False

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, parse_qs
@@ -123,6 +123,8 @@ class EmulatorRequest(Request):
 
         True: the operating system has all of it. False: the connection was lost before.
         """
+        if self.gone:
+            return succeed(False)
         self._delivered = Deferred()
         return self._delivered
 
