@@ -329,4 +329,10 @@ def _make_stores(reactor: IReactorTime, settings: Settings) -> tuple[IBroker, IF
         node = RedisNode(reactor, parse_address(settings.broker))
     except InvalidAddress as error:
         raise CannotStart(f"{error}; change it with --broker") from None
-    return RedisBroker(node, seed.registry(), seed.job_limits), RedisFaults(node, seed.faults), RedisTokens(node)
+    # Without a seed, the emulator joins the others and changes nothing.
+    joins = seed == Seed()
+    return (
+        RedisBroker(node, None if joins else seed.registry(), seed.job_limits),
+        RedisFaults(node, None if joins else seed.faults),
+        RedisTokens(node),
+    )

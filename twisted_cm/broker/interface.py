@@ -99,11 +99,14 @@ class Change:
         runtime_id: The runtime, or the job's runtime.
         job: The job whose state changed; ``None`` if the runtime was opened or deleted, polled or posted schemas.
         forgotten: Whether the runtime was deleted or reset, so that its jobs are no longer kept.
+        missed: Whether changes may have been missed, so that observers have to look at everything again. Then
+            ``runtime_id`` is empty.
     """
 
     runtime_id: str
     job: Job | None = None
     forgotten: bool = False
+    missed: bool = False
 
 
 Observer: TypeAlias = Callable[[Change], None]
@@ -307,16 +310,17 @@ class IBroker(Interface):
             UnknownJob: There is no such job.
         """
 
-    def cancel(job_id: str, reason: str, only_queued: bool = False) -> Deferred[bool]:
+    def cancel(job_id: str, reason: str, only_queued: bool = False, later: bool = False) -> Deferred[bool]:
         """Finish a job as canceled.
 
         Args:
             job_id: The job.
             reason: The job's error message.
             only_queued: Whether to leave a running job alone.
+            later: Whether to remember this until the broker can be reached, if it cannot be reached now.
 
         Returns:
-            ``False`` if the job had finished before or was left alone.
+            ``False`` if the job had finished before, was left alone, or is canceled later.
 
         Raises:
             UnknownJob: There is no such job.

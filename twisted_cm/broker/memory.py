@@ -450,7 +450,7 @@ class MemoryBroker:
         return self._end(self._job(job_id), JobState.FAILED, reason)
 
     @_deferred
-    def cancel(self, job_id: str, reason: str, only_queued: bool = False) -> bool:
+    def cancel(self, job_id: str, reason: str, only_queued: bool = False, later: bool = False) -> bool:
         job = self._job(job_id)
         if only_queued and job.state is not JobState.QUEUED:
             return False

@@ -31,10 +31,10 @@ class Observers:
         """Remove an observer whose Deferred was canceled."""
         del self._observers[observing]
 
-    def notify(self, runtime_id: str, job: Job | None = None, forgotten: bool = False) -> None:
+    def notify(self, runtime_id: str, job: Job | None = None, forgotten: bool = False, missed: bool = False) -> None:
         """Call each observer with a :class:`Change`."""
         if self._observers:
-            change = Change(runtime_id, job, forgotten)
+            change = Change(runtime_id, job, forgotten, missed)
             for observer in list(self._observers.values()):
                 observer(change)
 

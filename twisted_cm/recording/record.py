@@ -90,9 +90,12 @@ class Recorder:
 
     def start(self, broker: IBroker) -> None:
         """Record the jobs that finish from now on. Call this once."""
+        self._broker = broker
         broker.observe(self._changed)
 
     def _changed(self, change: Change) -> None:
+        if change.missed:
+            self._log.warn("jobs that finished while the broker could not be reached are not recorded")
         if change.job is None or not change.job.state.finished:
             return
         self._waiting.append(change.job)
@@ -111,9 +114,12 @@ class Recorder:
                 )
                 continue
             try:
+                if job.submission.query is None:
+                    # A broker may leave the query out of a change.
+                    job = await self._broker.job(job.job_id)
                 self._append(await self._line(job))
             except UnknownJob:
-                self._log.warn("job {job_id} is not recorded: its result was forgotten before", job_id=job.job_id)
+                self._log.warn("job {job_id} is not recorded: it is forgotten already", job_id=job.job_id)
             except RecursionError:
                 self._log.warn(
                     "job {job_id} is not recorded: its query or result is nested too deeply", job_id=job.job_id

@@ -34,7 +34,7 @@ from ..interface import (
     UnknownJob,
     UnknownRuntime,
 )
-from .connection import ignore_outage
+from .connection import RedisAway, ignore_outage
 from .handovers import Handovers
 from .node import RedisNode
 from .observers import NodeObservers
@@ -78,11 +78,11 @@ class RedisBroker:
         """Connect nothing yet.
 
         Args:
-            registry: The runtimes and bindings of the seed.
+            registry: The runtimes and bindings of the seed; ``None`` to join with those that the other nodes have.
         """
         self.node = node
         self.limits = limits or JobLimits()
-        self._registry = SharedRegistry(node, registry or Registry())
+        self._registry = SharedRegistry(node, registry)
         self._watches = Watches(node)
         self._records = self._watches.records
         self._observers = NodeObservers(node, self._records)
@@ -90,8 +90,10 @@ class RedisBroker:
         self._handovers = Handovers(node)
         self._polls = Polls(node, self._records, self._handovers, self._timers.lease_taken)
         self._posts = Posts(node, self._watches, self.limits.lease)
+        self._to_cancel: dict[str, tuple[str, bool]] = {}
         self._stopped = False
         node.limits = _limits(self.limits)
+        node.keeps_limits = registry is None
         node.known = lambda: [*self._handovers.known(), *self._posts.known()]
         node.attached.append(self._attached)
         node.handlers.update(end=self._ended, inherited=self._timers.expire)
@@ -103,6 +105,8 @@ class RedisBroker:
         await self._registry.attached()
         await self._handovers.attached()
         await self._observers.attached()
+        # Before polls can get these jobs.
+        await self._cancel_remembered()
         self._polls.attached()
         self._watches.attached()
         await self._timers.attached()
@@ -353,8 +357,21 @@ class RedisBroker:
         return await self._end("fail", job_id, reason)
 
     @_deferred
-    async def cancel(self, job_id: str, reason: str, only_queued: bool = False) -> bool:
-        return await self._end("cancel", job_id, reason, "1" if only_queued else "0")
+    async def cancel(self, job_id: str, reason: str, only_queued: bool = False, later: bool = False) -> bool:
+        try:
+            return await self._end("cancel", job_id, reason, "1" if only_queued else "0")
+        except RedisAway:
+            if not later or self._stopped:
+                raise
+            self._to_cancel[job_id] = (reason, only_queued)
+            return False
+
+    async def _cancel_remembered(self) -> None:
+        """Cancel the jobs that were to be canceled while Redis was away."""
+        while self._to_cancel:
+            job_id, (reason, only_queued) = next(iter(self._to_cancel.items()))
+            await self.node.send("cancel", job_id, reason, "1" if only_queued else "0")
+            del self._to_cancel[job_id]
 
     async def _end(self, operation: str, job_id: str, *args: str) -> bool:
         reply = await self.node.call_again(operation, job_id, *args)

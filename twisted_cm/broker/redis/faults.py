@@ -24,15 +24,15 @@ class RedisFaults:
 
     _log = Logger()
 
-    def __init__(self, node: RedisNode, plans: Iterable[FaultPlan] = ()) -> None:
+    def __init__(self, node: RedisNode, plans: Iterable[FaultPlan] | None = ()) -> None:
         """Load nothing yet.
 
         Args:
-            plans: The faults of the seed.
+            plans: The faults of the seed; ``None`` to keep those that the other nodes have.
         """
         self._node = node
         self._faults: dict[str, Fault] = {}
-        self._seed: list[FaultPlan] | None = list(plans)
+        self._seed: list[FaultPlan] | None = None if plans is None else list(plans)
         node.loaded.append(self._loaded)
         node.attached.append(self._attached)
 

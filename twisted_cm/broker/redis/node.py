@@ -64,6 +64,7 @@ class RedisNode:
         self.lease = lease
         self.version = "0"
         self.limits: dict[str, str] = {}
+        self.keeps_limits = False
         self.attached: list[Callable[[], Awaitable[None]]] = []
         self.loaded: list[Callable[[bytes | None, list[bytes]], None]] = []
         self.known: Callable[[], list[str]] = list
@@ -167,7 +168,7 @@ class RedisNode:
         # If the answer gets lost, the node may have joined under this id.
         self._former_ids.append(self.node_id)
         self._alive_at = self._reactor.seconds()
-        await self.send("join", former, lease, json.dumps(self.limits), known)
+        await self.send("join", former, lease, json.dumps(self.limits), known, "1" if self.keeps_limits else "0")
         self._former_ids = [self.node_id]
         await self.load()
         for ask_again in self.attached:

@@ -19,12 +19,16 @@ class NodeObservers(Observers):
         super().__init__()
         self._node = node
         self._records = records
+        self._attached_before = False
         node.handlers["change"] = self._changed
 
     async def attached(self) -> None:
-        """Have changes published to this node again."""
+        """Have changes published to this node again, and tell the observers that they may have missed some."""
         if self:
             await self._node.send("observe", "1")
+            if self._attached_before:
+                self.notify("", missed=True)
+        self._attached_before = True
 
     def add(self, observer: Observer) -> Deferred[None]:
         if not self:

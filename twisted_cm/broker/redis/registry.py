@@ -81,9 +81,9 @@ class SharedRegistry:
     node loads the registry and makes the change again.
     """
 
-    def __init__(self, node: RedisNode, seed: Registry) -> None:
+    def __init__(self, node: RedisNode, seed: Registry | None) -> None:
         self._node = node
-        self._seed: Registry | None = seed
+        self._seed = seed
         self._stored: bytes | None = None
         self._shared = Shared()
         self._module_tokens: dict[bytes, str] = {}

@@ -89,7 +89,7 @@ class ContourRoutes:
         try:
             job = await self.context.broker.wait_result(job.job_id, self.context.limits.sync_timeout)
         except CancelledError:
-            await self.context.broker.cancel(job.job_id, "The caller disconnected.", only_queued=True)
+            await self.context.broker.cancel(job.job_id, "The caller disconnected.", only_queued=True, later=True)
             raise
         if job.state in (JobState.FAILED, JobState.CANCELED):
             raise errors.job_failed(job.job_id, job.error_message)

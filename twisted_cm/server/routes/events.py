@@ -49,7 +49,7 @@ class EventFeed:
             self._runtimes[change.runtime_id] = None
         else:
             self._jobs[change.job.job_id] = change.job
-        if change.forgotten or len(self._jobs) + len(self._runtimes) > MOST_PENDING:
+        if change.forgotten or change.missed or len(self._jobs) + len(self._runtimes) > MOST_PENDING:
             self._jobs.clear()
             self._runtimes.clear()
             self._reload = True

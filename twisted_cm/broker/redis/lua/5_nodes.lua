@@ -45,16 +45,18 @@ local function reclaim(dead, heir, now, known)
   return #leases > 0
 end
 
-function ops.join(now, node, former, lease, limits, known)
+function ops.join(now, node, former, lease, limits, known, keeps_limits)
   local is_known = {}
   for _, each in ipairs(cjson.decode(known)) do
     is_known[each] = true
   end
   call('SADD', P .. 'nodes', node)
   call('SET', P .. 'beat:' .. node, 1, 'PX', lease)
-  call('DEL', P .. 'limits')
-  for name, value in pairs(cjson.decode(limits)) do
-    call('HSET', P .. 'limits', name, value)
+  if keeps_limits == '0' or call('EXISTS', P .. 'limits') == 0 then
+    call('DEL', P .. 'limits')
+    for name, value in pairs(cjson.decode(limits)) do
+      call('HSET', P .. 'limits', name, value)
+    end
   end
   for _, each in ipairs(cjson.decode(former)) do
     reclaim(each, node, now, is_known)
