@@ -90,6 +90,7 @@ class RedisBroker:
         self._handovers = Handovers(node)
         self._polls = Polls(node, self._records, self._handovers, self._timers.lease_taken)
         self._posts = Posts(node, self._watches, self.limits.lease)
+        self._polls_wait = False
         self._to_cancel: dict[str, tuple[str, bool]] = {}
         self._stopped = False
         node.limits = _limits(self.limits)
@@ -107,9 +108,16 @@ class RedisBroker:
         await self._observers.attached()
         # Before polls can get these jobs.
         await self._cancel_remembered()
-        self._polls.attached()
+        if not self._polls_wait:
+            # Not before this node is up: a runtime that has its job may post the result at once.
+            self._polls_wait = True
+            self.node.when_up(None).addCallbacks(self._park_again, ignore_outage)
         self._watches.attached()
         await self._timers.attached()
+
+    def _park_again(self, _: None) -> None:
+        self._polls_wait = False
+        self._polls.attached()
 
     def stop(self) -> Deferred[None]:
         self._stopped = True
