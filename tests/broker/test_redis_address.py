@@ -58,7 +58,7 @@ def test_a_broker_that_cannot_be_had_is_said() -> None:
     serve = "import sys; from twisted_cm.cli import main; main(sys.argv[1:])"
     hidden = serve.replace("from", "sys.modules['txredisapi'] = None; from")
     for program, url, said in (
-        (hidden, "redis://localhost", "pip install 'twisted-cm[redis]'"),
+        (hidden, "redis://localhost", "pip install txredisapi hiredis"),
         (serve, "mysql://user:secret@localhost", "give redis://"),
     ):
         command = [sys.executable, "-c", program, "serve", "--port", "0", "--tls-port", "0", "--broker", url]
