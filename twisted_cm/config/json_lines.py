@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from .seed_path import Lines, SeedPath, dotted
+from .seed_path import ALREADY_DEFINED, Lines, SeedPath, message_at
 
 #: The parts of a JSON text: ends of lines, strings, punctuation, and numbers or words.
 _TOKEN = re.compile(r'\n|"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
@@ -64,8 +64,7 @@ class _Survey:
             if noted and first:
                 self.lines.at[inner] = self._line
             elif noted:
-                self.lines.at[(*inner, "again")] = self._line
-                self.warnings.append(f"line {self._line}: {dotted(inner)}: already defined; the first one counts")
+                self.warnings.append(message_at(self._line, inner, ALREADY_DEFINED))
             colon = self.next()
             assert colon == ":"
             self.next()

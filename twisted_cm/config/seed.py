@@ -20,7 +20,8 @@ from ..model.registry import Registry
 from ..model.runtimes import DEFAULT_BRANCH, Binding, Runtime
 from ..model.tokens import DEVELOPMENT_TOKEN, TOKEN_LIFETIME, BearerToken, OAuthClient, Principal
 from .json_schemas import load_schema
-from .seed_file import InvalidSeed, Lines, SeedPath, load_document
+from .seed_file import InvalidSeed, load_document
+from .seed_path import ALREADY_DEFINED, Lines, SeedPath
 from .seed_problems import explain, format_problem
 
 _SCHEMA = load_schema("seed.json")
@@ -182,7 +183,7 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
         seen = set()
         for index, (item, key) in enumerate(zip(items, keys, strict=True)):
             if key in seen:
-                warnings.append(format_problem((*path, index), lines, "already defined; the first one counts"))
+                warnings.append(format_problem((*path, index), lines, ALREADY_DEFINED))
             else:
                 seen.add(key)
                 yield item

@@ -9,9 +9,7 @@ from typing import Any
 import yaml
 
 from .json_lines import survey_json
-from .seed_path import Lines, SeedPath, dotted
-
-__all__ = ["InvalidSeed", "Lines", "SeedPath", "dotted", "load_document"]
+from .seed_path import ALREADY_DEFINED, Lines, SeedPath, message_at
 
 #: The most values in a seed, with aliases expanded. Aliases of aliases can stand for billions of them.
 _MOST_NODES = 1_000_000
@@ -121,10 +119,9 @@ class _Survey:
             InvalidSeed: The value contains itself, or there are too many values.
         """
         self._budget -= 1
-        line = node.start_mark.line + 1
         if node in self._above or self._budget < 0:
-            raise InvalidSeed([f"line {line}: {dotted(path)}: aliases that never end"])
-        self.lines.at.setdefault(path, line)
+            raise InvalidSeed([message_at(_line(node), path, "aliases that never end")])
+        self.lines.at.setdefault(path, _line(node))
         self._above.append(node)
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
@@ -153,7 +150,7 @@ class _Survey:
         return value
 
     def _note(self, node: yaml.Node, path: SeedPath, message: str) -> None:
-        self.problems.append(f"line {node.start_mark.line + 1}: {dotted(path)}: {message}")
+        self.problems.append(message_at(_line(node), path, message))
 
     def _visit_mapping(self, node: yaml.MappingNode, path: SeedPath) -> None:
         seen: set[str] = set()
@@ -170,12 +167,15 @@ class _Survey:
                 self._note(key, path, "a key must be text; put it in quotes")
                 continue
             if key.value in seen:
-                self.lines.at[(*path, key.value, "again")] = key.start_mark.line + 1
-                where = f"line {key.start_mark.line + 1}: {dotted((*path, key.value))}"
-                self.warnings.append(f"{where}: already defined; the first one counts")
+                self.warnings.append(message_at(_line(key), (*path, key.value), ALREADY_DEFINED))
                 continue
             seen.add(key.value)
             kept.append((key, value))
-            self.lines.at[(*path, key.value)] = key.start_mark.line + 1
+            self.lines.at[(*path, key.value)] = _line(key)
             self.visit(value, (*path, key.value))
         node.value = kept
+
+
+def _line(node: yaml.Node) -> int:
+    line: int = node.start_mark.line + 1
+    return line

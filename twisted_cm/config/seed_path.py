@@ -7,6 +7,9 @@ from typing import TypeAlias
 #: The keys and indexes that lead to a value of the seed.
 SeedPath: TypeAlias = tuple[str | int, ...]
 
+#: What is said of a second definition, which has no effect.
+ALREADY_DEFINED = "already defined; the first one counts"
+
 
 class Lines:
     """The line of each value in the file."""
@@ -28,3 +31,8 @@ def dotted(path: SeedPath) -> str:
         path = ("tokens", "*", *path[2:])
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.lstrip(".") or "(the whole file)"
+
+
+def message_at(line: int, path: SeedPath, message: str) -> str:
+    """Return one line about the value at a path, with its line number."""
+    return f"line {line}: {dotted(path)}: {message}"

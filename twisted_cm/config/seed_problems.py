@@ -8,12 +8,12 @@ from typing import Any
 
 from jsonschema.exceptions import ValidationError
 
-from .seed_file import Lines, SeedPath, dotted
+from .seed_path import Lines, SeedPath, message_at
 
 
 def format_problem(path: SeedPath, lines: Lines, message: str) -> str:
-    """Return one line about the value at a path, with its line number."""
-    return f"line {lines.line(path)}: {dotted(path)}: {message}"
+    """Return one line about the value at a path, with the number of its line."""
+    return message_at(lines.line(path), path, message)
 
 
 def explain(error: ValidationError) -> Iterator[tuple[SeedPath, str]]:
