@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from ..client.api import RuntimeSession
 from ..client.errors import ComputeModulesError
-from ..client.records import ModuleJob
+from ..client.records import ModuleJob, parse_module_job
 from ..model.paths import runtime_path
 from ..model.types import JSONValue
 from .blocking import BlockingServer
@@ -315,8 +315,7 @@ class ThreadRuntime(CallableRuntime[BlockingServer]):
                     self._stopping.wait(POLL_PAUSE)
                     continue
                 if content:
-                    envelope = json.loads(content)["computeModuleJobV1"]
-                    job = ModuleJob(envelope["jobId"], envelope["queryType"], envelope["query"], envelope["userId"])
+                    job = parse_module_job(json.loads(content))
                     self.calls.append(job)
                     threading.Thread(target=self._answer, args=(server, job), daemon=True).start()
 
