@@ -43,7 +43,10 @@ def main() -> None:
             size, descriptors, *_ = socket.recv_fds(connection, LENGTH.size, 1)
             if not size:
                 return
-            wanted = json.loads(_receive(connection, LENGTH.unpack(size)[0]))
+            try:
+                wanted = json.loads(receive(connection, LENGTH.unpack(size)[0]))
+            except ConnectionResetError:
+                return
             # The default action of the signal ends the process, even if the work never returns to Python.
             signal.setitimer(signal.ITIMER_REAL, wanted["limit"] + _GRACE)
             try:
@@ -54,12 +57,18 @@ def main() -> None:
             connection.sendall(LENGTH.pack(len(answer)) + answer)
 
 
-def _receive(connection: socket.socket, size: int) -> bytes:
+def receive(connection: socket.socket, size: int) -> bytes:
+    """Receive so many bytes, on either side.
+
+    Raises:
+        ConnectionResetError: The other process has ended.
+    """
     received = b""
     while len(received) < size:
         part = connection.recv(size - len(received))
         if not part:
-            sys.exit()
+            # Only the emulator shows this. A worker whose emulator ended just ends, too.
+            raise ConnectionResetError("the worker process ended")
         received += part
     return received
 

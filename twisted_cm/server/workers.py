@@ -24,7 +24,7 @@ from ..model.runtimes import FunctionSchema
 from .query_validation import UncheckableQuery
 from .transport.received import nameless_file, write_all
 from .violations import Violation
-from .worker import LENGTH
+from .worker import LENGTH, receive
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ class _Worker:
             )
         try:
             self._socket.settimeout(_START_LIMIT)
-            self._receive(LENGTH.size)
+            receive(self._socket, LENGTH.size)
         except Exception:
             self.end()
             raise
@@ -108,7 +108,7 @@ class _Worker:
         self._socket.settimeout(wanted["limit"])
         socket.send_fds(self._socket, [LENGTH.pack(len(message))], [file.fileno()])
         self._socket.sendall(message)
-        answer: dict[str, Any] = json.loads(self._receive(LENGTH.unpack(self._receive(LENGTH.size))[0]))
+        answer: dict[str, Any] = json.loads(receive(self._socket, LENGTH.unpack(receive(self._socket, LENGTH.size))[0]))
         return answer
 
     def prepare(self, file: IO[bytes]) -> None:
@@ -116,15 +116,6 @@ class _Worker:
         if not self._prepared:
             self.ask(file, {"work": "prepare checks", "limit": _START_LIMIT})
             self._prepared = True
-
-    def _receive(self, size: int) -> bytes:
-        received = b""
-        while len(received) < size:
-            part = self._socket.recv(size - len(received))
-            if not part:
-                raise ConnectionResetError("the worker process ended")
-            received += part
-        return received
 
     def interrupt(self) -> None:
         """Make the thread that waits for the process go on."""
