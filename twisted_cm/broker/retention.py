@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..model.jobs import Job
 from ..model.limits import JobLimits
+from .timers import cancel_timer
 
 
 class FinishedJobs:
@@ -45,8 +46,7 @@ class FinishedJobs:
     def stop(self) -> None:
         """Stop the timer. Jobs stay until others replace them."""
         self._stopped = True
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        cancel_timer(self._timer)
 
     def _forget_oldest(self) -> None:
         limits = self._limits

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..timers import cancel_timer
 from .address import Address
 from .connection import PATIENCE, Connection, LinkLost, ignore_outage
 from .library import library
@@ -178,8 +179,7 @@ class RedisNode:
         self._log.info("joined the nodes at Redis {address} as {node_id}", address=self.address, node_id=self.node_id)
 
     def _lost(self) -> None:
-        if self._beat is not None and self._beat.active():
-            self._beat.cancel()
+        cancel_timer(self._beat)
         self._notices.clear()
 
     def _send_beat(self) -> None:
@@ -190,8 +190,7 @@ class RedisNode:
         late = self._reactor.callLater(self.lease, self.drop_link)
 
         def answered(result: Any) -> None:
-            if late.active():
-                late.cancel()
+            cancel_timer(late)
             if isinstance(result, Failure) and not self.up:
                 return
             if result == 0:

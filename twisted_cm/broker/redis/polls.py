@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from ...model.jobs import Job
 from ..interface import BrokerUnavailable, UnknownRuntime
+from ..timers import cancel_timer
 from .connection import RedisAway, Refused, ignore_outage
 from .handovers import Handovers
 from .node import RedisNode
@@ -157,8 +158,7 @@ class Polls:
 
     def _take_off(self, poll: _Poll) -> None:
         del self._polls[poll.number]
-        if poll.timer is not None and poll.timer.active():
-            poll.timer.cancel()
+        cancel_timer(poll.timer)
 
     def _unpark(self, poll: _Poll) -> Deferred[Any]:
         unparked = self._node.call("unpark", poll.runtime_id, str(poll.number))

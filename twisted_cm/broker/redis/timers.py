@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IDelayedCall
 
 from ...model.limits import JobLimits
+from ..timers import cancel_timer
 from .connection import ignore_outage
 from .node import RedisNode
 
@@ -43,7 +44,7 @@ class Timers:
 
     def expire(self) -> None:
         """End the leases of this node that have run out."""
-        _cancel(self._lease)
+        cancel_timer(self._lease)
 
         def expired(ends_at: bytes | None) -> None:
             if ends_at is not None:
@@ -73,14 +74,9 @@ class Timers:
     def stop(self) -> None:
         """Cancel both timers and start none any more."""
         self._stopped = True
-        _cancel(self._lease)
-        _cancel(self._retention)
+        cancel_timer(self._lease)
+        cancel_timer(self._retention)
 
 
 def _active(timer: IDelayedCall | None) -> bool:
     return timer is not None and bool(timer.active())
-
-
-def _cancel(timer: IDelayedCall | None) -> None:
-    if timer is not None and timer.active():
-        timer.cancel()

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from ...model.jobs import Job
 from ..interface import BrokerStopped, UnknownJob
+from ..timers import cancel_timer
 from .connection import RedisAway, ignore_outage
 from .node import RedisNode
 from .records import JobRecords
@@ -108,8 +109,7 @@ class Watches:
 
     def _leave(self, waiter: _Waiter) -> None:
         _remove(self._waiters, waiter.job_id, waiter)
-        if waiter.timer is not None and waiter.timer.active():
-            waiter.timer.cancel()
+        cancel_timer(waiter.timer)
 
     def _wait_expired(self, waiter: _Waiter) -> None:
         self._leave(waiter)

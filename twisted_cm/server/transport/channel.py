@@ -12,11 +12,11 @@ from twisted.python.failure import Failure
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.http_headers import Headers
 
+from ...broker.timers import cancel_timer
 from .flushing import FlushWatch
 from .interface import ServingSite
 from .request import EmulatorRequest
 from .stall import StallWatch
-from .timers import cancel_timer
 from .twisted_private import OpenHTTPChannel
 
 #: Seconds that an idle connection stays open at shutdown, for a request that is on its way.

@@ -9,7 +9,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, IPullProducer, IPushProducer, IReactorTime
 from zope.interface import implementer
 
-from .timers import cancel_timer
+from ...broker.timers import cancel_timer
 
 
 @implementer(IPullProducer)

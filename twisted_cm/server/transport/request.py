@@ -13,13 +13,13 @@ from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, parse_qs
 from twisted.web.server import Request
 
+from ...broker.timers import cancel_timer
 from ...model.types import JSONValue
 from ..errors import ApiError, invalid_request
 from ..json_body import parse_json, to_json
 from .body import RequestBody
 from .interface import RequestConnection, ServingSite
 from .pieces import write_pieces
-from .timers import cancel_timer
 
 #: Seconds that a client may go on sending the body of a request that has been answered.
 LINGER = 5.0

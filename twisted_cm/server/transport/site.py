@@ -11,10 +11,10 @@ from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from ...broker.timers import cancel_timer
 from .channel import EmulatorChannel
 from .interface import Guard
 from .request import EmulatorRequest
-from .timers import cancel_timer
 
 #: Seconds within which the headers of a request must arrive, from its first byte.
 HEAD_TIMEOUT = 10.0

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from .timers import cancel_timer
+from ...broker.timers import cancel_timer
 
 #: How often a watch looks within its time limit.
 LOOKS = 4
