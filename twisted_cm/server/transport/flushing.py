@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, IPullProducer, IPushProducer, IReactorTime
 from zope.interface import implementer
 
 from ...broker.timers import cancel_timer
+from .tls import tcp_connection
 
 
 @implementer(IPullProducer)
@@ -44,14 +44,11 @@ class FlushWatch:
         self._paused = paused
         self._reports: list[Callable[[bool], None]] = []
         self._next_turn: IDelayedCall | None = None
-        # The transport of a TLS transport is the TCP connection.
-        descriptor = getattr(transport, "transport", transport)
-        if isinstance(descriptor, FileDescriptor):
-            self._descriptor: Any = descriptor
+        self._descriptor: Any = tcp_connection(transport)
+        if self._descriptor is not None:
             transport.unregisterProducer()
             self._register()
         else:
-            self._descriptor = None
             self._next_turn = clock.callLater(0, self._finish, True)
 
     def add(self, report: Callable[[bool], None]) -> None:

@@ -8,10 +8,10 @@ import termios
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ...broker.timers import cancel_timer
+from .tls import tcp_connection
 
 #: How often a watch looks within its time limit.
 LOOKS = 4
@@ -72,8 +72,7 @@ class StallWatch:
             self._wait(seconds)
 
     def _bytes_left(self) -> int | None:
-        # The transport of a TLS transport is the TCP connection.
-        descriptor = getattr(self._transport, "transport", self._transport)
-        if not isinstance(descriptor, FileDescriptor) or descriptor.fileno() < 0:
+        descriptor = tcp_connection(self._transport)
+        if descriptor is None or descriptor.fileno() < 0:
             return None
         return len(descriptor.dataBuffer) - descriptor.offset + unacknowledged(descriptor.fileno())

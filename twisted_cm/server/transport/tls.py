@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolFactory, IReactorTime
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
@@ -15,3 +18,9 @@ def over_tls(options: IOpenSSLServerConnectionCreator, site: IProtocolFactory, c
     factory = TLSMemoryBIOFactory(options, False, site, clock)
     factory.protocol = TLSMemoryBIOProtocol
     return factory
+
+
+def tcp_connection(transport: Any) -> FileDescriptor | None:
+    """Return the TCP connection of a transport, which is below it over TLS; ``None`` for a connection in memory."""
+    descriptor = getattr(transport, "transport", transport)
+    return descriptor if isinstance(descriptor, FileDescriptor) else None
