@@ -9,7 +9,7 @@ import orjson
 
 from ..model.types import JSONValue
 from .errors import invalid_request
-from .json_fields import MOST_LEVELS
+from .json_fields import MOST_LEVELS, TOO_DEEP
 
 
 def parse_json(body: bytes) -> JSONValue:
@@ -29,7 +29,7 @@ def parse_json(body: bytes) -> JSONValue:
     except (RecursionError, ValueError) as error:
         raise invalid_request(f"The request body is not JSON that can be read: {error}.") from None
     if _deeper_than(MOST_LEVELS, value):
-        raise invalid_request(f"The request body is nested more than {MOST_LEVELS} levels deep.")
+        raise invalid_request(TOO_DEEP)
     return value
 
 

@@ -18,6 +18,9 @@ import orjson
 #: The most levels of arrays and objects in a JSON body.
 MOST_LEVELS = 200
 
+#: What is said of a body with more levels.
+TOO_DEEP = f"The request body is nested more than {MOST_LEVELS} levels deep."
+
 #: Bytes of text that are checked for UTF-8 in one step.
 _STEP = 1024 * 1024
 
@@ -68,11 +71,11 @@ def find_fields(text: bytes) -> Spans:
     """
     _check_utf_8(text)
     if _is_deeper(text, MOST_LEVELS):
-        raise NotReadable(f"The request body is nested more than {MOST_LEVELS} levels deep.")
+        raise NotReadable(TOO_DEEP)
     try:
         return _spans(text, _decode(text))
     except RecursionError:
-        raise NotReadable(f"The request body is nested more than {MOST_LEVELS} levels deep.") from None
+        raise NotReadable(TOO_DEEP) from None
     except msgspec.ValidationError:
         raise NotReadable("The request body must be a JSON object.") from None
     except msgspec.DecodeError as error:

@@ -202,10 +202,11 @@ class EmulatorRequest(Request):
         Returns:
             What is left to write.
         """
-        if sum(map(len, parts)) <= ANSWERED_AT_ONCE:
+        size = sum(map(len, parts))
+        if size <= ANSWERED_AT_ONCE:
             return self.answer(b"".join(parts), content_type, status)
         self.answer(b"", content_type, status)
-        self.setHeader(b"Content-Length", b"%d" % sum(map(len, parts)))
+        self.setHeader(b"Content-Length", b"%d" % size)
         await write_pieces(self, parts)
         return b""
 
