@@ -50,7 +50,7 @@ class BrokerStopped(BrokerError):
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker's storage cannot be reached now. The argument is the reason."""
+    """The broker's storage cannot be reached now, or refuses to work. The argument is the reason."""
 
 
 @frozen
@@ -359,6 +359,9 @@ class IResult(IConsumer):
     content_type: str | None = Attribute("The content type that the runtime posted.")
     size: int = Attribute("The number of bytes written so far.")
     complete: bool = Attribute("Whether the last byte has arrived.")
+
+    def abandon() -> None:
+        """Give up writing it: the post broke off. Bytes that are still on their way are dropped."""
 
     def read(offset: int, size: int) -> Deferred[bytes]:
         """Return up to ``size`` of the bytes written so far, from ``offset`` on; ``b""`` at the end.

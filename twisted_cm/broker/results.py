@@ -106,6 +106,9 @@ class ResultBody(PacedWriter):
         for reader in list(self.readers):
             reader.pump()
 
+    def abandon(self) -> None:
+        """Do nothing: the bytes go with this object."""
+
     def peek(self, offset: int, size: int) -> bytes:
         """Return at most ``size`` bytes from ``offset`` on; none at the end."""
         if self._file is None:

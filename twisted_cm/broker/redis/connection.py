@@ -31,8 +31,24 @@ REFUSAL_PAUSE = 0.5
 #: What may go wrong while connecting.
 _EXPECTED = (ConnectError, TimeoutError, txredisapi.RedisError, BrokerUnavailable, OSError)
 
-#: How Redis begins a refusal that is no bug of the emulator's.
-_TEMPORARY = ("OOM", "LOADING", "MISCONF", "READONLY", "BUSY", "MASTERDOWN")
+#: A connection that was lost sooner than this many seconds after it was made is not made again at once.
+_STABLE = 1.0
+
+#: How Redis begins the refusal of a command for which it has no memory. It accepts other commands.
+_FULL = "OOM "
+
+#: How Redis begins the refusals that it gives to every command of the emulator, until someone changes that.
+_UNUSABLE = (
+    "BUSY ",
+    "LOADING ",
+    "MASTERDOWN ",
+    "MISCONF ",
+    "NOAUTH ",
+    "NOPERM ",
+    "NOREPLICAS ",
+    "READONLY ",
+    "ERR Function not found",
+)
 
 
 class Refused(BrokerUnavailable):
@@ -170,10 +186,13 @@ class Connection:
                     tried.callback(None)
                 await deferLater(self._reactor, delay(failures))
             else:
-                failures = 0
+                connected_at = self._reactor.seconds()
                 if not tried.called:
                     tried.callback(None)
                 await lost
+                failures = failures + 1 if self._reactor.seconds() - connected_at < _STABLE else 0
+                if failures and not self._closed:
+                    await deferLater(self._reactor, delay(failures))
 
     async def _connect(self) -> Deferred[None]:
         """Make both connections; return a Deferred that fires when they are lost."""
@@ -187,7 +206,7 @@ class Connection:
         publications: Any = None
         try:
             await self.greet(commands)
-            await commands.execute_command("FUNCTION", "LOAD", "REPLACE", library().code)
+            await self._load_library(commands)
             publications = await self._endpoint.connect(
                 _factory(lambda: _Publications(self._heard, self._publications_gone))
             )
@@ -205,6 +224,11 @@ class Connection:
         for parked in waiting:
             parked.callback(None)
 
+    async def _load_library(self, commands: Any) -> None:
+        # A Redis whose memory is full refuses to load what it has already.
+        if not await commands.execute_command("FUNCTION", "LIST", "LIBRARYNAME", library().name):
+            await commands.execute_command("FUNCTION", "LOAD", "REPLACE", library().code)
+
     async def greet(self, protocol: Any) -> None:
         """Authenticate a new connection and select the database."""
         address = self.address
@@ -221,16 +245,21 @@ class Connection:
     def _commands_gone(self, commands: _Commands) -> None:
         if commands is not self._commands:
             return
-        was_up, self.up = self.up, False
+        was_up = self.up
+        self._let_go()
+        if was_up:
+            if not self._closed:
+                self._log.warn("lost Redis at {address}; parked requests wait for it", address=self.address)
+            self._commands_lost.callback(None)
+
+    def _let_go(self) -> None:
+        """Send no more commands, and hear no more publications."""
+        self.up = False
         self._commands = None
         if self._publications is not None:
             publications, self._publications = self._publications, None
             publications.transport.abortConnection()
         self._lost()
-        if was_up:
-            if not self._closed:
-                self._log.warn("lost Redis at {address}; parked requests wait for it", address=self.address)
-            self._commands_lost.callback(None)
 
     def drop(self) -> None:
         """Drop the connection; it is made again."""
@@ -298,11 +327,12 @@ class Connection:
             :class:`Refused` if Redis refuses the command, and with :class:`LinkLost` if the connection is lost before
             the answer.
         """
-        if self._commands is None:
+        commands = self._commands
+        if commands is None:
             return fail(RedisAway())
         encoded = (each.encode("utf-8", "surrogatepass") if isinstance(each, str) else each for each in args)
-        sent: Deferred[Any] = self._commands.execute_command(*encoded)
-        return sent.addErrback(self._refused)
+        sent: Deferred[Any] = commands.execute_command(*encoded)
+        return sent.addErrback(self._refused, commands)
 
     def subscribe(self, channels: list[bytes]) -> Deferred[Any]:
         """Subscribe to channels, while the connection is being prepared."""
@@ -310,7 +340,7 @@ class Connection:
         subscribed: Deferred[Any] = self._publications.subscribe(channels)
         return subscribed
 
-    def _refused(self, failure: Failure) -> Any:
+    def _refused(self, failure: Failure, commands: _Commands) -> Any:
         if failure.check(txredisapi.ConnectionError):
             raise LinkLost from None
         if failure.check(txredisapi.ResponseError):
@@ -319,10 +349,35 @@ class Connection:
                 # The operation was not run. It can run when the node has joined again.
                 self.drop()
                 raise LinkLost from None
-            if message.split(" ")[0] not in _TEMPORARY:
+            if message.startswith(_UNUSABLE):
+                self._stop_using(commands, message)
+            elif not message.startswith(_FULL):
                 self._log.failure("Redis refused a command", failure)
             raise Refused(f"Redis refused: {message}") from None
         return failure
+
+    def _stop_using(self, commands: _Commands, reason: str) -> None:
+        """Drop a connection on which Redis refuses everything.
+
+        While the connection is made again, everything that is parked waits as if Redis were away, and is asked again
+        when Redis accepts commands.
+        """
+        if not self.up or commands is not self._commands:
+            return
+        self._log.warn(
+            "Redis at {address} refuses to work: {reason} Parked requests wait for it.",
+            address=self.address,
+            reason=reason,
+        )
+        lost = self._commands_lost
+        self._let_go()
+
+        def drained(_: Any) -> None:
+            commands.transport.abortConnection()
+            lost.callback(None)
+
+        # Redis answers in order: commands that are on their way get their own refusals before this one.
+        commands.execute_command("PING").addTimeout(self._timeout, self._reactor).addBoth(drained)
 
 
 def _out_of_patience(result: Any, timeout: float) -> Any:

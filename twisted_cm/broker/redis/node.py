@@ -24,6 +24,9 @@ NODE_LEASE = 5.0
 #: A node sends so many heartbeats in its lease.
 BEATS = 5
 
+#: An operation whose connection is lost before its answer is sent so many times at most.
+REPEATS = 5
+
 Handler: TypeAlias = Callable[..., None]
 
 
@@ -138,12 +141,16 @@ class RedisNode:
         return self.send(operation, *args) if self.up else self.ready()
 
     async def call_again(self, operation: str, *args: str | bytes) -> Any:
-        """Run an operation that may run twice: if the connection is lost before the answer, run it again."""
-        while True:
+        """Run an operation that may run twice: if the connection is lost before the answer, run it again.
+
+        It runs ``REPEATS`` times at most, because it may be the reason why the connection is lost.
+        """
+        for _ in range(REPEATS - 1):
             try:
                 return await self.call(operation, *args)
             except LinkLost:
                 await self.when_up()
+        return await self.call(operation, *args)
 
     def send(self, operation: str, *args: str | bytes) -> Deferred[Any]:
         """Run an operation like :meth:`call`, also while this node is still joining."""

@@ -90,6 +90,10 @@ class PostedResult(PacedWriter, RedisResult):
         self._pump()
         return flushed
 
+    def abandon(self) -> None:
+        self.aborted = True
+        self._buffer.clear()
+
     def is_behind(self) -> bool:
         return len(self._buffer) >= HIGH_WATER
 
@@ -119,11 +123,17 @@ class PostedResult(PacedWriter, RedisResult):
 
     def _not_written(self, failure: Failure, data: bytes) -> None:
         if failure.check(RedisAway):
-            self._node.when_up(PATIENCE).addCallbacks(lambda _: self._send(data), self._give_up)
+            self._node.when_up(PATIENCE).addCallbacks(self._send_again, self._give_up, (data,))
             return
         # Redis is there and does not want the bytes. To send them again would fail again.
         failure.trap(BrokerUnavailable)
         self._give_up(failure)
+
+    def _send_again(self, _: None, data: bytes) -> None:
+        if self.aborted:
+            self._writing = False
+        else:
+            self._send(data)
 
     def _give_up(self, failure: Failure) -> None:
         self._failure = failure

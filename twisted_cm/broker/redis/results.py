@@ -101,6 +101,9 @@ class RedisResult:
     def write(self, data: bytes) -> None:
         raise NotImplementedError("this result is for reading")
 
+    def abandon(self) -> None:
+        raise NotImplementedError("this result is for reading")
+
 
 class RedisReader(ResultReader):
     """Copies a :class:`RedisResult` to a consumer."""

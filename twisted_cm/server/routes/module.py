@@ -8,7 +8,7 @@ from attrs import frozen
 from klein import Klein
 from twisted.internet.defer import CancelledError
 
-from ...broker.interface import BrokerError, UnknownJob
+from ...broker.interface import BrokerError, BrokerUnavailable, UnknownJob
 from ...model.faults import FaultKind
 from ...model.paths import RUNTIMES, SIDECAR
 from .. import errors
@@ -113,14 +113,16 @@ class ModuleRoutes:
                 await request.body.begun()
                 begun = await broker.begin_result(job_id, body)
             await request.body.pipe(body, self.context.limits.max_body)
-        except (BodyLost, CancelledError, OSError, errors.ApiError) as error:
+            await broker.complete(job_id, body)
+        except (BodyLost, CancelledError, OSError, errors.ApiError, BrokerUnavailable) as error:
+            body.abandon()
             if begun:
-                with suppress(UnknownJob):
+                # A broker that cannot be reached ends the job itself, once it finds that this node let go of it.
+                with suppress(UnknownJob, BrokerUnavailable):
                     await broker.fail_job(job_id, _why_broken(error))
             if isinstance(error, OSError):
                 raise errors.unavailable(f"The result cannot be kept: {error.strerror}.") from None
             raise
-        await broker.complete(job_id, body)
         return request.no_content()
 
     async def restart(self, request: EmulatorRequest, runtime_id: str) -> bytes:
@@ -134,4 +136,6 @@ def _why_broken(error: Exception) -> str:
         return f"The result stream was refused: {error.description}"
     if isinstance(error, OSError):
         return f"The result stream cannot be kept: {error.strerror}."
+    if isinstance(error, BrokerUnavailable):
+        return f"The result stream cannot be kept: {error}."
     return "The runtime's connection was lost while it streamed the result."
