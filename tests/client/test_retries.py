@@ -8,7 +8,7 @@ import pytest
 import pytest_twisted
 from client_helpers import QUICK, application, runtime, start, until
 from conftest import SEED, Harness, free_port, make_harness
-from raw_server import RawServer, http
+from raw_server import LosingProxy, RawServer, http
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.web.client import Agent
@@ -71,11 +71,11 @@ HANDLE = {"id": "x", "jobHandle": "{}", "status": SUCCEEDED}
 
 URIS = ("getJobUri", "postResultUri", "postSchemaUri", "restartNotificationUri")
 
-#: The requests that are not safe to repeat, each with an answer that it accepts.
+#: The requests that have a key, by which the emulator knows them again, each with an answer that it accepts.
+KEYED = {"execute": http(200, 1), "stream": http(200, 1), "submit": http(200, HANDLE)}
+
+#: The requests that are not safe to repeat, in the same way.
 UNSAFE = {
-    "execute": http(200, 1),
-    "stream": http(200, 1),
-    "submit": http(200, HANDLE),
     "poll": http(204),
     "restart": http(200, []),
     "post_stream": http(204),
@@ -88,7 +88,7 @@ UNSAFE = {
 
 
 async def do_once(name: str, url: str, **options: Any) -> None:
-    """Send one of the requests of ``UNSAFE``."""
+    """Send one of the requests of ``KEYED`` and ``UNSAFE``."""
     options = {"retries": QUICK, **options}
     async with (
         ComputeModules(url, **options) as modules,
@@ -125,6 +125,48 @@ async def test_what_might_be_done_twice_is_not_sent_again(name: str) -> None:
             assert len(raw.requests) == 1
 
 
+@pytest.mark.parametrize("name", KEYED)
+@pytest_twisted.ensureDeferred
+async def test_a_submission_is_sent_again_with_its_key(name: str) -> None:
+    # A stream that has begun is not read again.
+    lost = [None, None] if name == "stream" else [None, HALF]
+    async with RawServer(*lost, KEYED[name], *lost, KEYED[name]) as raw:
+        for _ in range(2):
+            await do_once(name, raw.url)
+        assert (len(raw.requests), raw.answers) == (6, [])
+        assert None not in raw.keys
+        # One key for each submission.
+        assert raw.keys == [raw.keys[0]] * 3 + [raw.keys[3]] * 3
+        assert raw.keys[0] != raw.keys[3]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_that_broke_off_is_not_sent_again() -> None:
+    async with RawServer(HALF, KEYED["stream"]) as raw:
+        with pytest.raises(ResultBrokenOff):
+            await do_once("stream", raw.url)
+        assert len(raw.requests) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_lost_answer_and_one_submission_make_one_job(harness: Harness) -> None:
+    async with LosingProxy(harness, 2) as proxy, ComputeModules(proxy.url, "app-token", retries=QUICK) as modules:
+        handle = await modules.submit("ri.one", "f")
+        assert [job.job_id for job in harness.jobs()] == [handle.id]
+        async with runtime(harness) as module:
+            job = await module.poll()
+            assert job is not None
+            await module.post_result(job.job_id, b"1")
+            proxy.losses = 2
+            executing = start(modules.execute("ri.one", "f"))
+            job = await module.poll()
+            assert job is not None
+            await module.post_result(job.job_id, b"2")
+            assert (await executing).content == b"2"
+        assert proxy.losses == 0
+        assert [job.attempts for job in harness.jobs()] == [1, 1]
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_poll_that_is_lost_on_a_kept_connection_is_not_sent_again() -> None:
     async with (
@@ -137,22 +179,22 @@ async def test_a_poll_that_is_lost_on_a_kept_connection_is_not_sent_again() -> N
         assert (len(raw.requests), raw.made) == (2, 1)
 
 
-@pytest.mark.parametrize("name", UNSAFE)
+@pytest.mark.parametrize("name", [*KEYED, *UNSAFE])
 @pytest_twisted.ensureDeferred
 async def test_what_was_never_sent_is_sent_once_there_is_a_connection(name: str) -> None:
     port, clock = free_port(), Clock()
     doing = start(do_once(name, f"http://127.0.0.1:{port}", reactor=clock, agent=Agent(reactor)))
     await until(clock.getDelayedCalls)
-    async with RawServer(UNSAFE[name], port=port) as raw:
+    async with RawServer((KEYED | UNSAFE)[name], port=port) as raw:
         clock.advance(QUICK.maximum)
         await doing
         assert len(raw.requests) == 1
 
 
-@pytest.mark.parametrize("name", UNSAFE)
+@pytest.mark.parametrize("name", [*KEYED, *UNSAFE])
 @pytest_twisted.ensureDeferred
 async def test_what_was_refused_for_now_is_sent_again(name: str) -> None:
-    async with RawServer(FULL, STOPPED, UNSAFE[name]) as raw:
+    async with RawServer(FULL, STOPPED, (KEYED | UNSAFE)[name]) as raw:
         if name == "post_stream":
             # The iterator is used up.
             with pytest.raises(QueueFull):

@@ -41,6 +41,10 @@ class JobAlreadyCompleted(BrokerError):
     """The job has finished with another result. The argument is its id."""
 
 
+class IdempotencyKeyReused(BrokerError):
+    """The key of a submission stands for a job that was submitted otherwise. The argument is the job's id."""
+
+
 class QueueFull(BrokerError):
     """The queue is full. The arguments are the runtime's id, the limit and its unit: ``jobs`` or ``bytes``."""
 
@@ -223,6 +227,9 @@ class IBroker(Interface):
     def enqueue(runtime_id: str, submission: Submission, held: bool = False) -> Deferred[Job]:
         """Queue a job, or hand it to a parked poll at once.
 
+        If a kept job was submitted with the same key, return that job instead, in the state it is in. The key of a job
+        that was canceled before it was dispatched is free again.
+
         Args:
             runtime_id: The runtime that is to run it.
             submission: What to run.
@@ -230,8 +237,16 @@ class IBroker(Interface):
 
         Raises:
             UnknownRuntime: There is no such runtime.
+            IdempotencyKeyReused: The job of that key was submitted otherwise.
             QueueFull: A limit on queued jobs is reached.
             BrokerStopped: The broker is shutting down.
+        """
+
+    def submitted(submission: Submission) -> Deferred[Job | None]:
+        """Return the job that :meth:`enqueue` would return instead of a new one, or ``None``.
+
+        Raises:
+            IdempotencyKeyReused: The job of that key was submitted otherwise.
         """
 
     def poll(runtime_id: str, wait: float) -> Deferred[Job | None]:

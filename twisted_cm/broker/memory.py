@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from itertools import islice
-from typing import ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -18,12 +16,12 @@ from ..model.limits import JobLimits
 from ..model.registry import Registry, SessionRequest
 from ..model.runtimes import Binding, FunctionSchema, Runtime
 from .callers import Callers
+from .immediate import immediate
 from .interface import (
     EMULATOR_RESET,
     NO_LONGER_SEEDED,
     RUNTIME_DELETED,
     SESSION_RESET,
-    BrokerError,
     BrokerLoad,
     BrokerStopped,
     IBroker,
@@ -35,6 +33,7 @@ from .interface import (
     UnknownJob,
     UnknownRuntime,
 )
+from .keys import SubmissionKeys
 from .leases import Leases
 from .observers import Observers
 from .parked import Parked, fire_all
@@ -42,22 +41,6 @@ from .results import ResultBody
 from .retention import FinishedJobs
 from .runtimes import Runtimes
 from .work import Work
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _deferred(method: Callable[P, R]) -> Callable[P, Deferred[R]]:
-    """Wrap what a method returns or raises in the Deferred that the interface promises."""
-
-    @wraps(method)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
-        try:
-            return succeed(method(*args, **kwargs))
-        except BrokerError as error:
-            return fail(error)
-
-    return wrapper
 
 
 @implementer(IBroker)
@@ -88,6 +71,7 @@ class MemoryBroker:
         self._leases = Leases(clock, self.limits.lease, self._lease_expired)
         self._finished = FinishedJobs(clock, self.limits, self._forget)
         self._observers = Observers()
+        self._keys = SubmissionKeys()
         self._jobs: dict[str, Job] = {}
         self._work: dict[str, Work] = {}
         self._submitted = 0
@@ -107,7 +91,7 @@ class MemoryBroker:
         self._logs_debug = debug_is_logged(__name__)
         return succeed(None)
 
-    @_deferred
+    @immediate
     def stop(self) -> None:
         self._stopped = True
         self._leases.stop()
@@ -133,14 +117,14 @@ class MemoryBroker:
 
     # Inspection
 
-    @_deferred
+    @immediate
     def ping(self) -> None:
         self._refuse_when_stopped()
 
     def observe(self, observer: Observer) -> Deferred[None]:
         return succeed(None) if self._stopped else self._observers.add(observer)
 
-    @_deferred
+    @immediate
     def load(self) -> BrokerLoad:
         work = self._work.values()
         return BrokerLoad(
@@ -152,15 +136,15 @@ class MemoryBroker:
             parked_callers=len(self._callers),
         )
 
-    @_deferred
+    @immediate
     def runtime(self, runtime_id: str) -> Runtime:
         return self._runtimes.get(runtime_id)
 
-    @_deferred
+    @immediate
     def snapshot(self, runtime_id: str) -> RuntimeSnapshot:
         return self._snapshot(self._runtimes.get(runtime_id))
 
-    @_deferred
+    @immediate
     def snapshots(self) -> list[RuntimeSnapshot]:
         return [self._snapshot(self._runtimes.get(runtime_id)) for runtime_id in sorted(self._work)]
 
@@ -170,7 +154,7 @@ class MemoryBroker:
             runtime, self.registry.bindings_of(runtime.runtime_id), work.waiting, len(work.running), len(work.polls)
         )
 
-    @_deferred
+    @immediate
     def job(self, job_id: str) -> Job:
         return self._job(job_id)
 
@@ -180,27 +164,27 @@ class MemoryBroker:
         except KeyError:
             raise UnknownJob(job_id) from None
 
-    @_deferred
+    @immediate
     def jobs(self, wanted: JobFilter, most: int) -> list[Job]:
         return list(islice(filter(wanted.fits, reversed(self._jobs.values())), most))
 
     # Runtimes
 
-    @_deferred
+    @immediate
     def module_runtime(self, token: str) -> str | None:
         return self._runtimes.with_token(token)
 
-    @_deferred
+    @immediate
     def resolve(self, deployed_app_rid: str, branch: str | None) -> Binding:
         return self._runtimes.resolve(deployed_app_rid, branch)
 
-    @_deferred
+    @immediate
     def put_schemas(self, runtime_id: str, schemas: list[FunctionSchema]) -> None:
         self._runtimes.get(runtime_id)
         self.registry.put_schemas(runtime_id, schemas, self._now())
         self._observers.notify(runtime_id)
 
-    @_deferred
+    @immediate
     def open_session(self, request: SessionRequest) -> Runtime:
         self._refuse_when_stopped()
         runtime_id = request.runtime_id
@@ -214,14 +198,14 @@ class MemoryBroker:
             answer_waiting()
         return runtime
 
-    @_deferred
+    @immediate
     def delete_runtime(self, runtime_id: str) -> None:
         answer_waiting = self._dismiss(runtime_id, RUNTIME_DELETED)
         self.registry.remove(runtime_id)
         self._log.info("runtime {runtime_id}: deleted", runtime_id=runtime_id)
         answer_waiting()
 
-    @_deferred
+    @immediate
     def reset(self, registry: Registry) -> None:
         self._refuse_when_stopped()
         dismissed = [self._dismiss(runtime_id, EMULATOR_RESET) for runtime_id in list(self._work)]
@@ -232,7 +216,7 @@ class MemoryBroker:
         for answer_waiting in dismissed:
             answer_waiting()
 
-    @_deferred
+    @immediate
     def reseed(self, registry: Registry) -> None:
         self._refuse_when_stopped()
         dismissed = [self._dismiss(each, NO_LONGER_SEEDED) for each in self._runtimes.dropped_by(registry)]
@@ -259,7 +243,7 @@ class MemoryBroker:
         self._runtimes.revoke_token(self._runtimes.get(runtime_id))
         work = self._work.pop(runtime_id)
         for job_id in work.job_ids:
-            del self._jobs[job_id]
+            self._keys.forget(self._jobs.pop(job_id))
             self._finished.discard(job_id)
 
         def answer_waiting() -> None:
@@ -272,10 +256,13 @@ class MemoryBroker:
 
     # From submission to dispatch
 
-    @_deferred
+    @immediate
     def enqueue(self, runtime_id: str, submission: Submission, held: bool = False) -> Job:
         self._refuse_when_stopped()
         self._runtimes.get(runtime_id)
+        former = self._keys.find(submission)
+        if former is not None:
+            return former
         work = self._work[runtime_id]
         if work.waiting >= self.limits.queue_depth:
             raise QueueFull(runtime_id, self.limits.queue_depth, "jobs")
@@ -285,6 +272,7 @@ class MemoryBroker:
         self._submitted += 1
         job = Job(new_job_id(), runtime_id, submission, self._now(), self._submitted)
         self._jobs[job.job_id] = job
+        self._keys.keep(job)
         work.job_ids[job.job_id] = None
         (work.held if held else work.queued)[job.job_id] = job
         self._debug(
@@ -296,6 +284,10 @@ class MemoryBroker:
         self._observers.notify(runtime_id, job)
         self._serve_polls(work)
         return job
+
+    @immediate
+    def submitted(self, submission: Submission) -> Job | None:
+        return self._keys.find(submission)
 
     def poll(self, runtime_id: str, wait: float) -> Deferred[Job | None]:
         if self._stopped:
@@ -345,7 +337,7 @@ class MemoryBroker:
     def delivered(self, job_id: str, attempt: int) -> Deferred[None]:
         return succeed(None)
 
-    @_deferred
+    @immediate
     def deliver_again(self, job_id: str) -> None:
         job = self._job(job_id)
         if job.state is JobState.RUNNING:
@@ -353,7 +345,7 @@ class MemoryBroker:
             work.repeated[job_id] = job
             self._serve_polls(work)
 
-    @_deferred
+    @immediate
     def give_back(self, job_id: str, attempt: int) -> None:
         job = self._jobs.get(job_id)
         if job is None or job.state is not JobState.RUNNING or job.attempts != attempt or job.result is not None:
@@ -391,7 +383,7 @@ class MemoryBroker:
         )
         self._queue_again(job, "lease ran out")
 
-    @_deferred
+    @immediate
     def restart(self, runtime_id: str) -> list[str]:
         self._runtimes.get(runtime_id)
         lost = list(self._work[runtime_id].running.values())
@@ -404,7 +396,7 @@ class MemoryBroker:
 
     # From the result to the end
 
-    @_deferred
+    @immediate
     def open_result(self, runtime_id: str, job_id: str) -> Job:
         job = self._job(job_id)
         if job.runtime_id != runtime_id:
@@ -416,7 +408,7 @@ class MemoryBroker:
     def new_result(self, job_id: str, content_type: str | None) -> IResult:
         return ResultBody(content_type, lambda: self._leases.renew(job_id))
 
-    @_deferred
+    @immediate
     def begin_result(self, job_id: str, body: IResult) -> bool:
         job = self._job(job_id)
         if job.state.finished or job.result is not None:
@@ -431,7 +423,7 @@ class MemoryBroker:
         self._callers.result_begun(job)
         return True
 
-    @_deferred
+    @immediate
     def complete(self, job_id: str, body: IResult) -> None:
         assert isinstance(body, ResultBody)
         job = self._job(job_id)
@@ -445,11 +437,11 @@ class MemoryBroker:
         body.finish()
         self._end(job, JobState.SUCCEEDED, None)
 
-    @_deferred
+    @immediate
     def fail_job(self, job_id: str, reason: str) -> bool:
         return self._end(self._job(job_id), JobState.FAILED, reason)
 
-    @_deferred
+    @immediate
     def cancel(self, job_id: str, reason: str, only_queued: bool = False, later: bool = False) -> bool:
         job = self._job(job_id)
         if only_queued and job.state is not JobState.QUEUED:
@@ -487,6 +479,7 @@ class MemoryBroker:
 
     def _forget(self, job: Job) -> None:
         del self._jobs[job.job_id]
+        self._keys.forget(job)
         work = self._work.get(job.runtime_id)
         if work is not None:
             work.job_ids.pop(job.job_id, None)

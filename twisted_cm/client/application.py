@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import NOTHING
+import secrets
+
+from attrs import NOTHING, evolve
 from twisted.internet.task import deferLater
 from typing_extensions import TypedDict, Unpack
 
@@ -181,7 +183,9 @@ class ComputeModules(BearerClient):
             "queryType": query_type,
             "query": {} if query is NOTHING else query,
         }
-        return self._request("POST", path, body), timeout
+        request = self._request("POST", path, body, Repeat.KEYED)
+        # If the request is sent again, the emulator finds the job that it made before.
+        return evolve(request, headers={**request.headers, "Idempotency-Key": secrets.token_hex(16)}), timeout
 
 
 def _path(job: str | JobHandle) -> str:

@@ -164,6 +164,13 @@ class JobAlreadyCompleted(ApiError):
     usual_status = 409
 
 
+class IdempotencyKeyReused(ApiError):
+    """The key of the submission was sent before with another submission."""
+
+    kind = names.IDEMPOTENCY_KEY_REUSED
+    usual_status = 422
+
+
 class JobFailed(ApiError):
     """The job failed or was canceled."""
 

@@ -20,8 +20,14 @@ class Repeat(enum.Enum):
     UNSENT = enum.auto()
     #: Also if the server refused the request for now (429 or 503 with ``Retry-After``) and created no job for it.
     REFUSED = enum.auto()
+    #: Also if the answer was lost, because the request has a key by which the server knows it again.
+    KEYED = enum.auto()
     #: Also if the answer was lost, because sending the request twice has the same effect as sending it once.
     ALWAYS = enum.auto()
+
+
+#: The requests that are repeated if their answer was lost.
+_ANSWER_MAY_BE_LOST = (Repeat.KEYED, Repeat.ALWAYS)
 
 
 @frozen
@@ -56,12 +62,12 @@ class Retries:
         """
         if failures >= self.attempts or isinstance(error, UntrustedServer):
             return None
-        if isinstance(error, CannotConnect) or (isinstance(error, AnswerLost) and repeat is Repeat.ALWAYS):
+        if isinstance(error, CannotConnect) or (isinstance(error, AnswerLost) and repeat in _ANSWER_MAY_BE_LOST):
             return self.delay(failures)
         if not isinstance(error, ApiError) or error.status not in _REFUSED_FOR_NOW or error.retry_after is None:
             return None
         # A server that shuts down also answers its parked callers with 503. The id says that their job exists.
-        refused = repeat is Repeat.ALWAYS or (repeat is Repeat.REFUSED and error.job_id is None)
+        refused = repeat is Repeat.ALWAYS or (repeat is not Repeat.UNSENT and error.job_id is None)
         if not refused or error.retry_after > self.maximum:
             return None
         return max(error.retry_after, self.delay(failures))

@@ -92,6 +92,7 @@ class Submission:
         branch: The branch of the deployed app that was resolved, or ``None``.
         submitter: The login of the user that submitted it; ``userId`` in the envelope.
         size: The size of the query in bytes; known even where the query is not.
+        key: Identifies the submission if it is sent again; ``None`` if each one makes a job.
     """
 
     query_type: str
@@ -101,6 +102,7 @@ class Submission:
     branch: str | None = None
     submitter: str = ""
     size: int = field(default=Factory(_size_of_query, takes_self=True))
+    key: str | None = None
 
 
 @define(slots=True)
@@ -150,6 +152,11 @@ class Job:
     def size(self) -> int:
         """The size of query and result in bytes, as limits on kept jobs count it."""
         return self.submission.size + (self.result.size if self.result is not None else 0)
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether it was canceled before it was ever dispatched."""
+        return self.state is JobState.CANCELED and not self.attempts
 
     def transition(self, to: JobState, now: int, outcome: str | None = None) -> None:
         """Change the state. Nothing else does.

@@ -20,7 +20,9 @@ from .transport.request import EmulatorRequest
 _OWN_NAMES = ("localhost", "host.docker.internal")
 
 #: The last two are sent by OSDK clients.
-_ALLOWED_HEADERS = "Authorization, Content-Type, Module-Auth-Token, Prefer, Fetch-User-Agent, X-OSDK-Request-Context"
+_ALLOWED_HEADERS = (
+    "Authorization, Content-Type, Module-Auth-Token, Prefer, Idempotency-Key, Fetch-User-Agent, X-OSDK-Request-Context"
+)
 _EXPOSED_HEADERS = "X-Job-Id, Preference-Applied, Retry-After"
 
 

@@ -24,6 +24,7 @@ _CODES = {
     405: "INVALID_ARGUMENT",
     409: "CONFLICT",
     413: "REQUEST_ENTITY_TOO_LARGE",
+    422: "INVALID_ARGUMENT",
     429: "RATE_LIMIT",
     500: "INTERNAL",
     503: "UNAVAILABLE",
@@ -192,6 +193,17 @@ def job_already_completed(job_id: str) -> ApiError:
     """Make the error for a different result of a job that already has one."""
     return ApiError(
         409, names.JOB_ALREADY_COMPLETED, f"Compute-module job '{job_id}' has already completed.", {"jobId": job_id}
+    )
+
+
+def idempotency_key_reused(job_id: str) -> ApiError:
+    """Make the error for a submission whose key was sent before with another one."""
+    return ApiError(
+        422,
+        names.IDEMPOTENCY_KEY_REUSED,
+        f"The Idempotency-Key was sent before with another submission, which made job '{job_id}'. Send a new key with"
+        " each submission, and the same key only to send the same submission again.",
+        {"jobId": job_id},
     )
 
 

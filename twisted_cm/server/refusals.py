@@ -12,6 +12,7 @@ from ..broker.interface import (
     BrokerError,
     BrokerStopped,
     BrokerUnavailable,
+    IdempotencyKeyReused,
     JobAlreadyCompleted,
     NotBound,
     QueueFull,
@@ -27,6 +28,7 @@ _BROKER_ERRORS: dict[type[BrokerError], Callable[..., errors.ApiError]] = {
     NotBound: errors.not_bound,
     QueueFull: errors.queue_full,
     JobAlreadyCompleted: errors.job_already_completed,
+    IdempotencyKeyReused: errors.idempotency_key_reused,
     BrokerStopped: lambda: errors.unavailable("The emulator is shutting down. Try again when it is back."),
     BrokerUnavailable: lambda reason: errors.unavailable(f"{reason}. Try again when it is back."),
 }

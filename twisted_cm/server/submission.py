@@ -15,15 +15,22 @@ from .workers import Refused, TookTooLong, WorkFailed
 async def submit(context: Context, runtime_id: str, submission: Submission) -> Job:
     """Queue a job, after a check of its query if the user asked for one.
 
-    A fault may fail the job at once, or hold it back for ever.
+    A fault may fail the job at once, or hold it back for ever. If the submission was sent before with the same key, its
+    job is returned.
 
     Raises:
         ApiError: 404 if the runtime does not have the function, 400 if the query does not fit it or cannot be
             checked in time, 503 if no worker can check it.
         UnknownRuntime: There is no such runtime.
+        IdempotencyKeyReused: The key was sent before with another submission.
         QueueFull: The queue of the runtime is full.
     """
     function = submission.query_type
+    if submission.key is not None and (context.validate_queries or context.faults.active):
+        # The checks and the faults were for the first time that it was sent.
+        former = await context.broker.submitted(submission)
+        if former is not None:
+            return former
     if context.validate_queries:
         await _check_query(context, runtime_id, function, submission.query or NO_QUERY)
     failing = await draw_fault(context, FaultKind.FAIL_JOB, runtime_id, function)

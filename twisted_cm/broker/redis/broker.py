@@ -26,6 +26,7 @@ from ..interface import (
     BrokerLoad,
     BrokerStopped,
     IBroker,
+    IdempotencyKeyReused,
     IResult,
     NotBound,
     Observer,
@@ -285,9 +286,12 @@ class RedisBroker:
                 submission.query or b"null",
                 "1" if held else "0",
                 "1" if watched else "0",
+                submission.key or "",
             )
             if reply == b"unknown runtime":
                 raise UnknownRuntime(runtime_id)
+            if isinstance(reply, bytes) and reply.startswith(b"other "):
+                raise IdempotencyKeyReused(text(reply[len(b"other ") :]))
             if reply == b"too many jobs":
                 raise QueueFull(runtime_id, self.limits.queue_depth, "jobs")
             if reply == b"too many bytes":
@@ -298,8 +302,26 @@ class RedisBroker:
                 self.node.call("cancel", job_id, "The caller disconnected.", "1").addErrback(ignore_outage)
             raise
         job = self._records.job(reply)
+        if job.job_id != job_id:
+            # This is the job of an earlier submission with the same key.
+            self._watches.expect_no_more(job_id)
         job.submission = submission
         return job
+
+    @_deferred
+    async def submitted(self, submission: Submission) -> Job | None:
+        if submission.key is None:
+            return None
+        reply = await self.node.call(
+            "submitted",
+            submission.key,
+            submission.query_type,
+            to_json(describe_submission(submission)),
+            submission.query or b"null",
+        )
+        if isinstance(reply, bytes):
+            raise IdempotencyKeyReused(text(reply[len(b"other ") :]))
+        return self._records.job(reply) if reply else None
 
     @_deferred
     async def job(self, job_id: str) -> Job:

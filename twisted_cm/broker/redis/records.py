@@ -38,6 +38,7 @@ class JobRecords:
             meta["branch"],
             meta["submitter"],
             int(fields["size"]),
+            fields.get("key"),
         )
         job = Job(fields["id"], fields["runtime"], submission, int(fields["queued_at"]), int(fields["number"]))
         job.state = JobState(fields["state"])

@@ -28,6 +28,7 @@ from ..foundry_descriptions import (
     describe_handle,
     describe_status,
 )
+from ..idempotency import submission_key
 from ..parsing import preferred_wait, query_parameter, required_query_parameter, required_text
 from ..routing import add_routes
 from ..submission import submit
@@ -38,6 +39,7 @@ from ..transport.request import EmulatorRequest
 WRITTEN_AT_ONCE = 64 * 1024
 
 _CANCELED = "The job was canceled."
+_CALLER_GONE = "The caller disconnected."
 
 
 @frozen
@@ -73,33 +75,44 @@ class ContourRoutes:
 
     # Submitting
 
-    async def _submit(self, request: EmulatorRequest, source: JobSource) -> Job:
+    async def _submission(self, request: EmulatorRequest, source: JobSource) -> tuple[str, Submission]:
+        """Return what a request submits, and the runtime that it is for."""
         principal = await require_bearer(self.context, request)
+        key = submission_key(request, f"user {principal.login}")
         body = await read_submission(self.context, request)
         rid = body.required_text("deployedAppRid")
         query_type = body.required_text("queryType")
         binding = await self.context.broker.resolve(rid, body.text("deployedAppBranch"))
-        submission = Submission(query_type, body.query, source, rid, binding.branch, principal.login)
-        return await submit(self.context, binding.runtime_id, submission)
+        submission = Submission(query_type, body.query, source, rid, binding.branch, principal.login, key=key)
+        return binding.runtime_id, submission
 
     async def execute(self, request: EmulatorRequest) -> None:
         """Answer ``POST …/jobs/execute``: queue a job, park until its result, and send the result's bytes."""
-        job = await self._submit(request, JobSource.CONTOUR_SYNC)
-        request.setHeader("X-Job-Id", job.job_id)
-        try:
-            job = await self.context.broker.wait_result(job.job_id, self.context.limits.sync_timeout)
-        except CancelledError:
-            await self.context.broker.cancel(job.job_id, "The caller disconnected.", only_queued=True, later=True)
-            raise
+        runtime_id, submission = await self._submission(request, JobSource.CONTOUR_SYNC)
+        job = await self._run(request, runtime_id, submission)
+        while submission.key is not None and job.never_ran and job.error_message == _CALLER_GONE:
+            # The connection was lost over which the same was sent before. This caller still waits.
+            job = await self._run(request, runtime_id, submission)
         if job.state in (JobState.FAILED, JobState.CANCELED):
             raise errors.job_failed(job.job_id, job.error_message)
         if job.result is None:
             raise errors.job_timeout(job.job_id)
         await self._send(request, job, job.result)
 
+    async def _run(self, request: EmulatorRequest, runtime_id: str, submission: Submission) -> Job:
+        """Queue a job, and park until its result."""
+        job = await submit(self.context, runtime_id, submission)
+        request.setHeader("X-Job-Id", job.job_id)
+        try:
+            return await self.context.broker.wait_result(job.job_id, self.context.limits.sync_timeout)
+        except CancelledError:
+            await self.context.broker.cancel(job.job_id, _CALLER_GONE, only_queued=True, later=True)
+            raise
+
     async def submit(self, request: EmulatorRequest) -> bytes:
         """Answer ``POST …/deployed-apps/jobs``: queue a job, and send its handle."""
-        return request.json(describe_handle(await self._submit(request, JobSource.CONTOUR_ASYNC)))
+        runtime_id, submission = await self._submission(request, JobSource.CONTOUR_ASYNC)
+        return request.json(describe_handle(await submit(self.context, runtime_id, submission)))
 
     # Asking
 

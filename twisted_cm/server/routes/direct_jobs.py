@@ -18,6 +18,7 @@ from ..auth import (
 )
 from ..context import Context
 from ..descriptions import describe_job, describe_runtime, describe_schemas
+from ..idempotency import submission_key
 from ..json_body import to_json
 from ..parsing import required_text
 from ..routing import add_routes
@@ -48,12 +49,14 @@ class DirectJobRoutes:
         """Answer ``POST /runtimes/{runtimeId}/jobs``: queue a job for the runtime."""
         if module_token(request) is not None:
             await require_module(self.context, request, runtime_id)
-            submitter = ""
+            submitter, caller = "", f"runtime {runtime_id}"
         else:
             submitter = (await require_bearer(self.context, request)).login
+            caller = f"user {submitter}"
+        key = submission_key(request, caller)
         body = await read_submission(self.context, request)
         submission = Submission(
-            body.required_text("queryType"), body.query, JobSource.RUNTIME_DIRECT, submitter=submitter
+            body.required_text("queryType"), body.query, JobSource.RUNTIME_DIRECT, submitter=submitter, key=key
         )
         job = await submit(self.context, runtime_id, submission)
         return await request.answer_in_parts(await describe_job(job), "application/json", 201)

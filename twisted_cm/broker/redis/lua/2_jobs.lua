@@ -83,9 +83,12 @@ local function drop_body(body, size)
 end
 
 local function remove(id)
-  local runtime, body, size = unpack(get(id, 'runtime', 'body', 'result_size'))
+  local runtime, body, size, key = unpack(get(id, 'runtime', 'body', 'result_size', 'key'))
   if body then
     drop_body(body, size)
+  end
+  if key and call('GET', P .. 'key:' .. key) == id then
+    call('UNLINK', P .. 'key:' .. key)
   end
   call('UNLINK', P .. 'job:' .. id, P .. 'query:' .. id, P .. 'watch:' .. id)
   call('ZREM', P .. 'jobs', id)
@@ -157,14 +160,39 @@ local function end_job(id, state, now, reason, outcome)
   return ended and 1 or 0
 end
 
+-- Return the record of the job that was submitted with a key before, 'other' and its id if that was another submission,
+-- or false. The key of a job that was canceled before it was dispatched is free.
+local function submitted(key, query_type, meta, query)
+  local id = key ~= '' and call('GET', P .. 'key:' .. key)
+  if not id then
+    return false
+  end
+  local its_type, its_meta, state, attempts = unpack(get(id, 'type', 'meta', 'state', 'attempts'))
+  if state == 'canceled' and attempts == '0' then
+    return false
+  end
+  if its_type ~= query_type or its_meta ~= meta or call('GET', P .. 'query:' .. id) ~= query then
+    return 'other ' .. id
+  end
+  return record(id)
+end
+
+function ops.submitted(now, node, key, query_type, meta, query)
+  return submitted(key, query_type, meta, query)
+end
+
 -- A node repeats this if it lost the answer, so the second call with an id must change nothing.
-function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held, watched)
+function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held, watched, key)
   local job = P .. 'job:' .. id
   if call('EXISTS', job) == 1 then
     return record(id)
   end
   if call('EXISTS', P .. 'rt:' .. runtime) == 0 then
     return 'unknown runtime'
+  end
+  local former = submitted(key, query_type, meta, query)
+  if former then
+    return former
   end
   local depth = call('ZCARD', P .. 'q:' .. runtime) + call('ZCARD', P .. 'held:' .. runtime)
   if depth >= limit('queue_depth') then
@@ -178,6 +206,10 @@ function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held
   call('HSET', job, 'id', id, 'runtime', runtime, 'number', number, 'type', query_type, 'meta', meta, 'size', size,
     'state', 'queued', 'queued_at', now, 'attempts', 0)
   call('SET', P .. 'query:' .. id, query)
+  if key ~= '' then
+    call('HSET', job, 'key', key)
+    call('SET', P .. 'key:' .. key, id)
+  end
   call('ZADD', P .. 'jobs', number, id)
   call('ZADD', P .. 'jobs:' .. runtime, number, id)
   if watched == '1' then
