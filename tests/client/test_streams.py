@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
 from twisted.web.client import Agent
 
-from twisted_cm.client import ResultBrokenOff
+from twisted_cm.client import JobFailed, ResultBrokenOff
 from twisted_cm.client.base import json_request
 from twisted_cm.client.body import HIGH_WATER
 from twisted_cm.client.connections import Connections, https_policy
@@ -110,9 +110,11 @@ async def test_a_broken_stream_is_said_after_what_arrived(harness: Harness) -> N
         post = raw_stream(harness, job.job_id, "1")
         await harness.until(lambda: harness.job(job.job_id).result)
         post.close()
-        with pytest.raises(ResultBrokenOff) as broken:
+        # The client asks again what became of its submission: the job failed, and no other was made.
+        with pytest.raises(JobFailed, match="connection was lost while it streamed") as failed:
             await executing
-        assert broken.value.job_id == job.job_id
+        assert failed.value.job_id == job.job_id
+        assert len(harness.jobs()) == 2
 
 
 @pytest.mark.parametrize("how", ["break", "values", "aclose", "cancel"])

@@ -73,7 +73,7 @@ class ComputeModules(BearerClient):
             JobFailed: The job failed or was canceled. If the function raised an exception, the job has succeeded, and
                 :attr:`Result.exception` says what was raised.
             JobTimeout: The job takes longer than the emulator lets a caller wait. The job continues.
-            ResultBrokenOff: The connection was lost before the end of the result.
+            ResultBrokenOff: The connection was lost before the end of the result, and to ask again for it failed, too.
         """
         request, timeout = self._submission(_EXECUTE, deployed_app_rid, query_type, query, **options)
         answer = await self._connections.send(request, timeout)
