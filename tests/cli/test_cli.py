@@ -89,6 +89,16 @@ def test_only_the_development_token_is_printed(tmp_path: Path, state_dir: Path, 
         assert server.stop() == 0
 
 
+def test_the_development_token_is_not_printed_beyond_loopback(tmp_path: Path, state_dir: Path) -> None:
+    server = Server(tmp_path, state_dir, "--interface", "0.0.0.0", "--admin-token", "boss", seed="")
+    try:
+        assert "test_token_admin" not in server.banner
+        assert "boss" not in server.banner
+        assert follow(server.banner, TOKEN="test_token_admin") == "401"
+    finally:
+        assert server.stop() == 0
+
+
 def follow(banner: str, **environment: str) -> str:
     """Run the command in a banner for a second, and return the status of the answer."""
     curl = re.search(r"curl .*?execute", banner, re.DOTALL)

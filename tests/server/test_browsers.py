@@ -193,7 +193,7 @@ async def test_a_page_of_an_allowed_origin_may_call() -> None:
             assert set(headers["Access-Control-Allow-Methods"].split(", ")) == {"GET", "POST", "PUT", "DELETE"}
             allowed = headers["Access-Control-Allow-Headers"].lower().split(", ")
             assert {
-                *("authorization", "content-type", "module-auth-token", "prefer"),
+                *("authorization", "content-type", "module-auth-token", "prefer", "idempotency-key"),
                 "fetch-user-agent",
                 "x-osdk-request-context",
             } <= set(allowed)
