@@ -43,6 +43,10 @@ class MemoryFixture:
         """Create a broker."""
         return MemoryBroker(self.clock, registry, JobLimits(**limits))
 
+    def members(self, broker: Any) -> list[Any]:
+        """Return the brokers that :meth:`make` made as one, each of which a process would have."""
+        return [broker]
+
     def get(self, deferred: Deferred[Any]) -> Any:
         """Return the result of a Deferred that must have one, or raise its exception."""
         return result_of(deferred)
@@ -119,6 +123,9 @@ class RedisFixture(MemoryFixture):
     def make(self, registry: Registry | None = None, **limits: Any) -> Any:
         made = [self.node(registry, **limits) for _ in range(self.nodes)]
         return made[0] if len(made) == 1 else _Alternating(made)
+
+    def members(self, broker: Any) -> list[Any]:
+        return list(self.brokers)
 
     def get(self, deferred: Deferred[Any]) -> Any:
         deferred.addTimeout(10, reactor)

@@ -196,6 +196,13 @@ async def test_every_metric_is_documented_and_no_other(harness: Harness) -> None
     assert set(re.findall(r"twisted_cm_\w+(?=[`{])", (ROOT / "docs" / "monitoring.rst").read_text())) == served
 
 
+def test_the_dashboard_does_not_add_up_what_all_emulators_share() -> None:
+    shared = re.compile(r"twisted_cm_(queued_jobs|running_jobs|runtimes|connected_runtimes)\b")
+    found = [each for each in EXPRESSIONS if shared.search(each)]
+    assert len(found) == 4
+    assert all(each.startswith("max(") for each in found)
+
+
 @pytest_twisted.ensureDeferred
 async def test_promtool_finds_nothing_to_say(harness: Harness) -> None:
     await busy(harness)

@@ -86,6 +86,11 @@ class Metrics:
         self._results = Histogram(
             "twisted_cm_result_size_bytes", "Size of the results of succeeded jobs.", buckets=BYTES, registry=registry
         )
+        self._gaps = Counter(
+            "twisted_cm_observation_gaps",
+            "Times that the connection to the broker was lost, so that steps of jobs may not be counted.",
+            registry=registry,
+        )
         self._errors = Counter(
             "twisted_cm_error_answers", "Requests answered with an error.", ["error"], registry=registry
         )
@@ -106,9 +111,14 @@ class Metrics:
         ProcessCollector(registry=registry)
 
     def changed(self, change: Change) -> None:
-        """Count a step of a job. This is an observer for :meth:`IBroker.observe`."""
+        """Count a step of a job that was taken through this process. Observers of other processes count the others.
+
+        This is an observer for :meth:`IBroker.observe`.
+        """
+        if change.missed:
+            self._gaps.inc()
         job = change.job
-        if job is None:
+        if job is None or not change.here:
             return
         if job.state is JobState.QUEUED:
             if job.attempts:

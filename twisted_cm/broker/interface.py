@@ -105,12 +105,15 @@ class Change:
         forgotten: Whether the runtime was deleted or reset, so that its jobs are no longer kept.
         missed: Whether changes may have been missed, so that observers have to look at everything again. Then
             ``runtime_id`` is empty.
+        here: Whether the step was taken through this process. Of the processes that share a broker, each step is so
+            for one at most: not if the process lost its connection in that moment.
     """
 
     runtime_id: str
     job: Job | None = None
     forgotten: bool = False
     missed: bool = False
+    here: bool = True
 
 
 Observer: TypeAlias = Callable[[Change], None]

@@ -31,10 +31,17 @@ class Observers:
         """Remove an observer whose Deferred was canceled."""
         del self._observers[observing]
 
-    def notify(self, runtime_id: str, job: Job | None = None, forgotten: bool = False, missed: bool = False) -> None:
+    def notify(
+        self,
+        runtime_id: str,
+        job: Job | None = None,
+        forgotten: bool = False,
+        missed: bool = False,
+        here: bool = True,
+    ) -> None:
         """Call each observer with a :class:`Change`."""
         if self._observers:
-            change = Change(runtime_id, job, forgotten, missed)
+            change = Change(runtime_id, job, forgotten, missed, here)
             for observer in list(self._observers.values()):
                 observer(change)
 

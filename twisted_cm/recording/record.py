@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from base64 import b64encode
-from collections import deque
+from collections import OrderedDict, deque
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +18,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from ..broker.interface import Change, IBroker, UnknownJob
+from ..broker.interface import BrokerUnavailable, Change, IBroker, UnknownJob
 from ..broker.results import CHUNK
-from ..model.jobs import Job, JobResult
+from ..model.jobs import Job, JobFilter, JobResult
 from ..model.types import JSONValue
 from .mask import mask_json, mask_text
 
@@ -29,6 +29,12 @@ RESULT_LIMIT = 1024 * 1024
 
 #: A job whose query has more bytes than this is not recorded: to mask it would hold up the reactor.
 QUERY_LIMIT = 1024 * 1024
+
+#: So many recorded jobs are remembered, to find those that are not recorded after the broker could not be reached.
+MOST_REMEMBERED = 20_000
+
+#: So many jobs are asked for at once.
+PAGE = 200
 
 
 class CannotRecord(Exception):
@@ -58,7 +64,11 @@ class Recorder:
         """
         self.path = path
         self._reactor = reactor
-        self._waiting: deque[Job] = deque()
+        # ``None`` stands for the jobs that finished while the broker could not be reached.
+        self._waiting: deque[Job | None] = deque()
+        # When jobs ended that are recorded. Those that ended before ``_since`` are left alone.
+        self._recorded: OrderedDict[str, int] = OrderedDict()
+        self._since = int(reactor.seconds() * 1000)
         self._writing: Deferred[None] = succeed(None)
         self._busy = False
         self._missed = 0
@@ -94,9 +104,7 @@ class Recorder:
         broker.observe(self._changed)
 
     def _changed(self, change: Change) -> None:
-        if change.missed:
-            self._log.warn("jobs that finished while the broker could not be reached are not recorded")
-        if change.job is None or not change.job.state.finished:
+        if not change.missed and (change.job is None or not change.job.state.finished):
             return
         self._waiting.append(change.job)
         if not self._busy:
@@ -106,27 +114,61 @@ class Recorder:
     async def _write_waiting(self) -> None:
         while self._waiting:
             job = self._waiting.popleft()
-            if job.submission.size > QUERY_LIMIT:
-                self._log.warn(
-                    "job {job_id} is not recorded: its query is larger than {limit} bytes",
-                    job_id=job.job_id,
-                    limit=QUERY_LIMIT,
-                )
-                continue
-            try:
-                if job.submission.query is None:
-                    # A broker may leave the query out of a change.
-                    job = await self._broker.job(job.job_id)
-                self._append(await self._line(job))
-            except UnknownJob:
-                self._log.warn("job {job_id} is not recorded: it is forgotten already", job_id=job.job_id)
-            except RecursionError:
-                self._log.warn(
-                    "job {job_id} is not recorded: its query or result is nested too deeply", job_id=job.job_id
-                )
-            except Exception:
-                self._log.failure("job {job_id} is not recorded", job_id=job.job_id)
+            if job is None:
+                await self._find_missed()
+            elif job.job_id not in self._recorded:
+                self._remember(job)
+                await self._write(job)
         self._busy = False
+
+    def _remember(self, job: Job) -> None:
+        self._recorded[job.job_id] = job.completed_at or 0
+        if len(self._recorded) > MOST_REMEMBERED:
+            _, ended_at = self._recorded.popitem(last=False)
+            self._since = max(self._since, ended_at + 1)
+
+    async def _find_missed(self) -> None:
+        """Record the jobs next that finished while the broker could not be reached."""
+        found: list[Job] = []
+        before = None
+        try:
+            while page := await self._broker.jobs(JobFilter(before=before), PAGE):
+                before = page[-1].number
+                found += [each for each in page if each.state.finished and (each.completed_at or 0) >= self._since]
+        except BrokerUnavailable:
+            # It will say again that changes were missed.
+            return
+        missed = [each for each in found if each.job_id not in self._recorded]
+        missed.sort(key=lambda each: each.completed_at or 0)
+        self._waiting.extendleft(reversed(missed))
+        self._log.warn(
+            "the broker could not be reached; recording {count} jobs that finished meanwhile, without those that it has"
+            " forgotten",
+            count=len(missed),
+        )
+
+    async def _write(self, job: Job) -> None:
+        if job.submission.size > QUERY_LIMIT:
+            self._log.warn(
+                "job {job_id} is not recorded: its query is larger than {limit} bytes",
+                job_id=job.job_id,
+                limit=QUERY_LIMIT,
+            )
+            return
+        try:
+            if job.submission.query is None:
+                # A broker may leave the query out of a change.
+                job = await self._broker.job(job.job_id)
+            self._append(await self._line(job))
+        except UnknownJob:
+            self._log.warn("job {job_id} is not recorded: it is forgotten already", job_id=job.job_id)
+        except BrokerUnavailable:
+            # It is found again among the jobs that were missed, when the broker is back.
+            self._recorded.pop(job.job_id, None)
+        except RecursionError:
+            self._log.warn("job {job_id} is not recorded: its query or result is nested too deeply", job_id=job.job_id)
+        except Exception:
+            self._log.failure("job {job_id} is not recorded", job_id=job.job_id)
 
     async def _line(self, job: Job) -> bytes:
         submission = job.submission

@@ -20,15 +20,22 @@ class NodeObservers(Observers):
         self._node = node
         self._records = records
         self._attached_before = False
+        self._telling = False
         node.handlers["change"] = self._changed
 
     async def attached(self) -> None:
         """Have changes published to this node again, and tell the observers that they may have missed some."""
         if self:
             await self._node.send("observe", "1")
-            if self._attached_before:
-                self.notify("", missed=True)
+            if self._attached_before and not self._telling:
+                # Not before this node is up: observers ask for what they have missed.
+                self._telling = True
+                self._node.when_up(None).addCallbacks(self._tell, ignore_outage)
         self._attached_before = True
+
+    def _tell(self, _: None) -> None:
+        self._telling = False
+        self.notify("", missed=True)
 
     def add(self, observer: Observer) -> Deferred[None]:
         if not self:
@@ -43,5 +50,6 @@ class NodeObservers(Observers):
     def _publish(self, wanted: str) -> None:
         self._node.call("observe", wanted).addErrback(ignore_outage)
 
-    def _changed(self, runtime_id: str, record: list[str] | None, forgotten: bool) -> None:
-        self.notify(text(runtime_id), self._records.job(record) if record else None, forgotten)
+    def _changed(self, runtime_id: str, record: list[str] | None, forgotten: bool, taken_by: str) -> None:
+        job = self._records.job(record) if record else None
+        self.notify(text(runtime_id), job, forgotten, here=taken_by == self._node.node_id)

@@ -18,6 +18,8 @@
 --   registry, version, limits, counts, observing, faults…, issued…
 
 local P = ''
+-- The node that calls the operation.
+local CALLER = ''
 local function call(...)
   return redis.call(...)
 end
@@ -84,7 +86,7 @@ local function tell(runtime, id, forgotten)
   if #observers == 0 then
     return
   end
-  local message = {'change', runtime, id and record(id) or false, forgotten or false}
+  local message = {'change', runtime, id and record(id) or false, forgotten or false, CALLER}
   for _, node in ipairs(observers) do
     publish(node, message)
   end

@@ -59,6 +59,10 @@ function ops.join(now, node, former, lease, limits, known, keeps_limits)
     end
   end
   for _, each in ipairs(cjson.decode(former)) do
+    if call('SISMEMBER', P .. 'observing', each) == 1 then
+      -- It observes what it changes itself as it joins.
+      call('SADD', P .. 'observing', node)
+    end
     reclaim(each, node, now, is_known)
   end
   return 1

@@ -4,6 +4,7 @@ local FOR_STRANGERS = {join = true, load = true, beat = true}
 
 local function run(_, args)
   P = args[1]
+  CALLER = args[4]
   -- The others have considered this node dead and given its work to other nodes. It has to join again.
   if not FOR_STRANGERS[args[2]] and not is_member(args[4]) then
     return redis.error_reply(NOT_A_MEMBER)
