@@ -211,13 +211,6 @@ class EmulatorChannel(OpenHTTPChannel):
         self._stall.stop()
         super().resumeProducing()  # type: ignore[no-untyped-call]
 
-    def timeoutConnection(self) -> None:
-        """Close an idle connection, unless its client still receives the last answer."""
-        if self.held:
-            self.setTimeout(self.site.timeOut)
-        else:
-            super().timeoutConnection()  # type: ignore[no-untyped-call]
-
     def requestDone(self, request: HTTPRequest) -> None:
         self._head_complete = self._complete = False
         if self._bulk:
