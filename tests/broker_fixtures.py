@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 
 from twisted_cm.broker.memory import MemoryBroker
-from twisted_cm.broker.redis.address import parse_address
+from twisted_cm.broker.redis.address import Address, parse_address
 from twisted_cm.broker.redis.broker import RedisBroker
 from twisted_cm.broker.redis.node import NODE_LEASE, RedisNode
 from twisted_cm.model.jobs import Job, JobFilter, JobSource, JobState, Submission
@@ -112,9 +112,13 @@ class RedisFixture(MemoryFixture):
         self.brokers: list[RedisBroker] = []
         assert server.command("FLUSHALL") == b"+OK\r\n"
 
-    def node(self, registry: Registry | None = None, **limits: Any) -> RedisBroker:
-        """Create one more node."""
-        node = _CountingNode(reactor, parse_address(self.server.url), self.clock, self.lease)
+    def node(self, registry: Registry | None = None, address: Address | None = None, **limits: Any) -> RedisBroker:
+        """Create one more node.
+
+        Args:
+            address: Where Redis is, if the node does not reach it directly.
+        """
+        node = _CountingNode(reactor, address or parse_address(self.server.url), self.clock, self.lease)
         broker = RedisBroker(node, registry, JobLimits(**limits))
         self.brokers.append(broker)
         pytest_twisted.blockon(broker.start())

@@ -3,173 +3,24 @@
 First, jobs run through an emulator that keeps everything in memory, and through one, two and three that share a Redis.
 Then many jobs run through three of them, while one emulator and later Redis are killed; Redis is started again. Clients
 and runtimes do what is needed to lose nothing: after a lost connection or a 503 they ask another node again.
+
+With ``--freeze``, emulators are suspended instead: see ``freezing.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import sys
-import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import click
 from emulator import Emulator
-from http_client import Connection, ConnectionLost, caller_request, connect, module_request
+from freezing import freeze
 from redis_server import KEEPS_ALL, RedisServer
-
-CONTOUR_JOBS = "/contour-backend-multiplexer/api/module-group-multiplexer/jobs"
-
-#: Seconds before a request that was answered with 503 is sent again.
-RETRY = 0.1
-
-
-class Party:
-    """A client or a runtime, which uses another node when its own does not answer.
-
-    Attributes:
-        url: The base URL of the node that it uses.
-        lost: The number of requests that were sent again.
-    """
-
-    def __init__(self, urls: list[str], first: int) -> None:
-        self._turn = itertools.cycle([*urls[first % len(urls) :], *urls[: first % len(urls)]])
-        self.url = next(self._turn)
-        self._connection: Connection | None = None
-        self.lost = 0
-
-    async def try_once(self, request: bytes) -> tuple[int, bytes]:
-        """Send a request and return the status and the body of the answer.
-
-        Raises:
-            ConnectionLost: There is no answer. The node may have received the request.
-        """
-        try:
-            if self._connection is None:
-                self._connection = await connect(self.url)
-            return await self._connection.request(request)
-        except (OSError, ConnectionLost):
-            self.close()
-            self.url = next(self._turn)
-            raise ConnectionLost from None
-
-    async def request(self, request: bytes) -> tuple[int, bytes]:
-        """Send a request until it is answered. Use this only for requests that may be repeated."""
-        while True:
-            with contextlib.suppress(ConnectionLost):
-                status, body = await self.try_once(request)
-                if status != 503:
-                    return status, body
-            self.lost += 1
-            await asyncio.sleep(RETRY)
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-class Run:
-    """One run of numbered jobs through several nodes.
-
-    Attributes:
-        answered: How many answers each job's caller has got.
-        delivered: The job id and the node's URL of each delivery, by the job's number.
-        submitted_again: The jobs that were submitted more than once.
-        wrong: The number of wrong results.
-    """
-
-    def __init__(self, urls: list[str], jobs: int, callers: int, pollers: int) -> None:
-        self._urls = urls
-        self._jobs = jobs
-        self._callers = callers
-        self._pollers = pollers
-        self._numbers = iter(range(jobs))
-        self.answered: Counter[int] = Counter()
-        self.delivered: dict[int, list[tuple[str, str]]] = {}
-        self.submitted_again: set[int] = set()
-        self.wrong = 0
-
-    async def run(self, work: Any, bar: Any = None) -> float:
-        """Run all jobs and return how many were done in a second.
-
-        Args:
-            work: What each caller does: :meth:`execute` or :meth:`submit`.
-            bar: A progress bar to update.
-        """
-        started = time.perf_counter()
-        pollers = [asyncio.create_task(self._poll(Party(self._urls, n))) for n in range(self._pollers)]
-        callers = [asyncio.create_task(work(Party(self._urls, n))) for n in range(self._callers)]
-        while not all(each.done() for each in callers):
-            await asyncio.sleep(0.2)
-            if bar is not None:
-                bar.update(len(self.answered) - bar.pos)
-        for each in callers:
-            each.result()
-        seconds = time.perf_counter() - started
-        for each in pollers:
-            each.cancel()
-        await asyncio.gather(*pollers, return_exceptions=True)
-        return self._jobs / seconds
-
-    async def execute(self, party: Party) -> None:
-        """Be a synchronous caller."""
-        for number in self._numbers:
-            status, body = await party.try_once(caller_request(number))
-            self._answer(number, status, body)
-        party.close()
-
-    async def submit(self, party: Party) -> None:
-        """Be an asynchronous caller."""
-        for number in self._numbers:
-            status, body = await self._submit(party, number)
-            if status != 200:
-                self._answer(number, status, body)
-                continue
-            job_id = json.loads(body)["id"]
-            head = "\r\nHost: localhost\r\nAuthorization: Bearer token\r\n"
-            while True:
-                question = f"GET {CONTOUR_JOBS}/{job_id}/status HTTP/1.1{head}Prefer: wait=10\r\n\r\n"
-                _, body = await party.request(question.encode())
-                if json.loads(body).get("type") not in ("queued", "running"):
-                    break
-            status, body = await party.request(f"GET {CONTOUR_JOBS}/{job_id}/result HTTP/1.1{head}\r\n".encode())
-            self._answer(number, status, body)
-        party.close()
-
-    async def _submit(self, party: Party, number: int) -> tuple[int, bytes]:
-        """Submit a job until that is answered; the job may then be executed twice."""
-        while True:
-            with contextlib.suppress(ConnectionLost):
-                status, body = await party.try_once(caller_request(number, "deployed-apps/jobs"))
-                if status != 503:
-                    return status, body
-            self.submitted_again.add(number)
-            await asyncio.sleep(RETRY)
-
-    def _answer(self, number: int, status: int, body: bytes) -> None:
-        self.answered[number] += 1
-        if status != 200 or body != b"result of %d" % number:
-            self.wrong += 1
-
-    async def _poll(self, party: Party) -> None:
-        """Be a runtime."""
-        while True:
-            status, body = await party.request(module_request("GET", "/job"))
-            if status == 204:
-                continue
-            job = json.loads(body)["computeModuleJobV1"]
-            number = job["query"]
-            self.delivered.setdefault(number, []).append((job["jobId"], party.url))
-            result = module_request("POST", f"/results/{job['jobId']}", b"result of %d" % number)
-            status, _ = await party.request(result)
-            if status != 204:
-                self.wrong += 1
+from runs import Run
 
 
 def throughput(nodes: int, jobs: int) -> dict[str, float]:
@@ -238,7 +89,7 @@ def survive(jobs: int, bar: Any = None) -> dict[str, Any]:
     handed_out = [
         number
         for number in doubled
-        if number not in run.submitted_again and any(url == urls[1] for _, url in run.delivered[number][:-1])
+        if number not in run.submitted_again and any(url == urls[1] for _, url, _ in run.delivered[number][:-1])
     ]
     return {
         "jobs": jobs,
@@ -252,12 +103,53 @@ def survive(jobs: int, bar: Any = None) -> dict[str, Any]:
     }
 
 
+def _suspend(jobs: int, times: list[float], job_lease: int, as_json: bool) -> None:
+    """Run jobs while nodes are suspended, once without a lease and once with one, and fail if jobs suffered."""
+    figures: dict[str, Any] = {}
+    faults = 0
+    for name, lease in (("no lease", None), (f"lease of {job_lease} s", job_lease)):
+        with click.progressbar(length=jobs, label=f"  jobs, {name}", file=sys.stderr) as bar:
+            found = freeze(jobs, times, lease, bar)
+        figures.update({f"{name}: {each}": value for each, value in found.items()})
+        faults += sum(found[each] for each in ("lost", "wrong results", "left queued", "left running"))
+        if lease is None:
+            faults += found["at two pollers otherwise"]
+    _report(figures, as_json)
+    if faults:
+        raise SystemExit(1)
+
+
+def _report(figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(figures))
+    else:
+        for name, figure in figures.items():
+            click.echo(f"{name:<76}{figure:>10}")
+
+
 @click.command()
 @click.option("--jobs", default=20_000, show_default=True, help="Jobs to run while a node is killed.")
 @click.option("--rate-jobs", default=5000, show_default=True, help="Jobs to measure the rate with; 0 for none.")
+@click.option(
+    "--freeze",
+    "times",
+    type=float,
+    multiple=True,
+    metavar="SECONDS",
+    help="Instead, suspend two nodes for that time while jobs run. One goes on, one is killed. May be repeated.",
+)
+@click.option(
+    "--job-lease", default=5, show_default=True, help="Seconds of a job's lease in the second run of --freeze."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(jobs: int, rate_jobs: int, as_json: bool) -> None:
-    """Measure the throughput of several nodes, and whether they lose jobs when one of them is killed."""
+def main(jobs: int, rate_jobs: int, times: tuple[float, ...], job_lease: int, as_json: bool) -> None:
+    """Measure the throughput of several nodes, and whether they lose jobs when one of them is killed or suspended.
+
+    Example: bin/bench nodes --freeze 3 --freeze 10
+    """
+    if times:
+        _suspend(jobs, list(times), job_lease, as_json)
+        return
     figures: dict[str, Any] = {}
     if rate_jobs:
         for nodes in range(4):
@@ -265,11 +157,7 @@ def main(jobs: int, rate_jobs: int, as_json: bool) -> None:
             figures.update({f"{name}: {each}": value for each, value in throughput(nodes, rate_jobs).items()})
     with click.progressbar(length=jobs, label="  jobs", file=sys.stderr) as bar:
         figures.update(survive(jobs, bar))
-    if as_json:
-        click.echo(json.dumps(figures))
-    else:
-        for name, figure in figures.items():
-            click.echo(f"{name:<52}{figure:>10}")
+    _report(figures, as_json)
     if figures["lost"] or figures["wrong results"] or figures["done twice for no reason"]:
         raise SystemExit(1)
 

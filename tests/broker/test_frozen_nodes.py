@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import ExitStack, closing
 from urllib.request import Request, urlopen
 
 import pytest
+from conftest import ROOT
 from emulator import RUNTIME, Emulator, read_answer
 from redis_server import RedisServer
 
@@ -68,3 +71,15 @@ def test_its_job_goes_to_another_poll_and_to_that_alone(
         else:
             post(living, living.take(here), b"again")
         assert read_answer(second)[1] == b"again"
+
+
+def test_nothing_is_lost_stuck_or_dispatched_twice_when_nodes_are_suspended_under_load() -> None:
+    options = ("--jobs", "1500", "--freeze", "3", "--freeze", "10", "--json")
+    command = [sys.executable, str(ROOT / "tests/bench/nodes.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(done.stdout)
+    for run in ("no lease", "lease of 5 s"):
+        for fault in ("lost", "wrong results", "left queued", "left running"):
+            assert figures[f"{run}: {fault}"] == 0, figures
+    assert figures["no lease: at two pollers otherwise"] == 0

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 import pytest_twisted
 from conftest import SEED, Harness, make_harness, raw_caller, raw_stream, receive_until
-from node_fixtures import Nodes, stop, until_parked
+from node_fixtures import Nodes, stop, until_parked, within
 from redis_server import RedisServer
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from twisted_cm.broker.interface import BrokerUnavailable
 from twisted_cm.model.jobs import JobSource, Submission
 from twisted_cm.model.registry import SessionRequest
 
@@ -143,3 +144,28 @@ def test_a_poll_outlives_a_large_job_that_is_gone_before_it_is_read(nodes: Nodes
     assert not poll.called
     job = nodes.get(other.enqueue("r", Submission("f", "next", JobSource.CONTOUR_ASYNC)))
     assert nodes.get(poll).job_id == job.job_id
+
+
+@pytest.mark.beside_the_reactor
+@pytest.mark.parametrize("given_back", [True, False], ids=["given back", "delivered"])
+def test_what_became_of_a_job_is_told_again_when_redis_accepts_it(nodes: Nodes, given_back: bool) -> None:
+    nodes.lease = 5
+    node = nodes.node()
+    nodes.get(node.open_session(SessionRequest("r")))
+    job = nodes.get(node.enqueue("r", Submission("f", b"null", JobSource.CONTOUR_ASYNC)))
+    assert nodes.get(node.poll("r", 0)).job_id == job.job_id
+    former = node.node.node_id
+    assert nodes.server.command("REPLICAOF", "127.0.0.1", "1") == b"+OK\r\n"
+    try:
+        told = node.give_back if given_back else node.delivered
+        with pytest.raises(BrokerUnavailable):
+            pytest_twisted.blockon(told(job.job_id, 1))
+    finally:
+        assert nodes.server.command("REPLICAOF", "NO", "ONE") == b"+OK\r\n"
+    within(5, lambda: node.node.up and node.node.node_id != former)
+    # An emulator that leaves gives back what it has not delivered.
+    nodes.brokers.remove(node)
+    nodes.get(node.stop())
+    nodes.get(node.close())
+    again = nodes.get(nodes.node().poll("r", 0))
+    assert (None if again is None else again.job_id) == (job.job_id if given_back else None)

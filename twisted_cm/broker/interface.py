@@ -262,6 +262,13 @@ class IBroker(Interface):
             UnknownRuntime: There is no such runtime.
         """
 
+    def holds(job_id: str, attempt: int) -> Deferred[bool]:
+        """Return whether a job that was handed to a poller may still be written to it.
+
+        It may not if this process was suspended or cut off for so long that another one has given the job to another
+        poller. Ask immediately before the job is written.
+        """
+
     def delivered(job_id: str, attempt: int) -> Deferred[None]:
         """Report that a poller has received the job it was handed."""
 

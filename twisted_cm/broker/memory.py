@@ -334,6 +334,9 @@ class MemoryBroker:
         self._leases.begin(job)
         self._observers.notify(job.runtime_id, job)
 
+    def holds(self, job_id: str, attempt: int) -> Deferred[bool]:
+        return succeed(True)
+
     def delivered(self, job_id: str, attempt: int) -> Deferred[None]:
         return succeed(None)
 

@@ -105,6 +105,7 @@ class RedisBroker:
 
     async def _attached(self) -> None:
         await self._registry.attached()
+        await self._sweep()
         await self._handovers.attached()
         await self._observers.attached()
         # Before polls can get these jobs.
@@ -119,6 +120,12 @@ class RedisBroker:
     def _park_again(self, _: None) -> None:
         self._polls_wait = False
         self._polls.attached()
+
+    async def _sweep(self) -> None:
+        """Take over what nodes hold that no node knows any more."""
+        ids = list(self._registry.current.runtimes)
+        for start in range(0, len(ids), _MOST_VALUES):
+            await self.node.send("sweep", *ids[start : start + _MOST_VALUES])
 
     def stop(self) -> Deferred[None]:
         self._stopped = True
@@ -346,6 +353,10 @@ class RedisBroker:
 
     def poll(self, runtime_id: str, wait: float) -> Deferred[Job | None]:
         return succeed(None) if self._stopped else self._polls.poll(runtime_id, wait)
+
+    @_deferred
+    async def holds(self, job_id: str, attempt: int) -> bool:
+        return await self._handovers.holds(job_id, attempt)
 
     @_deferred
     async def give_back(self, job_id: str, attempt: int) -> None:

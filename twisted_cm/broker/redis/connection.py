@@ -173,6 +173,9 @@ class Connection:
             except CancelledError:
                 raise
             except Exception as error:
+                if self._closed:
+                    # The endpoint fails with an error of its own when it is cancelled.
+                    return
                 failures += 1
                 if not isinstance(error, _EXPECTED):
                     self._log.failure("unexpected error while joining the nodes at {address}", address=self.address)

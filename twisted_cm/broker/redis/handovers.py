@@ -7,9 +7,10 @@ back.
 from __future__ import annotations
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ...model.jobs import Job
-from .connection import ignore_outage
+from .connection import Refused, ignore_outage
 from .node import RedisNode
 
 
@@ -20,7 +21,8 @@ class Handovers:
 
     def __init__(self, node: RedisNode) -> None:
         self._node = node
-        self._open: set[str] = set()
+        # Each with the id under which this node was known to hold it.
+        self._open: dict[str, str] = {}
         # Delivered, but Redis does not know it yet: it may be away.
         self._delivered: set[str] = set()
 
@@ -35,26 +37,49 @@ class Handovers:
 
     def begin(self, job: Job) -> None:
         """Note that a job is on its way to a poller."""
-        self._open.add(f"{job.job_id}:{job.attempts}")
+        self._open[f"{job.job_id}:{job.attempts}"] = self._node.node_id
+
+    async def holds(self, job_id: str, attempt: int) -> bool:
+        """Return whether this node still has to deliver a job.
+
+        If it was away since it was given the job, another node may have given it to another poll.
+        """
+        handed = f"{job_id}:{attempt}"
+        node = self._node
+        if node.up and not node.stale and self._open.get(handed) == node.node_id:
+            return True
+        await node.when_up()
+        if await node.call_again("holds", job_id, str(attempt)):
+            self._open[handed] = node.node_id
+            return True
+        self._open.pop(handed, None)
+        return False
 
     def refuse(self, job: Job) -> None:
         """Give back a job whose poll has gone."""
-        self._node.call("give_back", job.job_id, str(job.attempts)).addErrback(ignore_outage)
+        told = self._node.call("give_back", job.job_id, str(job.attempts))
+        told.addErrback(self._tell_again).addErrback(ignore_outage)
+
+    def _tell_again(self, failure: Failure) -> Failure:
+        if failure.check(Refused):
+            # When the node joins again, it confirms what it has delivered; jobs that it does not name go back.
+            self._node.drop_link()
+        return failure
 
     async def give_back(self, job_id: str, attempt: int) -> None:
         """Put a job that its poller never had back to the front of its queue."""
-        self._open.discard(f"{job_id}:{attempt}")
-        if await self._node.call("give_back", job_id, str(attempt)):
+        self._open.pop(f"{job_id}:{attempt}", None)
+        if await self._node.call("give_back", job_id, str(attempt)).addErrback(self._tell_again):
             self._log.info("job {job_id}: given back, its poller vanished", job_id=job_id)
 
     async def delivered(self, job_id: str, attempt: int) -> None:
         """Note that the poller has the job."""
         handed = f"{job_id}:{attempt}"
         if handed in self._open:
-            self._open.remove(handed)
+            del self._open[handed]
             self._delivered.add(handed)
             await self._confirm(handed)
 
     async def _confirm(self, handed: str) -> None:
-        await self._node.send("delivered", *handed.rsplit(":", 1))
+        await self._node.send("delivered", *handed.rsplit(":", 1)).addErrback(self._tell_again)
         self._delivered.discard(handed)

@@ -78,9 +78,11 @@ class RedisNode:
         self.handlers: dict[str, Handler] = {
             "version": self._version_changed,
             "seen": self._notices.seen,
+            "beat": self._beat_heard,
             "left": self._left,
         }
         self._beat: IDelayedCall | None = None
+        self._deaf: IDelayedCall | None = None
         self._joined_at = 0.0
         self._alive_at = 0.0
         self._former_ids: list[str] = []
@@ -187,6 +189,7 @@ class RedisNode:
 
     def _lost(self) -> None:
         cancel_timer(self._beat)
+        self._beat_heard()
         self._notices.clear()
 
     def _send_beat(self) -> None:
@@ -195,21 +198,35 @@ class RedisNode:
         sent_at = self._reactor.seconds()
         beat = self.call("beat", str(int(self.lease * 1000)), "1" if settled else "0")
         late = self._reactor.callLater(self.lease, self.drop_link)
+        if self._deaf is None:
+            # Redis publishes each heartbeat to its node: a connection for publications may be lost and still look open.
+            self._deaf = self._reactor.callLater(self.lease, self._hears_nothing)
 
         def answered(result: Any) -> None:
             cancel_timer(late)
             if isinstance(result, Failure) and not self.up:
                 return
             if result == 0:
-                self._log.warn("the other nodes considered this one dead; joining again")
+                self._log.warn("this node's heartbeat was late, and the others may consider it dead; joining again")
                 self.drop_link()
                 return
-            if not isinstance(result, Failure):
+            if isinstance(result, Failure):
+                # Redis refused the heartbeat and published nothing.
+                self._beat_heard()
+            else:
                 self._alive_at = sent_at
             self._inherited(result)
             self._beat = self._reactor.callLater(self.lease / BEATS, self._send_beat)
 
         beat.addBoth(answered)
+
+    def _beat_heard(self) -> None:
+        cancel_timer(self._deaf)
+        self._deaf = None
+
+    def _hears_nothing(self) -> None:
+        self._log.warn("no publication arrives from Redis; joining again")
+        self.drop_link()
 
     def _left(self, other: str) -> None:
         if other != self.node_id and self.up:

@@ -116,7 +116,7 @@ class Polls:
             return
         # A large query is not part of the publication.
         asked = self._node.call("job", job.job_id)
-        asked.addCallbacks(self._found, self._not_found, (int(number), record), {}, (int(number),))
+        asked.addCallbacks(self._found, self._not_found, (int(number), record), {}, (int(number), job))
 
     def _found(self, reply: Any, number: int, record: list[str]) -> None:
         poll = self._polls.get(number)
@@ -126,8 +126,10 @@ class Polls:
             # The job was forgotten in the meantime, for example because its runtime was reset.
             self._ask(poll)
 
-    def _not_found(self, failure: Failure, number: int) -> None:
+    def _not_found(self, failure: Failure, number: int, job: Job) -> None:
         poll = self._polls.get(number)
+        if failure.check(Refused):
+            self._handovers.refuse(job)
         if poll is not None:
             self._not_asked(failure, poll)
 
@@ -180,5 +182,12 @@ class Polls:
             if was_parked and poll.number in self._polls:
                 self._answer(poll, None)
 
+        def not_unparked(failure: Failure) -> None:
+            if failure.check(RedisAway) and poll.number in self._polls:
+                # If the poll was given a job, the job is given back: this node does not know it when it joins again.
+                self._answer(poll, None)
+            else:
+                self._not_asked(failure, poll)
+
         asked = self._node.call("unpark", poll.runtime_id, str(poll.number))
-        asked.addCallbacks(unparked, self._not_asked, errbackArgs=(poll,))
+        asked.addCallbacks(unparked, not_unparked)

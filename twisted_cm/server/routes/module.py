@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError
 
 from ...broker.interface import BrokerError, BrokerUnavailable, UnknownJob
 from ...model.faults import FaultKind
+from ...model.jobs import Job
 from ...model.paths import RUNTIMES, SIDECAR
 from .. import errors
 from ..auth import require_module
@@ -58,10 +59,21 @@ class ModuleRoutes:
         if refusing is not None:
             raise errors.injected(refusing.status or 500)
         wait = preferred_wait(request, self.context.limits.poll_timeout)
-        job = await broker.poll(runtime_id, wait)
-        if job is None:
-            return request.no_content()
-        job_id, attempt, function = job.job_id, job.attempts, job.submission.query_type
+        while True:
+            job = await broker.poll(runtime_id, wait)
+            if job is None:
+                return request.no_content()
+            parts = await self._prepare(request, job)
+            if parts is not None:
+                # From here on the request itself reports what became of the answer.
+                return await request.answer_in_parts(parts, "application/json")
+            # The poll has waited long enough.
+            wait = 0
+
+    async def _prepare(self, request: EmulatorRequest, job: Job) -> tuple[bytes, ...] | None:
+        """Return the envelope of a job, to be written at once, or ``None`` if another poll may have the job."""
+        broker = self.context.broker
+        runtime_id, job_id, attempt, function = job.runtime_id, job.job_id, job.attempts, job.submission.query_type
 
         def report(delivered: bool) -> None:
             told = broker.delivered if delivered else broker.give_back
@@ -73,13 +85,15 @@ class ModuleRoutes:
                 await broker.deliver_again(job_id)
             await delay_by_fault(self.context, FaultKind.DELAY_DISPATCH, runtime_id, function)
             parts = envelope(job)
+            # Last, since it does not hold for long.
+            if not await broker.holds(job_id, attempt):
+                return None
             request.delivered().addCallback(report)
         except BaseException:
             # Whatever happens between the hand-out and the answer, the job must not be lost.
             report(False)
             raise
-        # From here on the request itself reports what became of the answer.
-        return await request.answer_in_parts(parts, "application/json")
+        return parts
 
     async def post_schemas(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """Answer ``POST /schemas``: keep all the functions that the runtime has, or none."""

@@ -1,16 +1,24 @@
 -- What happens to a job: it is queued, dispatched, ended and forgotten.
 
-local function renew(id, now)
+-- Let the lease of a running job begin again. Its node keeps the timer; if that node is gone, this one does.
+local function renew(id, node, now)
   local lease = limit('lease')
-  if lease then
-    call('ZADD', P .. 'leases:' .. get(id, 'node')[1], now + lease * 1000, id)
+  if not lease then
+    return
   end
+  local keeper = get(id, 'node')[1]
+  if not is_member(keeper) then
+    keeper = node
+    call('HSET', P .. 'job:' .. id, 'node', keeper)
+    publish(keeper, {'inherited'})
+  end
+  call('ZADD', P .. 'leases:' .. keeper, now + lease * 1000, id)
 end
 
 -- Make a node responsible for a running job: it keeps the timer of its lease.
 local function give_to(id, node, now)
   call('HSET', P .. 'job:' .. id, 'node', node)
-  renew(id, now)
+  renew(id, node, now)
 end
 
 local function run(id, runtime, node, now)
@@ -268,6 +276,14 @@ end
 
 function ops.delivered(now, node, id, attempt)
   return call('SREM', P .. 'handing:' .. node, id .. ':' .. attempt)
+end
+
+-- Return whether a node that has been away still has to deliver a job. Its heartbeat is fresh for a while.
+function ops.holds(now, node, id, attempt)
+  if not is_alive(node) then
+    return redis.error_reply(NOT_A_MEMBER)
+  end
+  return call('SISMEMBER', P .. 'handing:' .. node, id .. ':' .. attempt)
 end
 
 function ops.deliver_again(now, node, id)

@@ -15,7 +15,7 @@ function ops.open_result(now, node, runtime, id)
     return 'unknown job'
   end
   if state == 'running' and not body then
-    renew(id, now)
+    renew(id, node, now)
   end
   return record(id)
 end
@@ -62,7 +62,7 @@ function ops.write(now, node, id, body, offset, data)
   call('SETRANGE', part, offset % PART, data)
   call('EXPIRE', part, ABANDONED)
   if state == 'running' and not its_body then
-    renew(id, now)
+    renew(id, node, now)
   end
   return 1
 end
@@ -70,7 +70,7 @@ end
 function ops.renew(now, node, id)
   local state, body = unpack(get(id, 'state', 'body'))
   if state == 'running' and not body then
-    renew(id, now)
+    renew(id, node, now)
   end
   return 1
 end

@@ -14,7 +14,7 @@ local function release(dead, heir, now, known)
   end
   for _, member in ipairs(call('SMEMBERS', P .. 'handing:' .. dead)) do
     local id, attempt = string.match(member, '^(.*):(%d+)$')
-    if known[member] then
+    if known[member] and call('EXISTS', P .. 'job:' .. id) == 1 then
       call('SADD', P .. 'handing:' .. heir, member)
       call('HSET', P .. 'job:' .. id, 'node', heir)
     else
@@ -68,12 +68,35 @@ function ops.join(now, node, former, lease, limits, known, keeps_limits)
   return 1
 end
 
--- Note that this node is alive. Return 0 if the others considered it dead, 2 if it took over leases of a dead node.
+-- Take over what nodes hold that are not nodes any more, and forget their polls. Return 2 if leases were taken over.
+function ops.sweep(now, node, ...)
+  local result = 1
+  for _, runtime in ipairs({...}) do
+    for _, poll in ipairs(call('ZRANGE', P .. 'polls:' .. runtime, 0, -1)) do
+      if not is_member(string.match(poll, '^%x+')) then
+        call('ZREM', P .. 'polls:' .. runtime, poll)
+      end
+    end
+    for _, id in ipairs(call('ZRANGE', P .. 'running:' .. runtime, 0, -1)) do
+      local holder = get(id, 'node')[1]
+      local held = P .. 'handing:' .. holder
+      if not is_member(holder) and call('EXISTS', held, P .. 'streams:' .. holder, P .. 'leases:' .. holder) > 0 then
+        result = reclaim(holder, node, now, {}) and 2 or result
+      end
+    end
+  end
+  return result
+end
+
+-- Note that this node is alive. Return 0 if it has to join again, 2 if it took over leases of a dead node.
 function ops.beat(now, node, lease, sweeps)
-  if not is_member(node) then
+  -- If the heartbeat was over, the polls of this node have been passed over, even if no node has taken over yet.
+  if not is_alive(node) then
     return 0
   end
   call('SET', P .. 'beat:' .. node, 1, 'PX', lease)
+  -- This shows the node that it still hears publications.
+  publish(node, {'beat'})
   local result = 1
   if sweeps == '1' then
     for _, other in ipairs(call('SMEMBERS', P .. 'nodes')) do

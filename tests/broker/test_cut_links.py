@@ -1,0 +1,309 @@
+"""Nodes whose links to Redis are cut without being closed, and nodes that the others consider dead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from conftest import Harness
+from node_fixtures import Nodes, until, within
+from redis_server import RedisServer
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from twisted_cm.broker.redis.address import parse_address
+from twisted_cm.broker.redis.broker import RedisBroker
+from twisted_cm.model.faults import FaultKind, FaultPlan
+from twisted_cm.model.jobs import Job, JobSource, JobState, Submission
+from twisted_cm.model.registry import Registry, SessionRequest
+
+KEYS = "twisted-cm:0:"
+
+
+class _End(Protocol):
+    """One end of a connection through the proxy."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.other: _End | None = None
+        self.unsent = b""
+        self.publications = False
+        self.open = True
+
+    def dataReceived(self, data: bytes) -> None:
+        if data.lower().find(b"subscribe\r\n") >= 0:
+            self.publications = True
+            if self.other is not None:
+                self.other.publications = True
+        self.unsent += data
+        self.forward()
+
+    def forward(self) -> None:
+        """Pass on what has arrived, unless the proxy holds it back."""
+        if self.other is not None and not self.proxy.holds(self):
+            unsent, self.unsent = self.unsent, b""
+            self.other.transport.write(unsent)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.open = False
+        self.proxy.closed(self)
+
+
+class Proxy:
+    """Stands between nodes and Redis, and can stop to forward without closing anything.
+
+    Attributes:
+        url: The URL for a node.
+        cut: What is not forwarded: ``all``, ``publications`` or nothing.
+    """
+
+    def __init__(self, server: RedisServer) -> None:
+        path = server.socket.with_name("proxy.sock")
+        self.url = f"unix://{path}"
+        self.cut = ""
+        self._redis = UNIXClientEndpoint(reactor, str(server.socket))
+        self._ends: list[_End] = []
+        factory = Factory.forProtocol(self._accept)
+        factory.noisy = False
+        self._port = reactor.listenUNIX(str(path), factory)
+
+    def _accept(self) -> _End:
+        here = _End(self)
+
+        def connected(there: _End) -> None:
+            here.other, there.other = there, here
+            self._ends += [here, there]
+            here.forward()
+
+        factory = Factory.forProtocol(lambda: _End(self))
+        factory.noisy = False
+        self._redis.connect(factory).addCallback(connected)
+        return here
+
+    def holds(self, end: _End) -> bool:
+        """Return whether what has arrived at ``end`` is held back."""
+        return self.cut == "all" or (self.cut == "publications" and end.publications)
+
+    def closed(self, end: _End) -> None:
+        """Close the other end, too, unless nothing is forwarded."""
+        if self.cut != "all" and end.other is not None and end.other.open:
+            end.other.transport.loseConnection()
+
+    def mend(self) -> None:
+        """Forward everything again, also what was held back."""
+        self.cut = ""
+        for end in self._ends:
+            end.forward()
+        for end in self._ends:
+            if not end.open:
+                self.closed(end)
+
+    def close(self) -> Deferred[None]:
+        """Listen no more, and close all connections."""
+        for end in self._ends:
+            if end.open:
+                end.transport.abortConnection()
+        stopped: Deferred[None] = self._port.stopListening()
+        return stopped
+
+
+@pytest.fixture
+def proxy(nodes: Nodes) -> Iterator[Proxy]:
+    """Provide a proxy before the Redis of ``nodes``. It is closed after the nodes."""
+    made = Proxy(nodes.server)
+    yield made
+    made.mend()
+    pytest_twisted.blockon(made.close())
+
+
+@pytest.fixture
+def pair(nodes: Nodes, proxy: Proxy) -> tuple[RedisBroker, RedisBroker]:
+    """Start a node behind the proxy and one beside it."""
+    behind, beside = nodes.node(address=parse_address(proxy.url)), nodes.node()
+    nodes.get(behind.open_session(SessionRequest("r")))
+    return behind, beside
+
+
+def submit(nodes: Nodes, broker: RedisBroker) -> Job:
+    """Enqueue a job."""
+    job: Job = nodes.get(broker.enqueue("r", Submission("f", b"null", JobSource.CONTOUR_ASYNC)))
+    return job
+
+
+def members(nodes: Nodes) -> bytes:
+    """Return the ids of the nodes."""
+    return nodes.server.command("SMEMBERS", f"{KEYS}nodes")
+
+
+@pytest.mark.beside_the_reactor
+def test_a_node_that_hears_no_publications_joins_again(
+    nodes: Nodes, proxy: Proxy, pair: tuple[RedisBroker, RedisBroker]
+) -> None:
+    behind, beside = pair
+    former = behind.node.node_id
+    poll = behind.poll("r", 1000)
+    nodes.settle()
+    # Redis answers the node's heartbeats, and the publication with the job is on its way for ever.
+    proxy.cut = "publications"
+    handed: list[Job] = []
+    beside.enqueue("r", Submission("f", b"null", JobSource.CONTOUR_ASYNC)).addCallback(handed.append)
+    within(5, lambda: behind.node.node_id != former)
+    proxy.mend()
+    within(5, lambda: poll.called)
+    assert nodes.get(poll).job_id == handed[0].job_id
+
+
+@pytest.mark.beside_the_reactor
+def test_a_job_for_a_node_that_is_cut_off_goes_to_another_and_to_that_alone(
+    nodes: Nodes, proxy: Proxy, pair: tuple[RedisBroker, RedisBroker]
+) -> None:
+    behind, beside = pair
+    former = behind.node.node_id
+    cut_off = [behind.poll("r", 1000) for _ in range(3)]
+    nodes.settle()
+    proxy.cut = "all"
+    enqueued: list[Job] = []
+    submission = Submission("f", b"null", JobSource.CONTOUR_ASYNC)
+    # The first job is given to the node that is cut off. The second comes when the others have given that node up.
+    beside.enqueue("r", submission).addCallback(enqueued.append)
+    within(5, lambda: former.encode() not in members(nodes))
+    beside.enqueue("r", submission).addCallback(enqueued.append)
+    polls = [beside.poll("r", 1000) for _ in range(2)]
+    within(5, lambda: all(each.called for each in polls))
+    assert {pytest_twisted.blockon(each).job_id for each in polls} == {each.job_id for each in enqueued}
+    proxy.mend()
+    within(5, lambda: behind.node.up and behind.node.node_id != former)
+    nodes.settle()
+    assert not any(each.called for each in cut_off)
+    last = [submit(nodes, beside).job_id for _ in cut_off]
+    assert [nodes.get(each).job_id for each in cut_off] == last
+
+
+@pytest.mark.beside_the_reactor
+def test_an_operation_that_arrives_after_its_node_was_given_up_takes_no_job(
+    nodes: Nodes, proxy: Proxy, pair: tuple[RedisBroker, RedisBroker]
+) -> None:
+    behind, beside = pair
+    former = behind.node.node_id
+    proxy.cut = "all"
+    behind.poll("r", 1000).addErrback(lambda failure: None)
+    within(5, lambda: former.encode() not in members(nodes))
+    nodes.die(behind)
+    job = submit(nodes, beside)
+    proxy.mend()
+    within(5, lambda: nodes.get(beside.poll("r", 0)) is not None)
+    assert nodes.get(beside.job(job.job_id)).attempts == 1
+
+
+@pytest.mark.beside_the_reactor
+def test_a_poll_outlives_a_heartbeat_that_is_late(nodes: Nodes) -> None:
+    nodes.lease = 5
+    late, other = (nodes.node() for _ in range(2))
+    nodes.get(late.open_session(SessionRequest("r")))
+    poll = late.poll("r", 1000)
+    nodes.settle()
+    # No other node has noticed it yet, but jobs that come now pass over the polls of the node.
+    nodes.server.command("DEL", f"{KEYS}beat:{late.node.node_id}")
+    job = submit(nodes, other)
+    within(8, lambda: poll.called)
+    assert nodes.get(poll).job_id == job.job_id
+
+
+@pytest.mark.beside_the_reactor
+def test_a_poll_that_ends_when_its_node_is_no_member_has_no_job(nodes: Nodes) -> None:
+    nodes.lease = 5
+    node = nodes.node()
+    nodes.get(node.open_session(SessionRequest("r")))
+    poll = node.poll("r", 10)
+    nodes.settle()
+    nodes.server.command("SREM", f"{KEYS}nodes", node.node.node_id)
+    nodes.clock.advance(10)
+    assert pytest_twisted.blockon(poll) is None
+
+
+@pytest.mark.beside_the_reactor
+@pytest.mark.parametrize("lease", [None, 10], ids=["no lease", "lease"])
+def test_what_a_forgotten_node_held_is_found_by_a_node_that_joins(nodes: Nodes, lease: float | None) -> None:
+    limits = {} if lease is None else {"lease": lease}
+    dying, living = (nodes.node(**limits) for _ in range(2))
+    nodes.get(dying.open_session(SessionRequest("r")))
+    taken, delivered, streamed = (submit(nodes, dying) for _ in range(3))
+    for _ in range(3):
+        nodes.get(dying.poll("r", 0))
+    nodes.get(dying.delivered(delivered.job_id, 1))
+    stream = dying.new_result(streamed.job_id, None)
+    assert nodes.get(dying.begin_result(streamed.job_id, stream))
+    dying.poll("r", 1000).addErrback(lambda failure: None)
+    nodes.settle()
+    former = dying.node.node_id
+    nodes.die(dying)
+    # As earlier versions could leave it: the node is no member, and what it held is still noted.
+    nodes.server.command("SREM", f"{KEYS}nodes", former)
+    joining = nodes.node(**limits)
+    assert nodes.get(living.poll("r", 0)).job_id == taken.job_id
+    assert nodes.get(living.job(streamed.job_id)).state is JobState.FAILED
+    assert former.encode() not in nodes.server.command("ZRANGE", f"{KEYS}polls:r", "0", "-1")
+    for kept in ("handing", "streams", "leases", "parking"):
+        assert nodes.server.command("EXISTS", f"{KEYS}{kept}:{former}") == b":0\r\n"
+    if lease is not None:
+        nodes.advance(lease)
+        assert nodes.get(joining.job(delivered.job_id)).state is JobState.QUEUED
+
+
+@pytest.mark.beside_the_reactor
+def test_a_lease_that_is_renewed_after_its_node_died_has_a_timer(nodes: Nodes) -> None:
+    dying = nodes.node()
+    nodes.get(dying.open_session(SessionRequest("r")))
+    job = submit(nodes, dying)
+    nodes.get(dying.poll("r", 0))
+    nodes.get(dying.delivered(job.job_id, 1))
+    former = dying.node.node_id
+    nodes.die(dying)
+    living = nodes.node(Registry(), lease=10)
+    within(5, lambda: former.encode() not in members(nodes))
+    nodes.get(living.open_result("r", job.job_id))
+    nodes.advance(10)
+    assert nodes.get(living.job(job.job_id)).state is JobState.QUEUED
+
+
+async def give_up(redis: RedisServer, victim: Harness, other: Harness) -> None:
+    """Let ``other`` consider ``victim`` dead, and take over what it holds."""
+    former = victim.broker.node.node_id
+
+    async def given_up() -> bool:
+        await deferToThread(redis.command, "DEL", f"{KEYS}beat:{former}")
+        await other.broker.node.call("inherit", former)
+        found: bytes = await deferToThread(redis.command, "SISMEMBER", f"{KEYS}nodes", former)
+        return found == b":0\r\n"
+
+    await until(lambda: Deferred.fromCoroutine(given_up()))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_is_not_written_if_another_node_has_it_meanwhile(three: list[Harness], redis: RedisServer) -> None:
+    victim, other, _ = three
+    await victim.service.faults.add(FaultPlan(FaultKind.DELAY_DISPATCH, seconds=1.5, count=1))
+    poll: Deferred[Any] = Deferred.fromCoroutine(victim.module("GET", "/job"))
+    caller = other.execute(1)
+    second: list[Deferred[Any]] = []
+
+    async def dispatched() -> bool:
+        return (await other.broker.load()).running == 1
+
+    await until(lambda: Deferred.fromCoroutine(dispatched()))
+    await give_up(redis, victim, other)
+    status, envelope, _ = await other.module("GET", "/job")
+    job = envelope["computeModuleJobV1"]
+    assert (status, job["query"]) == (200, 1)
+    second.append(other.execute(2))
+    status, envelope, _ = await poll
+    assert (status, envelope["computeModuleJobV1"]["query"]) == (200, 2)
+    for each, node in ((job, other), (envelope["computeModuleJobV1"], victim)):
+        assert (await node.module("POST", f"/results/{each['jobId']}", b"done"))[0] == 204
+    assert (await caller)[:2] == (await second[0])[:2] == (200, b"done")
