@@ -10,6 +10,7 @@ from wire import Wire, connect, head
 
 from twisted_cm.broker.results import ResultBody
 from twisted_cm.model.jobs import JobSource, Submission
+from twisted_cm.model.runtimes import FunctionSchema
 
 #: Seconds between two reads of a slow client.
 PACE = 0.005
@@ -43,18 +44,26 @@ class SlowWire(Wire):
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
-@pytest.mark.parametrize("route", ["result", "inspection"])
+@pytest.mark.parametrize("route", ["result", "inspection", "runtime"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
 async def test_a_slow_reader_is_not_cut_off(hasty: Harness, scheme: str, route: str, connection: str) -> None:
     """The answer takes longer than each time limit, whether it is written at once or piece by piece."""
-    job = await hasty.broker.enqueue("one", Submission("f", {}, JobSource.CONTOUR_ASYNC))
+    job = await hasty.broker.enqueue("one", Submission("f", b"{}", JobSource.CONTOUR_ASYNC))
     result = ResultBody()
     result.write(b"x" * SIZE)
     await hasty.broker.complete(job.job_id, result)
-    path = f"{CONTOUR}/jobs/{job.job_id}/result" if route == "result" else f"{RUNTIMES}/one/jobs/{job.job_id}"
+    # A runtime is written at once, with its schemas; the others are written piece by piece.
+    await hasty.broker.put_schemas("one", [FunctionSchema("f", {"description": "x" * SIZE}, (), 0)])
+    paths = {
+        "result": f"{CONTOUR}/jobs/{job.job_id}/result",
+        "inspection": f"{RUNTIMES}/one/jobs/{job.job_id}",
+        "runtime": f"{RUNTIMES}/one",
+    }
     wire = await connect(hasty, scheme, protocol=SlowWire)
-    wire.transport.write(head("GET", path, "Authorization: Bearer app-token", f"Connection: {connection}") + b"\r\n")
+    wire.transport.write(
+        head("GET", paths[route], "Authorization: Bearer app-token", f"Connection: {connection}") + b"\r\n"
+    )
     await wire.until(lambda: wire.closed or wire.received.count(b"x") >= SIZE, 60)
     assert wire.received.count(b"x") >= SIZE
     assert isinstance(wire, SlowWire) and wire.began is not None
@@ -67,7 +76,7 @@ async def test_a_slow_reader_is_not_cut_off(hasty: Harness, scheme: str, route: 
 @pytest_twisted.ensureDeferred
 async def test_a_limit_on_receiving_ends_with_the_answer(hasty: Harness, scheme: str) -> None:
     """A client that received an answer slowly, and then parks, is not cut off for the answer."""
-    job = await hasty.broker.enqueue("one", Submission("f", {}, JobSource.CONTOUR_ASYNC))
+    job = await hasty.broker.enqueue("one", Submission("f", b"{}", JobSource.CONTOUR_ASYNC))
     result = ResultBody()
     result.write(b"x" * SIZE)
     await hasty.broker.complete(job.job_id, result)
