@@ -6,6 +6,7 @@ import click
 from click.core import ParameterSource
 
 from ..client.api import EmulatorControl
+from ..config.numbers import FiniteRange
 from ..model.faults import FaultKind
 from ..model.types import JSONValue
 from .connection_options import CallerOptions, caller_options
@@ -62,9 +63,9 @@ def _fault_row(fault: dict[str, JSONValue]) -> Row:
 @click.option("--runtime", "runtime_id", metavar="ID", help="Only for this runtime.")
 @click.option("--function", metavar="NAME", help="Only for this function.")
 @click.option("--count", type=click.IntRange(1), help="Strike this many times, then never again.")
-@click.option("--probability", type=click.FloatRange(0, 1, min_open=True), help="Strike with this probability.")
+@click.option("--probability", type=FiniteRange(0, 1, min_open=True), help="Strike with this probability.")
 @click.option("--random-seed", type=int, help="Seed of the random numbers, to repeat the same sequence.")
-@click.option("--seconds", type=click.FloatRange(0), help="Length of a delay.")
+@click.option("--seconds", type=FiniteRange(0), help="Length of a delay.")
 @click.option("--message", help="Error message of a failed job.")
 @click.option("--status", type=click.Choice(["401", "500"]), help="HTTP status of a failed poll.")
 @control_command

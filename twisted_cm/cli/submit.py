@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError
 
 from ..client.api import ComputeModules
 from ..client.retries import Retries
+from ..config.numbers import FiniteRange
 from ..model.printable import printable
 from ..model.types import JSONValue
 from .connection_options import CallerOptions, caller_options
@@ -30,7 +31,7 @@ from .submit_file import Batch
 @click.option("--async", "asynchronous", is_flag=True, help="Print the job's id and do not wait for the result.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     metavar="SECONDS",
     help="Wait at most this long for each job.",
 )

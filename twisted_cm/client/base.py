@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import Self, Unpack
 
+from ..model.finite import finite
 from ..model.types import JSONValue
 from .connections import Answer, ConnectionOptions, Connections, Request
 from .retries import Repeat
@@ -66,6 +67,7 @@ class Client:
         """
         headers = dict(self._headers)
         if wait is not None:
+            finite("wait", wait)
             headers["Prefer"] = f"wait={math.ceil(wait)}"
         if body is None:
             return Request(method, path, headers, None, repeat)

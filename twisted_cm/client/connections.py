@@ -18,6 +18,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 from typing_extensions import TypedDict
 
+from ..model.finite import finite
 from ..model.types import JSONValue
 from .body import Body
 from .errors import ComputeModulesError, TimedOut, api_error, not_an_emulator
@@ -143,7 +144,14 @@ class Connections:
 
         Raises:
             TimedOut: The timeout expired.
+            ValueError: The timeout is NaN or infinite.
         """
+        try:
+            finite("timeout", timeout)
+        except ValueError:
+            if isinstance(work, Coroutine):
+                work.close()
+            raise
 
         async def run() -> T:
             return await work

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import random
 
-from attrs import frozen
+from attrs import field, frozen
 
+from ..model.finite import finite_field
 from .errors import AnswerLost, ApiError, CannotConnect, ComputeModulesError, UntrustedServer
 
 #: Statuses with which a server refuses a request for now: the queue is full, or the server is shutting down.
@@ -44,8 +45,8 @@ class Retries:
     """
 
     attempts: int = 5
-    initial: float = 0.1
-    maximum: float = 5.0
+    initial: float = field(default=0.1, validator=finite_field)
+    maximum: float = field(default=5.0, validator=finite_field)
 
     def delay(self, failures: int) -> float:
         """Return the seconds to wait after a number of failed attempts."""

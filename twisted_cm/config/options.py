@@ -10,6 +10,7 @@ import click
 from attrs import frozen
 
 from ..model.limits import Limits
+from .numbers import FiniteRange
 from .seed import Seed, Sidecar, read_seed
 from .settings import DEFAULT_PORT, DEFAULT_TLS_PORT, Settings, limits_of
 from .state_dir import STATE_DIR_OPTION, default_state_dir
@@ -19,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _DEFAULTS = Limits()
 _PORT = click.IntRange(0, 65535)
-_SECONDS = click.FloatRange(0, 86400, min_open=True)
+_SECONDS = FiniteRange(0, 86400, min_open=True)
 _PATH = click.Path(path_type=Path)
 
 

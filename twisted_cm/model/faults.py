@@ -8,6 +8,7 @@ import secrets
 
 from attrs import asdict, define, field, frozen
 
+from .finite import finite_field
 from .types import JSONValue
 
 
@@ -51,9 +52,9 @@ class FaultPlan:
     runtime_id: str | None = None
     function: str | None = None
     count: int | None = None
-    probability: float = 1.0
+    probability: float = field(default=1.0, validator=finite_field)
     random_seed: int | None = None
-    seconds: float | None = None
+    seconds: float | None = field(default=None, validator=finite_field)
     message: str | None = None
     status: int | None = None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
+
+from .finite import finite_field
 
 
 @frozen
@@ -15,8 +17,8 @@ class Limits:
         max_body: The maximum size of a request body in bytes, results included.
     """
 
-    poll_timeout: float = 2.0
-    sync_timeout: float = 30.0
+    poll_timeout: float = field(default=2.0, validator=finite_field)
+    sync_timeout: float = field(default=30.0, validator=finite_field)
     max_body: int = 64 * 1024 * 1024
 
 
@@ -36,10 +38,10 @@ class JobLimits:
         retained_seconds: Seconds that a finished job is kept.
     """
 
-    lease: float | None = None
+    lease: float | None = field(default=None, validator=finite_field)
     max_attempts: int = 3
     queue_depth: int = 10_000
     queue_bytes: int = 1024 * 1024 * 1024
     retained_jobs: int = 10_000
     retained_bytes: int = 256 * 1024 * 1024
-    retained_seconds: float = 3600.0
+    retained_seconds: float = field(default=3600.0, validator=finite_field)

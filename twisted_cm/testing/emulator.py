@@ -19,6 +19,7 @@ from ..config.seed import SeedLike, make_seed
 from ..config.settings import Settings, limits_of
 from ..config.tls import local_certificate
 from ..model.faults import FaultKind, FaultPlan
+from ..model.finite import finite
 from ..model.jobs import Job, JobSource, Submission
 from ..model.tokens import DEVELOPMENT_TOKEN
 from ..model.types import JSONValue
@@ -147,6 +148,7 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
         return await self.service.broker.job(job_id)
 
     async def wait_for(self, job_id: str, timeout: float = 30.0) -> Job:
+        finite("timeout", timeout)
         job = await self.service.broker.wait_end(job_id, timeout)
         if not job.state.finished:
             raise not_ended(job_id, job.state, timeout)

@@ -20,6 +20,7 @@ from attrs import NOTHING, fields, frozen
 
 from ..client.errors import NotFound
 from ..config.seed import SeedLike, make_seed
+from ..model.finite import finite
 from ..model.jobs import JobState
 from ..model.paths import CONTOUR, EMULATOR, RUNTIMES, job_path, runtime_path
 from ..model.types import JSONValue
@@ -171,6 +172,7 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
             page = self._server.request_json("GET", f"{EMULATOR}/jobs?limit=1000&before={page['next']}")
 
     def wait_for(self, job_id: str, timeout: float = 30.0) -> JobRecord:
+        finite("timeout", timeout)
         path = f"{job_path(job_id)}/status"
         deadline = time.monotonic() + timeout
         while True:
