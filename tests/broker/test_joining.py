@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from conftest import SEED, Harness, make_harness
+from conftest import SEED, Harness, make_harness, pause
 from node_fixtures import Nodes, until, until_parked, within
 from redis_server import RedisServer
+from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThread
 
 from twisted_cm.broker.interface import Change, QueueFull
 from twisted_cm.model.faults import FaultKind, FaultPlan
-from twisted_cm.model.jobs import JobSource, Submission
+from twisted_cm.model.jobs import JobFilter, JobSource, JobState, Submission
 from twisted_cm.model.registry import Registry
 from twisted_cm.model.runtimes import Runtime
 
@@ -98,5 +99,26 @@ async def test_a_recording_has_the_queries(redis: RedisServer, tmp_path: Path, s
     await until(lambda: path.read_bytes().endswith(b"\n"))
     (line,) = path.read_text().splitlines()
     assert json.loads(line)["query"] == {"a": 1}
+    await harness.pool.closeCachedConnections()
+    await harness.service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_leaves_before_its_job_is_known_to_be_queued_has_canceled_it(redis: RedisServer) -> None:
+    harness = make_harness(SEED, broker=redis.url)
+    broker = harness.broker
+    await broker.node.when_up()
+    redis.pause()
+    queued = broker.enqueue("one", Submission("f", b"1", JobSource.CONTOUR_SYNC))
+    # Let the reactor write: Redis has the command in its socket, and the answer is lost.
+    await pause(0.1)
+    broker.node.drop_link()
+    await until(lambda: not broker.node.up)
+    queued.addErrback(lambda failure: failure.trap(CancelledError))
+    queued.cancel()
+    redis.resume()
+    await broker.node.when_up()
+    (job,) = await broker.jobs(JobFilter(), 10)
+    assert job.state is JobState.CANCELED
     await harness.pool.closeCachedConnections()
     await harness.service.stopService()

@@ -17,6 +17,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from twisted_cm.model.jobs import JobFilter, JobState
+
 #: A result that is written to Redis in parts.
 LARGE = b"x" * 300_000
 
@@ -202,3 +204,20 @@ async def test_an_emulator_joins_a_redis_that_is_full(one: Harness, redis: Redis
     await set_memory(redis, "0")
     assert await one.broker.restart("one")
     assert (await caller)[0] == 500
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_leaves_while_redis_refuses_has_canceled_its_job(one: Harness, redis: RedisServer) -> None:
+    caller = one.execute()
+    await until_parked([one], callers=1)
+    (job,) = await one.broker.jobs(JobFilter(), 10)
+    # No heartbeat finds out before the caller leaves.
+    one.broker.node.lease = 1000
+    await pause(1.2)
+    _commands("REPLICAOF 127.0.0.1 1")(redis)
+    caller.addErrback(lambda failure: None)
+    caller.cancel()
+    await until(lambda: not one.broker.node.up)
+    await deferToThread(_commands("REPLICAOF NO ONE"), redis)
+    await one.broker.node.when_up()
+    assert (await one.broker.job(job.job_id)).state is JobState.CANCELED

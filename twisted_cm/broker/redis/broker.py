@@ -25,6 +25,7 @@ from ..interface import (
     SESSION_RESET,
     BrokerLoad,
     BrokerStopped,
+    BrokerUnavailable,
     IBroker,
     IdempotencyKeyReused,
     IResult,
@@ -35,7 +36,7 @@ from ..interface import (
     UnknownJob,
     UnknownRuntime,
 )
-from .connection import RedisAway, ignore_outage
+from .connection import ignore_outage
 from .handovers import Handovers
 from .node import RedisNode
 from .observers import NodeObservers
@@ -306,7 +307,9 @@ class RedisBroker:
         except BaseException as error:
             self._watches.expect_no_more(job_id)
             if watched and isinstance(error, CancelledError):
-                self.node.call("cancel", job_id, "The caller disconnected.", "1").addErrback(ignore_outage)
+                # If it never was queued, there is nothing to cancel.
+                canceled = self.cancel(job_id, "The caller disconnected.", only_queued=True, later=True)
+                canceled.addErrback(lambda failure: failure.trap(UnknownJob))
             raise
         job = self._records.job(reply)
         if job.job_id != job_id:
@@ -395,15 +398,17 @@ class RedisBroker:
     @_deferred
     async def fail_job(self, job_id: str, reason: str) -> bool:
         self._posts.ended(job_id)
-        return await self._end("fail", job_id, reason)
+        return self._has_ended(job_id, await self.node.call_again("fail", job_id, reason))
 
     @_deferred
     async def cancel(self, job_id: str, reason: str, only_queued: bool = False, later: bool = False) -> bool:
+        args = (job_id, reason, "1" if only_queued else "0")
+        if not later or self._stopped:
+            return self._has_ended(job_id, await self.node.call_again("cancel", *args))
         try:
-            return await self._end("cancel", job_id, reason, "1" if only_queued else "0")
-        except RedisAway:
-            if not later or self._stopped:
-                raise
+            return self._has_ended(job_id, await self.node.call("cancel", *args))
+        except BrokerUnavailable:
+            # It is not repeated as soon as the node is up: polls that are parked again may get the job before.
             self._to_cancel[job_id] = (reason, only_queued)
             return False
 
@@ -414,8 +419,7 @@ class RedisBroker:
             await self.node.send("cancel", job_id, reason, "1" if only_queued else "0")
             del self._to_cancel[job_id]
 
-    async def _end(self, operation: str, job_id: str, *args: str) -> bool:
-        reply = await self.node.call_again(operation, job_id, *args)
+    def _has_ended(self, job_id: str, reply: Any) -> bool:
         if reply == b"unknown job":
             raise UnknownJob(job_id)
         self._timers.job_ended()
