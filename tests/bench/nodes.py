@@ -113,7 +113,7 @@ def _suspend(jobs: int, times: list[float], job_lease: int, as_json: bool) -> No
         figures.update({f"{name}: {each}": value for each, value in found.items()})
         faults += sum(found[each] for each in ("lost", "wrong results", "left queued", "left running"))
         if lease is None:
-            faults += found["at two pollers otherwise"]
+            faults += found["at two pollers for no reason"]
     _report(figures, as_json)
     if faults:
         raise SystemExit(1)

@@ -82,4 +82,4 @@ def test_nothing_is_lost_stuck_or_dispatched_twice_when_nodes_are_suspended_unde
     for run in ("no lease", "lease of 5 s"):
         for fault in ("lost", "wrong results", "left queued", "left running"):
             assert figures[f"{run}: {fault}"] == 0, figures
-    assert figures["no lease: at two pollers otherwise"] == 0
+    assert figures["no lease: at two pollers for no reason"] == 0

@@ -42,11 +42,12 @@ class Handovers:
     async def holds(self, job_id: str, attempt: int) -> bool:
         """Return whether this node still has to deliver a job.
 
-        If it was away since it was given the job, another node may have given it to another poll.
+        If it was away since it was given the job, another node may have given it to another poll. If Redis has been
+        silent, another node may do so before Redis hears that this one has delivered the job.
         """
         handed = f"{job_id}:{attempt}"
         node = self._node
-        if node.up and not node.stale and self._open.get(handed) == node.node_id:
+        if node.in_touch and self._open.get(handed) == node.node_id:
             return True
         await node.when_up()
         if await node.call_again("holds", job_id, str(attempt)):

@@ -99,6 +99,12 @@ class RedisNode:
         silent_for: float = self._reactor.seconds() - self._alive_at
         return silent_for > self.lease
 
+    @property
+    def in_touch(self) -> bool:
+        """Whether Redis has answered one of the last two heartbeats."""
+        silent_for: float = self._reactor.seconds() - self._alive_at
+        return self.up and silent_for <= 2 * self.lease / BEATS
+
     def start(self) -> Deferred[None]:
         """Connect, join the nodes, and do so again whenever the connection is lost.
 
