@@ -299,6 +299,22 @@ def test_a_lease_that_is_renewed_after_its_node_died_has_a_timer(nodes: Nodes) -
     assert nodes.get(living.job(job.job_id)).state is JobState.QUEUED
 
 
+@pytest.mark.beside_the_reactor
+@pytest.mark.parametrize("joins", ["before", "after"])
+def test_a_lease_that_another_node_brought_has_a_timer(nodes: Nodes, joins: str) -> None:
+    one = nodes.node(Registry(), lease=None if joins == "before" else 10)
+    nodes.get(one.open_session(SessionRequest("r")))
+    # A node without a seed has no lease of its own.
+    without = one if joins == "before" else nodes.node()
+    if joins == "before":
+        nodes.node(Registry(), lease=10)
+    job = submit(nodes, without)
+    nodes.get(without.poll("r", 0))
+    nodes.get(without.delivered(job.job_id, 1))
+    nodes.advance(10)
+    assert nodes.get(without.job(job.job_id)).state is JobState.QUEUED
+
+
 class Work:
     """Jobs that flow through two nodes while links are cut.
 

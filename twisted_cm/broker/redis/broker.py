@@ -91,7 +91,7 @@ class RedisBroker:
         self._timers = Timers(node, self.limits)
         self._handovers = Handovers(node)
         self._polls = Polls(node, self._records, self._handovers, self._timers.lease_taken)
-        self._posts = Posts(node, self._watches, self.limits.lease)
+        self._posts = Posts(node, self._watches)
         self._polls_wait = False
         self._to_cancel: dict[str, tuple[str, bool]] = {}
         self._stopped = False

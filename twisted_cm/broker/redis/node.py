@@ -45,6 +45,7 @@ class RedisNode:
         version: The version of the registry and the faults that were loaded last.
         connection: The connection to Redis.
         limits: The limits of jobs, by name, that this node sets when it joins.
+        job_lease: Seconds of a job's lease, the same for all nodes; ``None`` if jobs have no lease.
         handlers: What to call with a publication, by its kind.
         attached: What to call when the connection has been made, before other parts may use it.
         loaded: What to call with the registry (JSON, or ``None``) and the faults whenever they have changed.
@@ -69,6 +70,7 @@ class RedisNode:
         self.version = "0"
         self.limits: dict[str, str] = {}
         self.keeps_limits = False
+        self.job_lease: float | None = None
         self.attached: list[Callable[[], Awaitable[None]]] = []
         self.loaded: list[Callable[[bytes | None, list[bytes]], None]] = []
         self.known: Callable[[], list[str]] = list
@@ -79,6 +81,7 @@ class RedisNode:
             "version": self._version_changed,
             "seen": self._notices.seen,
             "beat": self._beat_heard,
+            "lease": self._lease_changed,
             "left": self._left,
         }
         self._beat: IDelayedCall | None = None
@@ -184,7 +187,9 @@ class RedisNode:
         # If the answer gets lost, the node may have joined under this id.
         self._former_ids.append(self.node_id)
         self._alive_at = self._reactor.seconds()
-        await self.send("join", former, lease, json.dumps(self.limits), known, "1" if self.keeps_limits else "0")
+        keeps_limits = "1" if self.keeps_limits else "0"
+        job_lease = await self.send("join", former, lease, json.dumps(self.limits), known, keeps_limits)
+        self.job_lease = None if job_lease is None else float(job_lease)
         self._former_ids = [self.node_id]
         await self.load()
         for ask_again in self.attached:
@@ -237,6 +242,10 @@ class RedisNode:
     def _left(self, other: str) -> None:
         if other != self.node_id and self.up:
             self.call("inherit", other).addCallbacks(self._inherited, ignore_outage)
+
+    def _lease_changed(self, job_lease: str | bool) -> None:
+        self.job_lease = float(job_lease) if isinstance(job_lease, str) else None
+        self.handlers["inherited"]()
 
     def _inherited(self, result: Any) -> None:
         if result == 2:

@@ -148,15 +148,9 @@ class PostedResult(PacedWriter, RedisResult):
 class Posts:
     """The results that are being posted to this node, and how their jobs get them."""
 
-    def __init__(self, node: RedisNode, followers: Followers, lease: float | None) -> None:
-        """Receive nothing yet.
-
-        Args:
-            lease: Seconds of a job's lease, which the bytes of a post renew; ``None`` if jobs have no lease.
-        """
+    def __init__(self, node: RedisNode, followers: Followers) -> None:
         self._node = node
         self._followers = followers
-        self._lease = lease
         self._streams: dict[str, PostedResult] = {}
 
     def known(self) -> list[str]:
@@ -165,7 +159,7 @@ class Posts:
 
     def new(self, job_id: str, content_type: str | None) -> PostedResult:
         """Make an empty result."""
-        return PostedResult(self._node, self._followers, self._lease, job_id, content_type)
+        return PostedResult(self._node, self._followers, self._node.job_lease, job_id, content_type)
 
     async def begin(self, job_id: str, body: IResult) -> bool:
         """Let callers read a result along while it is posted: see :meth:`.IBroker.begin_result`."""

@@ -36,7 +36,7 @@ class Timers:
         Args:
             ends_at: When the first of them ends, in milliseconds since the epoch; ``None`` if it begins now.
         """
-        lease = self._limits.lease
+        lease = self._node.job_lease
         if self._stopped or lease is None or _active(self._lease):
             return
         wait = lease if ends_at is None else max(0.0, float(ends_at) / 1000 - self._clock.seconds())

@@ -45,6 +45,7 @@ local function reclaim(dead, heir, now, known)
   return #leases > 0
 end
 
+-- Let a node join, with its limits unless it keeps those that there are. Return the lease of jobs.
 function ops.join(now, node, former, lease, limits, known, keeps_limits)
   local is_known = {}
   for _, each in ipairs(cjson.decode(known)) do
@@ -57,6 +58,7 @@ function ops.join(now, node, former, lease, limits, known, keeps_limits)
     for name, value in pairs(cjson.decode(limits)) do
       call('HSET', P .. 'limits', name, value)
     end
+    call('PUBLISH', P .. 'all', cjson.encode({'lease', call('HGET', P .. 'limits', 'lease')}))
   end
   for _, each in ipairs(cjson.decode(former)) do
     if call('SISMEMBER', P .. 'observing', each) == 1 then
@@ -65,7 +67,7 @@ function ops.join(now, node, former, lease, limits, known, keeps_limits)
     end
     reclaim(each, node, now, is_known)
   end
-  return 1
+  return call('HGET', P .. 'limits', 'lease')
 end
 
 -- Take over what nodes hold that are not nodes any more, and forget their polls. Return 2 if leases were taken over.
