@@ -32,16 +32,20 @@ foundry:
 class Emulator:
     """A ``twisted-cm serve`` process on loopback that runs until it is closed."""
 
-    def __init__(self, *options: str, lease: int | None = None) -> None:
+    def __init__(self, *options: str, lease: int | None = None, retained: int | None = None) -> None:
         """Start the process.
 
         Args:
             options: More options of ``serve``.
             lease: Seconds of a job's lease; ``None`` for no lease.
+            retained: How many finished jobs are kept; ``None`` for the default.
         """
         self._directory = tempfile.TemporaryDirectory(prefix="twisted-cm-bench-")
         directory = Path(self._directory.name)
-        (directory / "seed.yaml").write_text(_SEED + ("" if lease is None else f"    job_lease: {lease}\n"))
+        seed = _SEED if lease is None else f"{_SEED}    job_lease: {lease}\n"
+        if retained is not None:
+            seed += f"    retention: {{jobs: {retained}}}\n"
+        (directory / "seed.yaml").write_text(seed)
         command = [
             str(Path(sys.executable).with_name("twisted-cm")),
             *("serve", "--seed", str(directory / "seed.yaml"), "--state-dir", str(directory / "state")),

@@ -24,9 +24,6 @@ LEAD = 1.0
 #: Seconds until a run without any progress is given up, after the last emulator went on.
 PATIENCE = 60.0
 
-#: A job that its poller received so many seconds before its emulator was suspended was written in that moment.
-MOMENT = 0.5
-
 
 @define
 class Victim:
@@ -69,7 +66,9 @@ def freeze(jobs: int, times: list[float], lease: int | None, bar: Any = None) ->
         redis = stack.enter_context(contextlib.closing(RedisServer(*KEEPS_ALL)))
 
         def start() -> Emulator:
-            return stack.enter_context(contextlib.closing(Emulator("--broker", redis.url, lease=lease)))
+            # A caller that waits at a suspended emulator asks for its result late.
+            emulator = Emulator("--broker", redis.url, lease=lease, retained=2 * jobs)
+            return stack.enter_context(contextlib.closing(emulator))
 
         living = start()
         victims = [Victim(start(), each, end) for each in times for end in (signal.SIGCONT, signal.SIGKILL)]
@@ -86,12 +85,14 @@ def freeze(jobs: int, times: list[float], lease: int | None, bar: Any = None) ->
 
         rate = asyncio.run(both())
         left = [int(redis.command("ZCARD", f"twisted-cm:0:{each}:bench")[1:]) for each in ("q", "running")]
-    doubled = [deliveries for deliveries in run.deliveries().values() if len(deliveries) > 1]
     suspended_at = {each.emulator.urls["http"]: each.suspended_at for each in victims}
+    doubled = run.doubled()
     # With a lease, jobs whose results wait at a suspended emulator are dispatched again.
     figures: dict[str, Any] = {"at two pollers": len(doubled)}
+    # An envelope that was on its way out when its emulator was suspended. A job that came later must not leave twice.
     in_the_moment = sum(
-        any(-MOMENT < at - suspended_at.get(url, 0) < MOMENT for url, at in deliveries[:-1]) for deliveries in doubled
+        any(0 < suspended_at.get(url, 0) - run.submitted_at[number] < LEAD for url in urls)
+        for number, urls in doubled.items()
     )
     if lease is None:
         figures = {

@@ -73,6 +73,7 @@ class Run:
     Attributes:
         answered: How many answers each job's caller has got.
         delivered: The job id, the node's URL and the time of each delivery, by the job's number.
+        submitted_at: When the submission of each job began, by the job's number.
         submitted_again: The jobs that were submitted more than once.
         wrong: The number of wrong results.
     """
@@ -92,6 +93,7 @@ class Run:
         self._numbers = iter(range(jobs))
         self.answered: Counter[int] = Counter()
         self.delivered: dict[int, list[tuple[str, str, float]]] = {}
+        self.submitted_at: dict[int, float] = {}
         self.submitted_again: set[int] = set()
         self.wrong = 0
 
@@ -136,6 +138,7 @@ class Run:
         """Be an asynchronous caller."""
         for number in self._numbers:
             await asyncio.sleep(self._started + self._seconds * number / self._jobs - time.perf_counter())
+            self.submitted_at[number] = time.perf_counter()
             status, body = await self._submit(party, number)
             if status != 200:
                 self._answer(number, status, body)
@@ -166,12 +169,14 @@ class Run:
         if status != 200 or body != b"result of %d" % number:
             self.wrong += 1
 
-    def deliveries(self) -> dict[str, list[tuple[str, float]]]:
-        """Return the URL of the node and the time of each delivery, by the job's id."""
-        found: dict[str, list[tuple[str, float]]] = {}
-        for deliveries in self.delivered.values():
-            for job_id, url, at in deliveries:
-                found.setdefault(job_id, []).append((url, at))
+    def doubled(self) -> dict[int, set[str]]:
+        """Return the URLs of the nodes that delivered a job which had several pollers, by the job's number."""
+        found = {}
+        for number, deliveries in self.delivered.items():
+            ids = Counter(job_id for job_id, _, _ in deliveries)
+            urls = {url for job_id, url, _ in deliveries if ids[job_id] > 1}
+            if urls:
+                found[number] = urls
         return found
 
     async def _poll(self, party: Party) -> None:
