@@ -21,9 +21,11 @@ class Terminal:
     def __init__(self, server: Server, *arguments: str, stderr_only: bool = False) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 400, 0, 0))
+        # These would take precedence over the size of the terminal.
+        environment = {name: value for name, value in server.environment.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             [str(BIN / "twisted-cm"), *arguments],
-            env={**server.environment, "TERM": "xterm"},
+            env={**environment, "TERM": "xterm"},
             stdin=slave,
             stdout=subprocess.PIPE if stderr_only else slave,
             stderr=slave,
