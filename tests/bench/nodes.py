@@ -4,7 +4,7 @@ First, jobs run through an emulator that keeps everything in memory, and through
 Then many jobs run through three of them, while one emulator and later Redis are killed; Redis is started again. Clients
 and runtimes do what is needed to lose nothing: after a lost connection or a 503 they ask another node again.
 
-With ``--freeze``, emulators are suspended instead: see ``freezing.py``.
+With ``--freeze`` and ``--cut``, emulators are suspended or cut off instead: see ``freezing.py``.
 """
 
 from __future__ import annotations
@@ -103,13 +103,13 @@ def survive(jobs: int, bar: Any = None) -> dict[str, Any]:
     }
 
 
-def _suspend(jobs: int, times: list[float], job_lease: int, as_json: bool) -> None:
-    """Run jobs while nodes are suspended, once without a lease and once with one, and fail if jobs suffered."""
+def _freeze(jobs: int, times: list[float], cuts: list[float], job_lease: int, as_json: bool) -> None:
+    """Run jobs while nodes do not answer, once without a lease and once with one, and fail if jobs suffered."""
     figures: dict[str, Any] = {}
     faults = 0
     for name, lease in (("no lease", None), (f"lease of {job_lease} s", job_lease)):
         with click.progressbar(length=jobs, label=f"  jobs, {name}", file=sys.stderr) as bar:
-            found = freeze(jobs, times, lease, bar)
+            found = freeze(jobs, times, cuts, lease, bar)
         figures.update({f"{name}: {each}": value for each, value in found.items()})
         faults += sum(found[each] for each in ("lost", "wrong results", "left queued", "left running"))
         if lease is None:
@@ -139,16 +139,26 @@ def _report(figures: dict[str, Any], as_json: bool) -> None:
     help="Instead, suspend two nodes for that time while jobs run. One goes on, one is killed. May be repeated.",
 )
 @click.option(
-    "--job-lease", default=5, show_default=True, help="Seconds of a job's lease in the second run of --freeze."
+    "--cut",
+    "cuts",
+    type=float,
+    multiple=True,
+    metavar="SECONDS",
+    help="Like --freeze, but cut the links of two nodes to Redis, without closing them.",
+)
+@click.option(
+    "--job-lease", default=5, show_default=True, help="Seconds of a job's lease in the second run of --freeze or --cut."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(jobs: int, rate_jobs: int, times: tuple[float, ...], job_lease: int, as_json: bool) -> None:
-    """Measure the throughput of several nodes, and whether they lose jobs when one of them is killed or suspended.
+def main(
+    jobs: int, rate_jobs: int, times: tuple[float, ...], cuts: tuple[float, ...], job_lease: int, as_json: bool
+) -> None:
+    """Measure the throughput of several nodes, and whether they lose jobs when some are killed, suspended or cut off.
 
-    Example: bin/bench nodes --freeze 3 --freeze 10
+    Example: bin/bench nodes --freeze 3 --freeze 10 --cut 10
     """
-    if times:
-        _suspend(jobs, list(times), job_lease, as_json)
+    if times or cuts:
+        _freeze(jobs, list(times), list(cuts), job_lease, as_json)
         return
     figures: dict[str, Any] = {}
     if rate_jobs:

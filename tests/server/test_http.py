@@ -207,6 +207,23 @@ async def test_a_poller_that_has_vanished_unseen_gives_its_envelope_back(harness
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest_twisted.ensureDeferred
+async def test_an_envelope_leaves_in_the_turn_of_the_reactor_in_which_it_is_dispatched(
+    harness: Harness, scheme: str
+) -> None:
+    poller = await raw_poll(harness, scheme)
+    await harness.until(lambda: harness.work().parked_polls)
+    harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
+    # The reactor does not run until all of it is received.
+    poller.settimeout(5)
+    received = b""
+    while not received.endswith(b"}}"):
+        received += poller.recv(65536)
+    assert b"computeModuleJobV1" in received
+    poller.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
 async def test_a_poller_that_is_just_being_cut_off_gives_its_envelope_back(harness: Harness, scheme: str) -> None:
     poller = await raw_poll(harness, scheme)
     await harness.until(lambda: harness.work().parked_polls)

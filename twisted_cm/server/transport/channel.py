@@ -237,6 +237,7 @@ class EmulatorChannel(OpenHTTPChannel):
         if self._flush is None or self._flush.done:
             self._flush = FlushWatch(self.site.reactor, self.transport, self, self.held)
         self._flush.add(report)
+        self._flush.write_now()
 
     # Closing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,17 @@ from zope.interface import implementer
 
 from ...broker.timers import cancel_timer
 from .tls import tcp_connection
+
+
+def _is_quiet(connection: socket.socket) -> bool:
+    """Return whether nothing has arrived that is to be read."""
+    try:
+        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 @implementer(IPullProducer)
@@ -54,6 +66,17 @@ class FlushWatch:
     def add(self, report: Callable[[bool], None]) -> None:
         """Call ``report`` with true when everything is flushed, or with false if the connection is lost before."""
         self._reports.append(report)
+
+    def write_now(self) -> None:
+        """Write what the transport holds without waiting for the reactor's next turn.
+
+        If this process is suspended in between, what it writes afterwards may be out of date. Nothing is written if
+        something has arrived, because that may be the end of the connection: the reactor reads before it writes.
+        """
+        if self._descriptor is None or self.done or not _is_quiet(self._descriptor.socket):
+            return
+        # If this fails, the reactor tries again and finds out why.
+        self._descriptor.doWrite()
 
     def connection_closes(self) -> None:
         """Continue after ``loseConnection``, which unregisters the producer of the transport, be it the watch."""
