@@ -42,6 +42,7 @@ from .node import RedisNode
 from .observers import NodeObservers
 from .polls import Polls
 from .posts import Posts
+from .queries import write_query
 from .records import describe_schema, describe_submission, read_runtime
 from .registry import Changes, Shared, SharedRegistry
 from .timers import Timers
@@ -284,6 +285,7 @@ class RedisBroker:
         if watched:
             self._watches.expect(job_id)
         try:
+            query = await write_query(self.node, job_id, submission.query or b"null")
             reply = await self.node.call_again(
                 "enqueue",
                 job_id,
@@ -291,7 +293,7 @@ class RedisBroker:
                 submission.query_type,
                 to_json(describe_submission(submission)),
                 str(submission.size),
-                submission.query or b"null",
+                query,
                 "1" if held else "0",
                 "1" if watched else "0",
                 submission.key or "",
@@ -300,6 +302,8 @@ class RedisBroker:
                 raise UnknownRuntime(runtime_id)
             if isinstance(reply, bytes) and reply.startswith(b"other "):
                 raise IdempotencyKeyReused(text(reply[len(b"other ") :]))
+            if reply == b"lost query":
+                raise BrokerUnavailable("Redis lost the query before its job was queued")
             if reply == b"too many jobs":
                 raise QueueFull(runtime_id, self.limits.queue_depth, "jobs")
             if reply == b"too many bytes":

@@ -30,6 +30,9 @@ local ATTEMPTS_KEPT = 20
 local PART = 262144
 local SMALL = 65536
 
+-- Seconds for which the pieces of a query or a result are kept that belong to no job, because they are not complete.
+local ABANDONED = 3600
+
 local LEGAL = {
   queued = {running = true, succeeded = true, failed = true, canceled = true},
   running = {queued = true, succeeded = true, failed = true, canceled = true},

@@ -189,12 +189,21 @@ function ops.submitted(now, node, key, query_type, meta, query)
   return submitted(key, query_type, meta, query)
 end
 
--- A node repeats this if it lost the answer, so the second call with an id must change nothing.
-function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held, watched, key)
-  local job = P .. 'job:' .. id
-  if call('EXISTS', job) == 1 then
-    return record(id)
+-- Keep a piece of a long query, whose job is queued next.
+function ops.put_query(now, node, id, start, piece)
+  if call('EXISTS', P .. 'job:' .. id) == 0 then
+    call('SETRANGE', P .. 'query:' .. id, start, piece)
+    call('EXPIRE', P .. 'query:' .. id, ABANDONED)
   end
+  return 1
+end
+
+function ops.drop_query(now, node, id)
+  return call('EXISTS', P .. 'job:' .. id) == 0 and call('UNLINK', P .. 'query:' .. id) or 0
+end
+
+-- Return why a job cannot be queued, or the job that was submitted before in its place, or false.
+local function instead(runtime, query_type, meta, size, query, key)
   if call('EXISTS', P .. 'rt:' .. runtime) == 0 then
     return 'unknown runtime'
   end
@@ -209,11 +218,37 @@ function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held
   if (tonumber(call('HGET', P .. 'counts', 'unfinished_bytes')) or 0) + size > limit('queue_bytes') then
     return 'too many bytes'
   end
+  return false
+end
+
+-- Queue a job. A long query was put before, and query is empty. A node repeats this if it lost the answer, so the second
+-- call with an id must change nothing.
+function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held, watched, key)
+  local job = P .. 'job:' .. id
+  if call('EXISTS', job) == 1 then
+    return record(id)
+  end
+  local put = query == ''
+  if put and call('STRLEN', P .. 'query:' .. id) ~= tonumber(size) then
+    return 'lost query'
+  end
+  if put and key ~= '' then
+    query = call('GET', P .. 'query:' .. id)
+  end
+  local found = instead(runtime, query_type, meta, size, query, key)
+  if found then
+    call('UNLINK', P .. 'query:' .. id)
+    return found
+  end
   count('unfinished_bytes', size)
   local number = count('submitted', 1)
   call('HSET', job, 'id', id, 'runtime', runtime, 'number', number, 'type', query_type, 'meta', meta, 'size', size,
     'state', 'queued', 'queued_at', now, 'attempts', 0)
-  call('SET', P .. 'query:' .. id, query)
+  if put then
+    call('PERSIST', P .. 'query:' .. id)
+  else
+    call('SET', P .. 'query:' .. id, query)
+  end
   if key ~= '' then
     call('HSET', job, 'key', key)
     call('SET', P .. 'key:' .. key, id)

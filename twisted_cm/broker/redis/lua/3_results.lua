@@ -1,8 +1,5 @@
 -- The bytes of results.
 
--- Seconds for which parts are kept that belong to no job, because their post is not complete or broke off.
-local ABANDONED = 3600
-
 local function persist(body, size)
   for part = 0, math.floor(size / PART) do
     call('PERSIST', P .. 'body:' .. body .. ':' .. part)
