@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from twisted_cm.broker.interface import BrokerUnavailable
+from twisted_cm.broker.redis.broker import RedisBroker
 from twisted_cm.model.jobs import JobSource, JobState, Submission
 from twisted_cm.model.registry import SessionRequest
 
@@ -47,6 +48,22 @@ def test_what_a_dead_node_held_goes_to_the_others(nodes: Nodes) -> None:
     # The other node keeps its timers.
     nodes.advance(10)
     assert nodes.get(living.job(delivered.job_id)).state is JobState.QUEUED
+
+
+@pytest.mark.beside_the_reactor
+def test_nothing_is_published_to_a_dead_node_that_observed(nodes: Nodes) -> None:
+    dying, living = (nodes.node() for _ in range(2))
+    for each in (dying, living):
+        each.observe(lambda change: None)
+    nodes.settle()
+
+    def observing(broker: RedisBroker) -> bool:
+        return broker.node.node_id.encode() in nodes.server.command("SMEMBERS", "twisted-cm:0:observing")
+
+    assert observing(dying) and observing(living)
+    nodes.die(dying)
+    within(5, lambda: not observing(dying))
+    assert observing(living)
 
 
 @pytest.mark.beside_the_reactor
