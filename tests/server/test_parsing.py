@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 from conftest import RUNTIMES, SEED, Harness, make_harness
+from twisted.internet import reactor
 
 ME = "/multipass/api/me"
 
@@ -27,6 +28,28 @@ async def test_a_preferred_wait_is_applied(harness: Harness, preference: str, ap
     sent = {"Module_Auth_Token": "token-one", "Prefer": preference}
     status, _, headers = await harness.call("GET", f"{RUNTIMES}/one/job", **sent)
     assert (status, headers.getRawHeaders("Preference-Applied")) == (204, applied)
+
+
+@pytest.mark.parametrize(("preferred", "applied"), [("59", "59"), ("61", "60"), ("999999999", "60")])
+@pytest_twisted.ensureDeferred
+async def test_a_preferred_wait_has_a_cap(harness: Harness, preferred: str, applied: str) -> None:
+    # The poll finds a job, so that the test does not wait as long.
+    await harness.module("POST", "/jobs", {"queryType": "f"})
+    sent = {"Module_Auth_Token": "token-one", "Prefer": f"wait={preferred}"}
+    status, _, headers = await harness.call("GET", f"{RUNTIMES}/one/job", **sent)
+    assert (status, headers.getRawHeaders("Preference-Applied")) == (200, [f"wait={applied}"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_poll_that_prefers_to_wait_longer_ends_at_the_cap(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twisted_cm.server.parsing.LONGEST_POLL", 0.0)
+    sent = {"Module_Auth_Token": "token-one", "Prefer": "wait=25"}
+    began = reactor.seconds()
+    status, _, headers = await harness.call("GET", f"{RUNTIMES}/one/job", **sent)
+    assert (status, headers.getRawHeaders("Preference-Applied")) == (204, ["wait=0"])
+    assert reactor.seconds() - began < 20
 
 
 @pytest.mark.parametrize("preference", ["", "wait", "wait=", "wait=-1", "wait=1e3", "wait=99999999999", '"', 'wait="1'])
