@@ -64,6 +64,26 @@ def test_a_job_given_back_is_first_again(driver: Driver) -> None:
     assert [driver.take() for _ in jobs] == [job.job_id for job in jobs]
 
 
+def test_only_the_attempt_that_runs_is_given_back(driver: Driver) -> None:
+    job = driver.submit()
+    driver.take()
+    # Of several nodes, the one that took the job holds it.
+    held = [driver.get(each.holds(job.job_id, 1)) for each in driver.brokers.members(driver.broker)]
+    assert held.count(True) == 1
+    for attempt in (0, 2):
+        driver.get(driver.broker.give_back(job.job_id, attempt))
+        assert driver.state(job) is JobState.RUNNING
+
+
+def test_a_poll_parks_for_any_time_above_none(driver: Driver) -> None:
+    for wait in (0, -1):
+        assert driver.get(driver.broker.poll("r", wait)) is None
+    parked = driver.park(0.5)
+    assert not parked.called
+    job = driver.submit()
+    assert driver.get(parked).job_id == job.job_id
+
+
 def test_a_job_that_was_delivered_is_given_back_no_more_than_once(driver: Driver) -> None:
     job = driver.submit()
     driver.take()
@@ -125,6 +145,32 @@ def test_a_repeated_delivery_that_is_given_back_leaves_the_job_with_its_first_po
     # A new attempt begins without copies.
     driver.get(driver.broker.give_back(job.job_id, 2))
     assert driver.state(job) is JobState.QUEUED
+
+
+def test_each_of_several_copies_is_given_back_by_itself(driver: Driver) -> None:
+    job = driver.submit()
+    driver.take()
+    for _ in range(3):
+        driver.get(driver.broker.deliver_again(job.job_id))
+        assert driver.take() == job.job_id
+    for _ in range(3):
+        driver.get(driver.broker.give_back(job.job_id, 1))
+        assert driver.state(job) is JobState.RUNNING
+    driver.get(driver.broker.give_back(job.job_id, 1))
+    assert driver.state(job) is JobState.QUEUED
+
+
+def test_a_job_that_is_queued_again_is_not_repeated(brokers: MemoryFixture) -> None:
+    driver = Driver(brokers, lease=10)
+    job = driver.submit()
+    driver.take()
+    driver.get(driver.broker.deliver_again(job.job_id))
+    brokers.advance(10)
+    assert driver.state(job) is JobState.QUEUED
+    driver.get(driver.broker.deliver_again(job.job_id))
+    assert driver.take() == job.job_id
+    assert (driver.state(job), driver.now(job).attempts) == (JobState.RUNNING, 2)
+    assert driver.take() is None
 
 
 def test_a_delivery_is_repeated_to_the_next_poll(driver: Driver) -> None:

@@ -64,6 +64,27 @@ def test_a_canceled_job_is_not_dispatched_and_its_result_is_discarded(driver: Dr
     assert driver.now(job).result is None
 
 
+def test_only_a_job_that_waits_is_canceled_if_the_caller_says_so(driver: Driver) -> None:
+    job = driver.submit()
+    driver.take()
+    assert driver.get(driver.broker.cancel(job.job_id, "why", only_queued=True)) is False
+    assert driver.state(job) is JobState.RUNNING
+    assert driver.get(driver.broker.cancel(job.job_id, "enough")) is True
+    assert driver.now(job).error_message == "enough"
+    for only_queued in (True, False):
+        assert driver.get(driver.broker.cancel(job.job_id, "again", only_queued=only_queued)) is False
+    assert driver.get(driver.broker.fail_job(job.job_id, "again")) is False
+    assert driver.now(job).error_message == "enough"
+
+
+def test_a_caller_without_time_is_answered_at_once(driver: Driver) -> None:
+    job = driver.submit()
+    for timeout in (0, -1):
+        for wait in (driver.broker.wait_result, driver.broker.wait_end):
+            assert driver.get(wait(job.job_id, timeout)).state is JobState.QUEUED
+    assert driver.brokers.timers() == []
+
+
 def test_a_caller_times_out_and_the_job_lives_on(driver: Driver) -> None:
     job = driver.submit()
     caller = driver.call(job, 30)

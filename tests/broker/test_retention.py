@@ -31,6 +31,53 @@ def test_finished_jobs_are_kept_by_count_bytes_and_age(brokers: MemoryFixture) -
         driver.now(second)
 
 
+def test_a_job_is_kept_for_as_long_as_the_limit_says(brokers: MemoryFixture) -> None:
+    driver = Driver(brokers, retained_seconds=60)
+    first = driver.finish()
+    brokers.advance(20)
+    second = driver.finish()
+    brokers.advance(39.5)
+    assert driver.kept([first, second]) == [True, True]
+    brokers.advance(0.5)
+    assert driver.kept([first, second]) == [False, True]
+    brokers.advance(19.5)
+    assert driver.kept([second]) == [True]
+    brokers.advance(0.5)
+    assert driver.kept([second]) == [False]
+
+
+def test_the_limits_on_kept_jobs_may_be_reached(brokers: MemoryFixture) -> None:
+    driver = Driver(brokers, retained_jobs=2, retained_bytes=10)
+    jobs = [driver.finish(b"x" * 5) for _ in range(2)]
+    assert driver.kept(jobs) == [True, True]
+    jobs.append(driver.finish(b""))
+    assert driver.kept(jobs) == [False, True, True]
+    jobs.append(driver.finish(b"x" * 6))
+    assert driver.kept(jobs) == [False, False, True, True]
+
+
+def test_nothing_is_left_of_a_repeated_delivery(brokers: MemoryFixture) -> None:
+    driver = Driver(brokers)
+
+    def left(repeated: int) -> int:
+        """Finish a job, and return how many entries are left of it."""
+        before = brokers.count_entries(driver.broker)
+        job = driver.submit()
+        driver.take()
+        for _ in range(repeated):
+            driver.get(driver.broker.deliver_again(job.job_id))
+        if repeated:
+            driver.take()
+        for each in brokers.members(driver.broker):
+            driver.get(each.delivered(job.job_id, 1))
+        driver.complete(job)
+        assert driver.take() is None
+        return brokers.count_entries(driver.broker) - before
+
+    left(repeated=0)
+    assert left(repeated=2) == left(repeated=0)
+
+
 def test_nothing_is_left_of_a_job_that_is_forgotten(brokers: MemoryFixture) -> None:
     driver = Driver(brokers, retained_seconds=60, retained_bytes=20, queue_bytes=5)
     driver.finish()

@@ -75,6 +75,24 @@ def test_schemas_are_kept_and_updated_by_name(driver: Driver) -> None:
         driver.get(driver.broker.put_schemas("nobody", []))
 
 
+def test_a_runtime_knows_when_it_was_opened(brokers: MemoryFixture) -> None:
+    brokers.advance(1)
+    driver = Driver(brokers, seeded(("seeded", "s")))
+    brokers.advance(1)
+    driver.session("r")
+
+    def opened(runtime_id: str) -> int:
+        found: int = brokers.get(driver.broker.runtime(runtime_id)).opened_at
+        return found
+
+    assert (opened("seeded"), opened("r")) == (1000, 2000)
+    brokers.advance(1)
+    driver.session("r")
+    assert (opened("seeded"), opened("r")) == (1000, 3000)
+    brokers.get(driver.broker.reset(seeded(("seeded", "s"))))
+    assert opened("seeded") == 3000
+
+
 def test_a_runtime_is_connected_when_it_has_polled(driver: Driver) -> None:
     assert not driver.get(driver.broker.runtime("r")).connected
     driver.brokers.advance(5)
