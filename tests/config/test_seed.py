@@ -10,8 +10,12 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_cm.config.seed import parse_seed, read_seed
+from twisted_cm.config.seed import Seed, SeedRuntime, Sidecar, make_seed, parse_seed, read_seed
 from twisted_cm.config.seed_file import InvalidSeed
+from twisted_cm.model.faults import FaultKind, FaultPlan
+from twisted_cm.model.limits import JobLimits
+from twisted_cm.model.runtimes import Binding
+from twisted_cm.model.tokens import OAuthClient
 from twisted_cm.server.function_schemas import InvalidSchemas, parse_function_schemas
 
 
@@ -77,6 +81,8 @@ def test_json_with_tabs_is_read_with_its_lines() -> None:
         ("- 1", "must be of type object"),
         ("tokens: !!python/object:os.system {}", "not YAML"),
         ("tokens: \x7f", "not YAML: unacceptable character"),
+        ("foundry:\n  port: ]", "^line 2: not YAML: expected the node content"),
+        ("tokens:\n\n  a: *b", "^line 3: not YAML: found undefined alias"),
     ],
 )
 def test_what_cannot_be_read_is_said(text: str, message: str) -> None:
@@ -111,6 +117,26 @@ def test_what_cannot_be_read_is_said(text: str, message: str) -> None:
             "foundry: {compute_modules: {job_lease: .nan}}",
             "line 1: foundry.compute_modules.job_lease: .nan is not a finite number",
         ),
+        ("foundry:\n  port:\n    many", "line 2: foundry.port: must be of type integer, not string"),
+        (
+            "foundry: {compute_modules: {queue_bytes: 9223372036854775808}}",
+            "line 1: foundry.compute_modules.queue_bytes: a number of 64 bits is too large",
+        ),
+        ("foundry: {xyzzy: 1}", "line 1: foundry.xyzzy: unknown key; known keys: port, oauth_clients, compute_modules"),
+        (
+            "foundry: {compute_modules: {retention: []}}",
+            "line 1: foundry.compute_modules.retention: must be of type object or null, not array",
+        ),
+        ("tokens: {a: {login: 1.5}}", "line 1: tokens.*.login: must be of type string, not number"),
+        ("tokens: {a: {login: true}}", "line 1: tokens.*.login: must be of type string, not boolean"),
+        ("tokens: {a: {login: }}", "line 1: tokens.*.login: must be of type string, not null"),
+        ("tokens: {a: {login: {}}}", "line 1: tokens.*.login: must be of type string, not object"),
+        ("tokens: {a: 2021-01-01}", "line 1: tokens.*: must be of type object or null, not date"),
+        (
+            "tokens: {a: {login: ' '}}",
+            "line 1: tokens.*.login: must not be blank or contain characters that are not allowed",
+        ),
+        ("foundry: {port: 65536}", "line 1: foundry.port: 65536 is greater than the maximum of 65535"),
         (
             "foundry: {compute_modules: {poll_timeout: .inf}}",
             "line 1: foundry.compute_modules.poll_timeout: .inf is not a finite number",
@@ -121,6 +147,130 @@ def test_a_mistake_is_named_with_its_line(text: str, problem: str) -> None:
     with pytest.raises(InvalidSeed) as caught:
         parse_seed(text)
     assert caught.value.problems == [problem]
+
+
+def test_the_largest_number_of_a_seed() -> None:
+    seed = parse_seed("foundry: {compute_modules: {queue_bytes: 9223372036854775807}}")
+    assert seed.job_limits.queue_bytes == 2**63 - 1
+
+
+def test_aliases_that_expand_to_too_many_values_are_refused() -> None:
+    """Nine lines stand for a billion values."""
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))]
+    with pytest.raises(InvalidSeed, match="aliases that never end"):
+        parse_seed("\n".join(lines))
+    assert len(parse_seed("tokens:\n  a: &a {login: jane}\n  b: *a\n  c: *a").tokens) == 3
+
+
+def test_what_follows_a_second_definition_is_checked() -> None:
+    text = "foundry:\n  port: 1\n  port: [2]\n  prt: 3\n"
+    with pytest.raises(InvalidSeed) as refused:
+        parse_seed(text)
+    assert refused.value.problems == ["line 4: foundry.prt: unknown key; did you mean 'port'?"]
+    assert parse_seed(text.replace("prt", "users")).port == 1
+
+
+def test_the_text_of_the_error_is_all_problems() -> None:
+    with pytest.raises(InvalidSeed) as refused:
+        parse_seed("foundry:\n  port: -1\n  prt: 1")
+    assert len(refused.value.problems) == 2
+    assert str(refused.value) == "\n".join(refused.value.problems)
+
+
+def test_every_field_of_a_seed_is_read() -> None:
+    seed = parse_seed(
+        """
+tokens: {a: {login: jane, scopes: [read]}, b: {}, c: }
+foundry:
+  port: 4000
+  oauth_clients:
+    - {client_id: any, client_secret: s1}
+    - {client_id: some, client_secret: s2, scopes: [x, y], token_lifetime: 60}
+    - {client_id: any, client_secret: s3}
+  compute_modules:
+    poll_timeout: 1.5
+    sync_timeout: 7
+    validate_queries: true
+    broker: unix:///redis
+    job_lease: 2.5
+    max_attempts: 4
+    queue_depth: 5
+    queue_bytes: 6
+    retention: {jobs: 7, bytes: 8, seconds: 9.5}
+    faults: [{kind: fail_job, message: luck}]
+    runtimes: [{runtime_id: r, module_auth_token: t}, {runtime_id: s}]
+    deployed_apps:
+      - {deployed_app_rid: ri.r, runtime_id: r}
+      - {deployed_app_rid: ri.r, runtime_id: new, branch: dev, display_name: Dev, active: false}
+    sidecars: [{runtime_id: s}, {runtime_id: aside, port: 1, tls_port: 2}, {runtime_id: s, port: 3}]
+"""
+    )
+    assert [(each.token, each.principal.login, each.principal.scopes) for each in seed.tokens] == [
+        ("a", "jane", ("read",)),
+        ("b", "anonymous", ()),
+        ("c", "anonymous", ()),
+    ]
+    assert (seed.bearer_tokens, seed.development_token) == (seed.tokens, False)
+    assert seed.oauth_clients == (OAuthClient("any", "s1"), OAuthClient("some", "s2", ("x", "y"), 60))
+    assert (seed.port, seed.poll_timeout, seed.sync_timeout) == (4000, 1.5, 7)
+    assert (seed.validate_queries, seed.broker) == (True, "unix:///redis")
+    assert seed.job_limits == JobLimits(2.5, 4, 5, 6, 7, 8, 9.5)
+    assert seed.faults == (FaultPlan(FaultKind.FAIL_JOB, message="luck"),)
+    assert seed.runtimes == (SeedRuntime("r", "t"), SeedRuntime("s"), SeedRuntime("new"), SeedRuntime("aside"))
+    assert seed.bindings == (Binding("ri.r", "master", "r"), Binding("ri.r", "dev", "new", "Dev", False))
+    assert seed.sidecars == (Sidecar("s", 8946, 8945), Sidecar("aside", 1, 2))
+    assert [warning.partition(":")[0] for warning in seed.warnings] == ["line 24", "line 8"]
+    registry = seed.registry()
+    assert {each.runtime_id: each.module_auth_token for each in registry.runtimes.values()} == {
+        "r": "t",
+        "s": "",
+        "new": "",
+        "aside": "",
+    }
+    assert tuple(registry.bindings()) == seed.bindings
+
+
+def test_what_a_seed_does_not_say_has_its_default() -> None:
+    for text in ("", "foundry:", "foundry: {compute_modules: }", "foundry: {compute_modules: {retention: }}"):
+        assert parse_seed(text) == Seed()
+    clients = "foundry: {oauth_clients: [{client_id: a, client_secret: b}]}"
+    assert (parse_seed(clients).development_token, parse_seed(clients).bearer_tokens) == (False, ())
+
+
+def test_a_seed_is_made_of_what_there_is(tmp_path: Path) -> None:
+    expected = Seed(port=5)
+    file = tmp_path / "seed.yaml"
+    file.write_text("foundry: {port: 5}", "utf-8")
+    for source in (expected, "foundry: {port: 5}", {"foundry": {"port": 5}}, file):
+        assert make_seed(source) == expected
+    assert make_seed(expected) is expected
+    assert make_seed(None) == Seed()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("none.yaml", None, "No such file or directory; name a readable file with --seed"),
+        ("seed.yaml", b"a: \xff", "not UTF-8 at byte 3; save the file as UTF-8"),
+        ("seed.yaml", b"foundry:\n  port: -1", "line 2: foundry.port: -1 is less than the minimum of 0"),
+        ("seed.JSON", b'{"foundry":\n {"port": -1}}', "line 2: foundry.port: -1 is less than the minimum of 0"),
+        ("seed.json", b'{"foundry":\n no}', "line 2: not JSON: Expecting value"),
+    ],
+)
+def test_a_problem_with_a_file_names_the_file(tmp_path: Path, name: str, content: bytes | None, problem: str) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidSeed) as refused:
+        read_seed(file)
+    assert refused.value.problems == [f"{file}: {problem}"]
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    for name, text in (("seed.yaml", "foundry: {port: 5}"), ("seed.json", '{"foundry": {"port": 5}}')):
+        file = tmp_path / name
+        file.write_text("\ufeff" + text, "utf-8")
+        assert read_seed(file).port == 5
 
 
 def test_sections_of_other_emulators_are_accepted_and_named() -> None:
