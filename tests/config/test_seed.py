@@ -136,6 +136,8 @@ def test_what_cannot_be_read_is_said(text: str, message: str) -> None:
             "tokens: {a: {login: ' '}}",
             "line 1: tokens.*.login: must not be blank or contain characters that are not allowed",
         ),
+        ("tokens:\n  a: {}\n  a b: {}", "line 3: tokens.*: a token must not be empty or contain white space"),
+        ("tokens: {'': {}}", "line 1: tokens.*: a token must not be empty or contain white space"),
         ("foundry: {port: 65536}", "line 1: foundry.port: 65536 is greater than the maximum of 65535"),
         (
             "foundry: {compute_modules: {poll_timeout: .inf}}",
@@ -160,6 +162,15 @@ def test_aliases_that_expand_to_too_many_values_are_refused() -> None:
     with pytest.raises(InvalidSeed, match="aliases that never end"):
         parse_seed("\n".join(lines))
     assert len(parse_seed("tokens:\n  a: &a {login: jane}\n  b: *a\n  c: *a").tokens) == 3
+
+
+def test_each_missing_key_is_named_once() -> None:
+    with pytest.raises(InvalidSeed) as refused:
+        parse_seed("foundry:\n  compute_modules:\n    deployed_apps:\n      - {}")
+    assert refused.value.problems == [
+        "line 4: foundry.compute_modules.deployed_apps[0]: 'deployed_app_rid' is missing",
+        "line 4: foundry.compute_modules.deployed_apps[0]: 'runtime_id' is missing",
+    ]
 
 
 def test_what_follows_a_second_definition_is_checked() -> None:

@@ -151,10 +151,13 @@ def parse_seed(text: str, is_json: bool = False) -> Seed:
     document, lines, warnings = load_document(text, is_json)
     if document is None:
         document = {}
+    # Two violations may have one explanation: jsonschema reports each missing key by itself, but does not name it.
     problems = sorted(
-        (lines.line(path), format_problem(path, lines, message))
-        for error in _VALIDATOR.iter_errors(document)
-        for path, message in explain(error)
+        {
+            (lines.line(path), format_problem(path, lines, message))
+            for error in _VALIDATOR.iter_errors(document)
+            for path, message in explain(error)
+        }
     )
     if problems:
         raise InvalidSeed([problem for _, problem in problems])

@@ -35,10 +35,10 @@ def explain(error: ValidationError) -> Iterator[tuple[SeedPath, str]]:
     elif validator == "type":
         names = value if isinstance(value, str) else " or ".join(value)
         yield path, f"must be of type {names}, not {_type_name(error.instance)}"
-    elif validator == "pattern":
-        yield path, "must not be blank or contain characters that are not allowed"
     elif error.parent is None and "propertyNames" in error.absolute_schema_path:
         yield (*path, str(error.instance)), "a token must not be empty or contain white space"
+    elif validator == "pattern":
+        yield path, "must not be blank or contain characters that are not allowed"
     else:
         yield path, error.message
 
