@@ -169,3 +169,16 @@ def test_another_seed_changes_what_differs_and_nothing_else(brokers: MemoryFixtu
     assert resolved == {"ri.kept": "kept", "ri.changed": "changed", "ri.moved": "new", "ri.mine": "mine"}
     assert brokers.get(driver.broker.module_runtime("c2")) == "changed"
     assert brokers.get(driver.broker.module_runtime("c")) is None
+
+
+def test_a_binding_that_is_no_longer_seeded_ends_and_its_runtime_stays(brokers: MemoryFixture) -> None:
+    driver = Driver(brokers, seeded(("a", "t"), bindings=(("ri.a", "a"), ("ri.b", "a"), ("ri.mine", "a"))))
+    driver.session("mine", "ri.mine")
+    job = driver.submit(runtime_id="a")
+    brokers.get(driver.broker.reseed(seeded(("a", "t"), bindings=(("ri.b", "a"),))))
+    with pytest.raises(NotBound):
+        brokers.get(driver.broker.resolve("ri.a", None))
+    assert brokers.get(driver.broker.resolve("ri.b", None)).runtime_id == "a"
+    # A session has taken this one over.
+    assert brokers.get(driver.broker.resolve("ri.mine", None)).runtime_id == "mine"
+    assert driver.take("a") == job.job_id
