@@ -258,18 +258,27 @@ def test_every_command_in_the_readme_runs(tmp_path: Path, state_dir: Path) -> No
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\nexec {ROOT}/.venv-sdk/bin/python "$@"\n')
     (tmp_path / "bin" / "python").chmod(0o755)
-    environment = {**os.environ, "PATH": path, "TWISTED_CM_STATE_DIR": str(state_dir)}
+    # The ports of the README may be in use on this machine.
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "TWISTED_CM_STATE_DIR": str(state_dir),
+        "TWISTED_CM_URL": f"http://127.0.0.1:{port}",
+    }
     background: list[subprocess.Popen[bytes]] = []
     try:
-        for command in commands:
-            if command in ("bin/demo", "bin/test"):
+        for written in commands:
+            if written in ("bin/demo", "bin/test"):
                 continue
+            command = written.replace("127.0.0.1:4000", f"127.0.0.1:{port}")
+            command = command.replace("twisted-cm serve", f"twisted-cm serve --port {port} --tls-port 0")
             if command.startswith(("twisted-cm serve", "twisted-cm exec")):
                 background.append(
                     subprocess.Popen(["bash", "-c", command], cwd=tmp_path, env=environment, start_new_session=True)
                 )
                 if command.startswith("twisted-cm serve"):
-                    _wait_for_port(4000)
+                    _wait_for_port(port)
                 continue
             ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True)
             assert ran.returncode == 0, (command, ran.stderr)
