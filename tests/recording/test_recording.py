@@ -18,6 +18,7 @@ import psutil
 import pytest
 import pytest_twisted
 from conftest import BIN, ROOT, SEED, Server, kill, pause
+from redis_server import RedisServer
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
@@ -35,15 +36,20 @@ def recorded(tmp_path: Path) -> Path:
     return tmp_path / "recorded.jsonl"
 
 
-@pytest.fixture
-def serve(tmp_path: Path, state_dir: Path) -> Iterator[Callable[..., Server]]:
-    """Start servers; stop them after the test."""
+@pytest.fixture(params=["memory", "redis"])
+def serve(request: pytest.FixtureRequest, tmp_path: Path, state_dir: Path) -> Iterator[Callable[..., Server]]:
+    """Start servers on each kind of broker; stop them after the test."""
     started: list[Server] = []
+    broker: list[str] = []
+    if request.param == "redis":
+        redis: RedisServer = request.getfixturevalue("redis_server")
+        assert redis.command("FLUSHALL") == b"+OK\r\n"
+        broker = ["--broker", redis.url]
 
     def start(*options: str) -> Server:
         directory = tmp_path / f"server-{len(started)}"
         directory.mkdir()
-        started.append(Server(directory, state_dir, *options))
+        started.append(Server(directory, state_dir, *broker, *options))
         return started[-1]
 
     yield start
@@ -120,6 +126,15 @@ async def ask(server: Server, asked: list[tuple[str, Any]]) -> list[bytes | str]
             except JobFailed as error:
                 results.append(error.description)
     return results
+
+
+async def recorded_by(file: Path, count: int) -> list[dict[str, Any]]:
+    """Wait until so many jobs are recorded: on Redis, that happens after their callers are answered."""
+    for _ in range(1000):
+        if file.exists() and file.read_bytes().count(b"\n") >= count:
+            return lines(file)
+        await pause(0.01)
+    raise AssertionError(lines(file))
 
 
 async def nothing() -> None:
@@ -217,7 +232,8 @@ async def test_a_mismatch_tells_the_nearest(serve: Serve, recorded: Path, replay
 async def test_a_replay_binds_and_takes_its_time(serve: Serve, recorded: Path, replay: Replay) -> None:
     server = serve("--record", str(recorded))
     await do(server, [("slow", {}, b"1")], lambda: pause(0.5))
-    took = lines(recorded)[0]["completed_at"] - lines(recorded)[0]["started_at"]
+    (line,) = await recorded_by(recorded, 1)
+    took = line["completed_at"] - line["started_at"]
     assert took >= 500
     module = replay(server, "--timing", "--deployed-app", "ri.new")
     async with ComputeModules(server.urls["http"], "app-token") as modules:
@@ -315,6 +331,8 @@ def test_what_cannot_be_recorded_to_is_said_at_the_start(
     assert other.read_text() == SEED
 
 
+# What the recorder does about a full disk does not depend on the broker.
+@pytest.mark.parametrize("serve", ["memory"], indirect=True)
 @pytest_twisted.ensureDeferred
 async def test_a_full_disk_stops_no_job_and_leaves_whole_lines(serve: Serve, recorded: Path) -> None:
     server = serve("--record", str(recorded))
@@ -339,6 +357,7 @@ async def test_a_recording_is_continued(serve: Serve, recorded: Path) -> None:
     for n in range(2):
         server = serve("--record", str(recorded))
         await do(server, [("f", n, b"1")], nothing)
+        await recorded_by(recorded, n + 1)
         server.process.kill()
         server.process.communicate()
     assert [line["query"] for line in lines(recorded)] == [0, 1]
