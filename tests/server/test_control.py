@@ -363,6 +363,18 @@ async def test_what_is_no_fault_is_said(harness: Harness, fault: Any, pointer: s
     assert await harness.service.faults.all() == []
 
 
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-1e999", b"1e999"])
+@pytest.mark.parametrize("field", [b"seconds", b"probability"])
+@pytest_twisted.ensureDeferred
+async def test_a_fault_takes_finite_numbers(harness: Harness, field: bytes, number: bytes) -> None:
+    body = b'{"kind": "delay_result", "seconds": 1, "probability": 1}'.replace(
+        b'"%s": 1' % field, b'"%s": %s' % (field, number)
+    )
+    status, answer, _ = await harness.call("POST", FAULTS, body)
+    assert (status, answer["error"]) == (400, "invalid_request")
+    assert await harness.service.faults.all() == []
+
+
 @pytest.mark.parametrize("limited", ["faults: [{kind: fail_job, message: seeded, count: 1}]"], indirect=True)
 @pytest_twisted.ensureDeferred
 async def test_faults_from_the_seed_are_back_after_a_reset(limited: Harness) -> None:
