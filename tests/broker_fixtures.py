@@ -26,6 +26,7 @@ from twisted_cm.broker.redis.node import NODE_LEASE, RedisNode
 from twisted_cm.model.jobs import Job, JobFilter, JobSource, JobState, Submission
 from twisted_cm.model.limits import JobLimits
 from twisted_cm.model.registry import Registry, SessionRequest
+from twisted_cm.model.replicas import DEFAULT_REPLICA, Replica, ReplicaRequest
 from twisted_cm.model.runtimes import Runtime
 
 
@@ -230,19 +231,29 @@ class Driver:
         opened: Runtime = self.get(self.broker.open_session(SessionRequest(runtime_id, *args, **kwargs)))
         return opened
 
+    def open(self, replica_id: str | None = None, limit: int = 1, runtime_id: str = "r", **kwargs: Any) -> Replica:
+        """Open a replica."""
+        opened: Replica = self.get(self.broker.open_replica(ReplicaRequest(runtime_id, replica_id, limit, **kwargs)))
+        return opened
+
+    def replicas(self, runtime_id: str = "r") -> dict[str, tuple[str, list[str]]]:
+        """Return the state of each replica and the jobs that are on it."""
+        found = self.get(self.broker.replicas(runtime_id))
+        return {each.replica.replica_id: (each.state.value, each.job_ids) for each in found}
+
     def submit(self, query: Any = None, runtime_id: str = "r", size: int = 0, held: bool = False) -> Job:
         """Enqueue a job."""
         job: Job = self.get(self.broker.enqueue(runtime_id, submission(query, size), held=held))
         return job
 
-    def take(self, runtime_id: str = "r", wait: float = 0) -> str | None:
+    def take(self, runtime_id: str = "r", wait: float = 0, replica_id: str = DEFAULT_REPLICA) -> str | None:
         """Poll, and return the id of the job."""
-        job = self.get(self.broker.poll(runtime_id, wait))
+        job = self.get(self.broker.poll(runtime_id, wait, replica_id))
         return None if job is None else str(job.job_id)
 
-    def park(self, wait: float, runtime_id: str = "r") -> Deferred[Any]:
+    def park(self, wait: float, runtime_id: str = "r", replica_id: str = DEFAULT_REPLICA) -> Deferred[Any]:
         """Park a poll."""
-        poll: Deferred[Any] = self.broker.poll(runtime_id, wait)
+        poll: Deferred[Any] = self.broker.poll(runtime_id, wait, replica_id)
         self.brokers.settle()
         return poll
 

@@ -8,6 +8,7 @@ from broker_fixtures import Driver, MemoryFixture
 from twisted_cm.broker.interface import NotBound, UnknownJob, UnknownRuntime
 from twisted_cm.model.jobs import JobState
 from twisted_cm.model.registry import Registry
+from twisted_cm.model.replicas import ModuleIdentity
 from twisted_cm.model.runtimes import Binding, FunctionSchema, Runtime
 
 pytestmark = pytest.mark.beside_the_reactor
@@ -58,17 +59,20 @@ def test_bindings_are_taken_over_kept_and_dropped(driver: Driver) -> None:
         resolve()
 
 
-def test_schemas_are_kept_and_updated_by_name(driver: Driver) -> None:
+def test_a_post_of_schemas_replaces_those_before(driver: Driver) -> None:
     assert driver.get(driver.broker.runtime("r")).schemas is None
     driver.get(driver.broker.put_schemas("r", []))
     assert driver.get(driver.broker.runtime("r")).schemas == {}
     payload = {"inputs": [], "nothing": {}, "text": "\u00e9"}
-    for name, posted in (("f", {"old": 1}), ("g", {}), ("f", payload)):
+    for names, posted in ((("f", "g"), {"old": 1}), (("f", "h"), payload)):
         driver.brokers.advance(1)
-        driver.get(driver.broker.put_schemas("r", [FunctionSchema(name, posted, ("CANNOT_PARSE_INPUTS",))]))
+        report = [FunctionSchema(name, posted, ("CANNOT_PARSE_INPUTS",)) for name in names]
+        driver.get(driver.broker.put_schemas("r", report))
     runtime = driver.get(driver.broker.runtime("r"))
-    assert runtime.schemas["f"] == FunctionSchema("f", payload, ("CANNOT_PARSE_INPUTS",), 3000)
-    assert (sorted(runtime.schemas), runtime.last_schema_post_at) == (["f", "g"], 3000)
+    assert runtime.schemas["f"] == FunctionSchema("f", payload, ("CANNOT_PARSE_INPUTS",), 2000)
+    assert (sorted(runtime.schemas), runtime.last_schema_post_at) == (["f", "h"], 2000)
+    driver.get(driver.broker.put_schemas("r", []))
+    assert driver.get(driver.broker.runtime("r")).schemas == {}
     driver.session("r")
     assert driver.get(driver.broker.runtime("r")).schemas is None
     with pytest.raises(UnknownRuntime):
@@ -131,8 +135,8 @@ def test_a_reset_goes_back_to_the_seed_and_answers_everybody(brokers: MemoryFixt
     assert brokers.get(parked) is None
     assert [each.runtime.runtime_id for each in brokers.get(driver.broker.snapshots())] == ["a", "made-up"]
     assert brokers.get(driver.broker.resolve("ri.a", None)).runtime_id == "a"
-    assert brokers.get(driver.broker.module_runtime("token-a")) == "a"
-    assert brokers.get(driver.broker.module_runtime(made_up)) == "made-up"
+    assert brokers.get(driver.broker.module_runtime("token-a")) == ModuleIdentity("a", "default")
+    assert brokers.get(driver.broker.module_runtime(made_up)).runtime_id == "made-up"
     assert made_up.startswith("foundry_module_auth_")
     assert driver.kept(jobs) == [False, False]
     brokers.advance(10_000)
@@ -167,7 +171,7 @@ def test_another_seed_changes_what_differs_and_nothing_else(brokers: MemoryFixtu
         for rid in ("ri.kept", "ri.changed", "ri.moved", "ri.mine")
     }
     assert resolved == {"ri.kept": "kept", "ri.changed": "changed", "ri.moved": "new", "ri.mine": "mine"}
-    assert brokers.get(driver.broker.module_runtime("c2")) == "changed"
+    assert brokers.get(driver.broker.module_runtime("c2")) == ModuleIdentity("changed")
     assert brokers.get(driver.broker.module_runtime("c")) is None
 
 

@@ -12,6 +12,7 @@ from zope.interface import Attribute, Interface
 
 from ..model.jobs import Job, JobFilter, Submission
 from ..model.registry import Registry, SessionRequest
+from ..model.replicas import DEFAULT_REPLICA, ModuleIdentity, Replica, ReplicaRequest, ReplicaState
 from ..model.runtimes import Binding, FunctionSchema, Runtime
 
 #: Why jobs fail when their runtime is reset or removed.
@@ -20,6 +21,10 @@ RUNTIME_DELETED = "The job's compute-module runtime was deleted."
 EMULATOR_RESET = "The emulator was reset."
 NO_LONGER_SEEDED = "The job's compute-module runtime is no longer in the seed."
 
+#: Why jobs fail when their replica is closed or says that its process has restarted.
+REPLICA_STOPPED = "replica stopped"
+RUNTIME_RESTARTED = "runtime restarted"
+
 
 class BrokerError(Exception):
     """The base class of a broker's errors. ``args`` hold the values that describe the error."""
@@ -27,6 +32,14 @@ class BrokerError(Exception):
 
 class UnknownRuntime(BrokerError):
     """There is no runtime with that id. The argument is the id."""
+
+
+class UnknownReplica(BrokerError):
+    """A runtime has no such replica, or it is gone. The arguments are the ids of the runtime and of the replica."""
+
+
+class ReplicaExists(BrokerError):
+    """A replica with that id is open. The arguments are the ids of the runtime and of the replica."""
 
 
 class UnknownJob(BrokerError):
@@ -75,12 +88,28 @@ class RuntimeSnapshot:
 
 
 @frozen
+class ReplicaSnapshot:
+    """One replica as inspection shows it.
+
+    Attributes:
+        state: Its state now.
+        job_ids: The unfinished jobs that are on it.
+        parked_polls: The number of its polls that wait for a job.
+    """
+
+    replica: Replica
+    state: ReplicaState
+    job_ids: list[str]
+    parked_polls: int
+
+
+@frozen
 class BrokerLoad:
     """The numbers of runtimes, jobs, polls and callers of a broker.
 
     Attributes:
         runtimes: All runtimes.
-        connected: Runtimes that have polled.
+        connected: Runtimes of which a replica is responsive or busy.
         queued: Jobs that wait for a poll.
         running: Jobs that are dispatched and not finished.
         parked_polls: Polls that wait in this process.
@@ -101,7 +130,8 @@ class Change:
 
     Attributes:
         runtime_id: The runtime, or the job's runtime.
-        job: The job whose state changed; ``None`` if the runtime was opened or deleted, polled or posted schemas.
+        job: The job whose state changed; ``None`` if the runtime was opened or deleted, polled or posted schemas, or if
+            one of its replicas was opened or closed.
         forgotten: Whether the runtime was deleted or reset, so that its jobs are no longer kept.
         missed: Whether changes may have been missed, so that observers have to look at everything again. Then
             ``runtime_id`` is empty.
@@ -174,16 +204,53 @@ class IBroker(Interface):
     def snapshots() -> Deferred[list[RuntimeSnapshot]]:
         """Return all runtimes with their counts, sorted by id."""
 
-    def module_runtime(token: str) -> Deferred[str | None]:
-        """Return the id of the runtime that a module auth token belongs to, or ``None``."""
+    def module_runtime(token: str) -> Deferred[ModuleIdentity | None]:
+        """Return the runtime and the replica that a module auth token belongs to, or ``None``.
+
+        The token of a runtime is that of its default replica. The token of a replica that is gone belongs to none.
+        """
 
     def open_session(request: SessionRequest) -> Deferred[Runtime]:
         """Create a runtime, or reset the one with that id.
 
-        A reset fails the runtime's jobs, answers its parked polls with no job, and gives it a new token.
+        A reset fails the runtime's jobs, answers its parked polls with no job, forgets its replicas, and gives it a new
+        token.
 
         Raises:
             BrokerStopped: The broker is shutting down.
+        """
+
+    def open_replica(request: ReplicaRequest) -> Deferred[Replica]:
+        """Open a replica, and create its runtime if that is not there. Nothing is reset.
+
+        If the request names a deployed app that the runtime does not serve yet, it is taken over. The id of a replica
+        that is gone may be used again.
+
+        Raises:
+            ReplicaExists: A replica with that id is open.
+            BrokerStopped: The broker is shutting down.
+        """
+
+    def replicas(runtime_id: str) -> Deferred[list[ReplicaSnapshot]]:
+        """Return the replicas of a runtime: the default one, then the others in the order in which they were opened.
+
+        The last :data:`~twisted_cm.model.replicas.GONE_KEPT` that are gone are among them.
+
+        Raises:
+            UnknownRuntime: There is none with that id.
+        """
+
+    def close_replica(runtime_id: str, replica_id: str, reason: str = REPLICA_STOPPED) -> Deferred[None]:
+        """Close a replica. The jobs on it fail, its parked polls get no job, and its token is no longer valid.
+
+        Args:
+            runtime_id: The runtime.
+            replica_id: The replica. The default one lasts as long as its runtime, so it counts as unknown here.
+            reason: Why it ends. Its jobs fail with the same reason.
+
+        Raises:
+            UnknownRuntime: There is no such runtime.
+            UnknownReplica: It has no such replica.
         """
 
     def delete_runtime(runtime_id: str) -> Deferred[None]:
@@ -214,14 +281,14 @@ class IBroker(Interface):
         """Apply the differences between the last seed and a new one.
 
         Runtimes that are no longer in the seed are deleted, new ones are added, and one with another token is reset.
-        Bindings that differ are changed. Everything else stays.
+        Bindings that differ are changed. Everything else stays, replicas of the other runtimes too.
 
         Raises:
             BrokerStopped: The broker is shutting down.
         """
 
     def put_schemas(runtime_id: str, schemas: list[FunctionSchema]) -> Deferred[None]:
-        """Keep the schemas that a runtime posted.
+        """Keep the schemas that a runtime posted, in place of those that it posted before.
 
         Raises:
             UnknownRuntime: There is none with that id.
@@ -252,14 +319,17 @@ class IBroker(Interface):
             IdempotencyKeyReused: The job of that key was submitted otherwise.
         """
 
-    def poll(runtime_id: str, wait: float) -> Deferred[Job | None]:
-        """Take the next job of a runtime.
+    def poll(runtime_id: str, wait: float, replica_id: str = DEFAULT_REPLICA) -> Deferred[Job | None]:
+        """Take the next job of a runtime for one of its replicas.
 
-        If there is none, park for up to ``wait`` seconds. The result is the job, now ``running``, or ``None``. The
-        caller must then report :meth:`delivered` or :meth:`give_back`. To cancel the Deferred removes the parked poll.
+        If there is none, or if the replica has as many unfinished jobs as it may, park for up to ``wait`` seconds. Of
+        the replicas that have room, the one whose poll has waited longest gets the next job. The result is the job, now
+        ``running``, or ``None``. The caller must then report :meth:`delivered` or :meth:`give_back`. To cancel the
+        Deferred removes the parked poll.
 
         Raises:
             UnknownRuntime: There is no such runtime.
+            UnknownReplica: It has no such replica.
         """
 
     def holds(job_id: str, attempt: int) -> Deferred[bool]:
@@ -281,22 +351,27 @@ class IBroker(Interface):
     def deliver_again(job_id: str) -> Deferred[None]:
         """Hand a running job to the next poll as well, to emulate a repeated delivery.
 
+        The job is then on both replicas, and counts on each.
+
         Raises:
             UnknownJob: There is no such job.
         """
 
-    def restart(runtime_id: str) -> Deferred[list[str]]:
-        """Fail the running jobs of a runtime whose process has restarted. Queued jobs stay.
+    def restart(runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> Deferred[list[str]]:
+        """Fail the jobs that a replica runs whose process has restarted. All other jobs stay.
 
         Returns:
             The ids of the failed jobs.
 
         Raises:
             UnknownRuntime: There is no such runtime.
+            UnknownReplica: It has no such replica.
         """
 
-    def open_result(runtime_id: str, job_id: str) -> Deferred[Job]:
-        """Return the job that a runtime is about to post a result for, and renew its lease.
+    def open_result(runtime_id: str, job_id: str, replica_id: str = DEFAULT_REPLICA) -> Deferred[Job]:
+        """Return the job that a replica is about to post a result for, and renew its lease.
+
+        The job may be on another replica of the runtime: a job whose lease ran out may be posted late.
 
         Raises:
             UnknownJob: There is no such job, or it belongs to another runtime.
@@ -308,8 +383,13 @@ class IBroker(Interface):
         It becomes the job's with :meth:`begin_result` or :meth:`complete`. Each write renews the job's lease.
         """
 
-    def begin_result(job_id: str, body: IResult) -> Deferred[bool]:
+    def begin_result(job_id: str, body: IResult, replica_id: str = DEFAULT_REPLICA) -> Deferred[bool]:
         """Make a result that is still being written the job's, so that callers can read it.
+
+        Args:
+            job_id: The job. If it is queued again, it runs from now on.
+            body: The result.
+            replica_id: The replica that writes it, on which a job runs that was queued.
 
         Returns:
             ``False`` if the job has finished or has another result; the broker then ignores ``body``.

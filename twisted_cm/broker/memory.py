@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -14,14 +15,19 @@ from ..logs import debug_is_logged
 from ..model.jobs import Job, JobFilter, JobState, Submission, new_job_id
 from ..model.limits import JobLimits
 from ..model.registry import Registry, SessionRequest
+from ..model.replicas import DEFAULT_REPLICA, ModuleIdentity, Replica, ReplicaRequest
 from ..model.runtimes import Binding, FunctionSchema, Runtime
 from .callers import Callers
+from .dispatch import Dispatch
 from .immediate import immediate
 from .interface import (
     EMULATOR_RESET,
     NO_LONGER_SEEDED,
+    REPLICA_STOPPED,
     RUNTIME_DELETED,
+    RUNTIME_RESTARTED,
     SESSION_RESET,
+    BrokerError,
     BrokerLoad,
     BrokerStopped,
     IBroker,
@@ -29,14 +35,14 @@ from .interface import (
     JobAlreadyCompleted,
     Observer,
     QueueFull,
+    ReplicaSnapshot,
     RuntimeSnapshot,
     UnknownJob,
-    UnknownRuntime,
 )
 from .keys import SubmissionKeys
 from .leases import Leases
 from .observers import Observers
-from .parked import Parked, fire_all
+from .parked import fire_all
 from .results import ResultBody
 from .retention import FinishedJobs
 from .runtimes import Runtimes
@@ -48,7 +54,7 @@ class MemoryBroker:
     """The broker of one process. It keeps everything in memory.
 
     This class moves jobs from state to state. Its collaborators each answer one question: which runtimes there are,
-    which callers wait, which leases run, which finished jobs are kept, and who observes.
+    how jobs get to polls, which callers wait, which leases run, which finished jobs are kept, and who observes.
 
     Attributes:
         limits: The limits on jobs.
@@ -71,6 +77,7 @@ class MemoryBroker:
         self._leases = Leases(clock, self.limits.lease, self._lease_expired)
         self._finished = FinishedJobs(clock, self.limits, self._forget)
         self._observers = Observers()
+        self._dispatch = Dispatch(clock, self._leases, self._observers, self._debug)
         self._keys = SubmissionKeys()
         self._jobs: dict[str, Job] = {}
         self._work: dict[str, Work] = {}
@@ -93,11 +100,11 @@ class MemoryBroker:
 
     @immediate
     def stop(self) -> None:
-        self._stopped = True
+        self._stopped = self._dispatch.stopped = True
         self._leases.stop()
         self._finished.stop()
-        for work in self._work.values():
-            fire_all(work.polls, None)
+        for replica in [each for work in self._work.values() for each in work.replicas.values()]:
+            fire_all(replica.polls, None)
         self._callers.stop()
         self._observers.end()
 
@@ -127,32 +134,37 @@ class MemoryBroker:
     @immediate
     def load(self) -> BrokerLoad:
         work = self._work.values()
+        now = self._now()
         return BrokerLoad(
             runtimes=len(work),
-            connected=sum(runtime.connected for runtime in self.registry.runtimes.values()),
+            connected=sum(each.connected(now) for each in work),
             queued=sum(each.waiting for each in work),
             running=sum(len(each.running) for each in work),
-            parked_polls=sum(len(each.polls) for each in work),
+            parked_polls=sum(each.parked_polls for each in work),
             parked_callers=len(self._callers),
         )
 
     @immediate
     def runtime(self, runtime_id: str) -> Runtime:
-        return self._runtimes.get(runtime_id)
+        work = self._work_of(runtime_id)
+        return evolve(work.runtime, connected=work.connected(self._now()))
 
     @immediate
     def snapshot(self, runtime_id: str) -> RuntimeSnapshot:
-        return self._snapshot(self._runtimes.get(runtime_id))
+        return self._snapshot(self._work_of(runtime_id))
 
     @immediate
     def snapshots(self) -> list[RuntimeSnapshot]:
-        return [self._snapshot(self._runtimes.get(runtime_id)) for runtime_id in sorted(self._work)]
+        return [self._snapshot(self._work[runtime_id]) for runtime_id in sorted(self._work)]
 
-    def _snapshot(self, runtime: Runtime) -> RuntimeSnapshot:
-        work = self._work[runtime.runtime_id]
-        return RuntimeSnapshot(
-            runtime, self.registry.bindings_of(runtime.runtime_id), work.waiting, len(work.running), len(work.polls)
-        )
+    def _snapshot(self, work: Work) -> RuntimeSnapshot:
+        runtime = evolve(work.runtime, connected=work.connected(self._now()))
+        bindings = self.registry.bindings_of(runtime.runtime_id)
+        return RuntimeSnapshot(runtime, bindings, work.waiting, len(work.running), work.parked_polls)
+
+    def _work_of(self, runtime_id: str) -> Work:
+        # The error of an unknown runtime comes from the runtimes.
+        return self._work.get(runtime_id) or self._work[self._runtimes.get(runtime_id).runtime_id]
 
     @immediate
     def job(self, job_id: str) -> Job:
@@ -171,7 +183,7 @@ class MemoryBroker:
     # Runtimes
 
     @immediate
-    def module_runtime(self, token: str) -> str | None:
+    def module_runtime(self, token: str) -> ModuleIdentity | None:
         return self._runtimes.with_token(token)
 
     @immediate
@@ -229,18 +241,18 @@ class MemoryBroker:
     def _admit(self, runtime: Runtime) -> None:
         """Begin to take jobs for a runtime of the registry, and to accept its token."""
         runtime.opened_at = self._now()
-        self._work[runtime.runtime_id] = Work()
+        self._work[runtime.runtime_id] = Work(runtime)
         self._runtimes.accept_token(runtime)
         self._observers.notify(runtime.runtime_id)
 
     def _dismiss(self, runtime_id: str, reason: str) -> Callable[[], None]:
-        """Forget the jobs, the token and the parked polls of a runtime.
+        """Forget the jobs, the replicas, the tokens and the parked polls of a runtime.
 
         Returns:
             A function that fails the runtime's unfinished jobs and answers everyone who waits. Call it when the
             broker's state is consistent again, because those who are answered may call the broker at once.
         """
-        self._runtimes.revoke_token(self._runtimes.get(runtime_id))
+        self._runtimes.revoke_tokens(self._runtimes.get(runtime_id))
         work = self._work.pop(runtime_id)
         for job_id in work.job_ids:
             self._keys.forget(self._jobs.pop(job_id))
@@ -249,21 +261,48 @@ class MemoryBroker:
         def answer_waiting() -> None:
             for job in (*work.queued.values(), *work.held.values(), *work.running.values()):
                 self._end(job, JobState.FAILED, reason)
-            fire_all(work.polls, None)
+            for replica in work.replicas.values():
+                fire_all(replica.polls, None)
             self._observers.notify(runtime_id, forgotten=True)
 
         return answer_waiting
+
+    # Replicas
+
+    @immediate
+    def open_replica(self, request: ReplicaRequest) -> Replica:
+        self._refuse_when_stopped()
+        replica, added = self._runtimes.open_replica(request, self._now())
+        if added is not None:
+            self._admit(added)
+        self._work[replica.runtime_id].open(replica)
+        self._observers.notify(replica.runtime_id)
+        return replica
+
+    @immediate
+    def replicas(self, runtime_id: str) -> list[ReplicaSnapshot]:
+        work = self._work_of(runtime_id)
+        return work.snapshots(self.registry.replicas[runtime_id].values(), self._now())
+
+    @immediate
+    def close_replica(self, runtime_id: str, replica_id: str, reason: str = REPLICA_STOPPED) -> None:
+        work = self._work_of(runtime_id)
+        self._runtimes.close_replica(runtime_id, replica_id, reason, self._now())
+        closed, lost = work.close(replica_id)
+        for job in lost:
+            self._end(job, JobState.FAILED, reason)
+        fire_all(closed.polls, None)
+        self._observers.notify(runtime_id)
 
     # From submission to dispatch
 
     @immediate
     def enqueue(self, runtime_id: str, submission: Submission, held: bool = False) -> Job:
         self._refuse_when_stopped()
-        self._runtimes.get(runtime_id)
+        work = self._work_of(runtime_id)
         former = self._keys.find(submission)
         if former is not None:
             return former
-        work = self._work[runtime_id]
         if work.waiting >= self.limits.queue_depth:
             raise QueueFull(runtime_id, self.limits.queue_depth, "jobs")
         if self._unfinished_bytes + submission.size > self.limits.queue_bytes:
@@ -282,57 +321,22 @@ class MemoryBroker:
             query_type=submission.query_type,
         )
         self._observers.notify(runtime_id, job)
-        self._serve_polls(work)
+        self._dispatch.serve(work)
         return job
 
     @immediate
     def submitted(self, submission: Submission) -> Job | None:
         return self._keys.find(submission)
 
-    def poll(self, runtime_id: str, wait: float) -> Deferred[Job | None]:
+    def poll(self, runtime_id: str, wait: float, replica_id: str = DEFAULT_REPLICA) -> Deferred[Job | None]:
         if self._stopped:
             return succeed(None)
         try:
-            runtime = self._runtimes.get(runtime_id)
-        except UnknownRuntime as error:
+            work = self._work_of(runtime_id)
+            replica = work.replica(replica_id)
+        except BrokerError as error:
             return fail(error)
-        if not runtime.connected:
-            self._log.info("runtime {runtime_id}: connected", runtime_id=runtime_id)
-            runtime.connected = True
-        runtime.last_poll_at = self._now()
-        self._observers.notify(runtime_id)
-        work = self._work[runtime_id]
-        job = self._next(work)
-        if job is not None:
-            return succeed(job)
-        if wait <= 0:
-            return succeed(None)
-        return Parked(self._clock, work.polls, wait, None).deferred
-
-    def _serve_polls(self, work: Work) -> None:
-        """Hand jobs to parked polls, as long as there are both."""
-        while work.polls:
-            job = self._next(work)
-            if job is None:
-                return
-            next(iter(work.polls.values())).fire(job)
-
-    def _next(self, work: Work) -> Job | None:
-        """Take the job for the next poll, if there is one."""
-        if work.repeated:
-            return work.take_repeated()
-        if not work.queued:
-            return None
-        job = work.queued.popitem(last=False)[1]
-        self._run(work, job)
-        self._debug("job {job_id}: dispatched to runtime {runtime_id}", job_id=job.job_id, runtime_id=job.runtime_id)
-        return job
-
-    def _run(self, work: Work, job: Job) -> None:
-        job.transition(JobState.RUNNING, self._now())
-        work.running[job.job_id] = job
-        self._leases.begin(job)
-        self._observers.notify(job.runtime_id, job)
+        return self._dispatch.poll(work, replica, wait)
 
     def holds(self, job_id: str, attempt: int) -> Deferred[bool]:
         return succeed(True)
@@ -344,32 +348,14 @@ class MemoryBroker:
     def deliver_again(self, job_id: str) -> None:
         job = self._job(job_id)
         if job.state is JobState.RUNNING:
-            work = self._work[job.runtime_id]
-            work.repeated[job_id] = job
-            self._serve_polls(work)
+            self._dispatch.repeat(self._work[job.runtime_id], job)
 
     @immediate
     def give_back(self, job_id: str, attempt: int) -> None:
         job = self._jobs.get(job_id)
         if job is None or job.state is not JobState.RUNNING or job.attempts != attempt or job.result is not None:
             return
-        if self._work[job.runtime_id].drop_copy(job_id):
-            return
-        self._log.info(
-            "job {job_id}: given back, because its poller of runtime {runtime_id} vanished",
-            job_id=job.job_id,
-            runtime_id=job.runtime_id,
-        )
-        self._queue_again(job, "poller vanished")
-
-    def _queue_again(self, job: Job, outcome: str) -> None:
-        self._leases.end(job.job_id)
-        work = self._work[job.runtime_id]
-        work.requeue(job)
-        job.transition(JobState.QUEUED, self._now(), outcome)
-        self._observers.notify(job.runtime_id, job)
-        if not self._stopped:
-            self._serve_polls(work)
+        self._dispatch.give_back(self._work[job.runtime_id], job)
 
     def _lease_expired(self, job: Job) -> None:
         """Queue a job again, or fail it after its last attempt."""
@@ -384,14 +370,15 @@ class MemoryBroker:
             reason=reason,
             runtime_id=job.runtime_id,
         )
-        self._queue_again(job, "lease ran out")
+        self._dispatch.queue_again(self._work[job.runtime_id], job, "lease ran out")
 
     @immediate
-    def restart(self, runtime_id: str) -> list[str]:
-        self._runtimes.get(runtime_id)
-        lost = list(self._work[runtime_id].running.values())
+    def restart(self, runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> list[str]:
+        work = self._work_of(runtime_id)
+        lost = work.replica(replica_id).own_jobs
+        work.heard(replica_id, self._now())
         for job in lost:
-            self._end(job, JobState.FAILED, "runtime restarted")
+            self._end(job, JobState.FAILED, RUNTIME_RESTARTED)
         self._log.info(
             "runtime {runtime_id}: restarted, {count} running jobs lost", runtime_id=runtime_id, count=len(lost)
         )
@@ -400,25 +387,33 @@ class MemoryBroker:
     # From the result to the end
 
     @immediate
-    def open_result(self, runtime_id: str, job_id: str) -> Job:
+    def open_result(self, runtime_id: str, job_id: str, replica_id: str = DEFAULT_REPLICA) -> Job:
         job = self._job(job_id)
         if job.runtime_id != runtime_id:
             raise UnknownJob(job_id)
+        self._work[runtime_id].heard(replica_id, self._now())
         if job.state is JobState.RUNNING and job.result is None:
             self._leases.begin(job)
         return job
 
     def new_result(self, job_id: str, content_type: str | None) -> IResult:
-        return ResultBody(content_type, lambda: self._leases.renew(job_id))
+        def written() -> None:
+            self._leases.renew(job_id)
+            job = self._jobs.get(job_id)
+            if job is not None and job.replica_id is not None:
+                self._work[job.runtime_id].heard(job.replica_id, self._now())
+
+        return ResultBody(content_type, written)
 
     @immediate
-    def begin_result(self, job_id: str, body: IResult) -> bool:
+    def begin_result(self, job_id: str, body: IResult, replica_id: str = DEFAULT_REPLICA) -> bool:
         job = self._job(job_id)
         if job.state.finished or job.result is not None:
             return False
         work = self._work[job.runtime_id]
         if work.take(job_id):
-            self._run(work, job)
+            replicas = work.replicas
+            self._dispatch.run(work, job, replicas.get(replica_id) or replicas[DEFAULT_REPLICA])
         # A stream may pause without limit. If it breaks off, the job fails.
         self._leases.end(job_id)
         job.result = body
@@ -461,7 +456,7 @@ class MemoryBroker:
         self._leases.end(job.job_id)
         work = self._work.get(job.runtime_id)
         if work is not None:
-            work.remove(job.job_id)
+            work.remove(job)
         if job.result is not None and not job.result.complete:
             assert isinstance(job.result, ResultBody)
             job.result.abort()
@@ -478,6 +473,9 @@ class MemoryBroker:
             self._finished.keep(job)
         self._observers.notify(job.runtime_id, job)
         self._callers.ended(job)
+        if work is not None:
+            # The replica of the job has room again.
+            self._dispatch.serve(work)
         return True
 
     def _forget(self, job: Job) -> None:

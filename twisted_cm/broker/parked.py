@@ -22,7 +22,7 @@ class Parked(Generic[T]):
         deferred: What the caller or poll waits for.
     """
 
-    __slots__ = ("_key", "_shelf", "_shelves", "_timer", "deferred")
+    __slots__ = ("_key", "_number", "_shelf", "_shelves", "_timer", "deferred")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Parked(Generic[T]):
         at_deadline: T,
         shelves: dict[str, dict[int, Parked[T]]] | None = None,
         key: str = "",
+        number: int | None = None,
     ) -> None:
         """Put a new Deferred on a shelf.
 
@@ -42,19 +43,21 @@ class Parked(Generic[T]):
             at_deadline: The result at the deadline.
             shelves: The dictionary that holds ``shelf`` under ``key``. An empty shelf is removed from it.
             key: The key of ``shelf``.
+            number: Its key on the shelf; by default one that no other has.
         """
         self.deferred: Deferred[T] = Deferred(self._cancel)
         self._shelf = shelf
         self._shelves = shelves
         self._key = key
         self._timer: IDelayedCall = clock.callLater(wait, self.fire, at_deadline)
-        shelf[id(self)] = self
+        self._number = id(self) if number is None else number
+        shelf[self._number] = self
 
     def _cancel(self, deferred: Deferred[T]) -> None:
         self._leave()
 
     def _leave(self) -> None:
-        del self._shelf[id(self)]
+        del self._shelf[self._number]
         if not self._shelf and self._shelves is not None:
             del self._shelves[self._key]
         if self._timer.active():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from twisted.logger import Logger
+
 from ..model.registry import Registry
+from ..model.replicas import ModuleIdentity, Replica, ReplicaRequest
 from ..model.runtimes import Binding, Runtime
 from ..model.tokens import fingerprint
-from .interface import NotBound, UnknownRuntime
+from .interface import NotBound, ReplicaExists, UnknownReplica, UnknownRuntime
 
 
 class Runtimes:
@@ -15,9 +18,11 @@ class Runtimes:
         registry: The runtimes and bindings.
     """
 
+    _log = Logger()
+
     def __init__(self, seed: Registry) -> None:
         self._generated_tokens: dict[str, str] = {}
-        self._by_token: dict[bytes, str] = {}
+        self._by_token: dict[bytes, ModuleIdentity] = {}
         self.reset(seed)
 
     def get(self, runtime_id: str) -> Runtime:
@@ -42,17 +47,59 @@ class Runtimes:
             raise NotBound(deployed_app_rid, branch)
         return binding
 
-    def with_token(self, token: str) -> str | None:
-        """Return the id of the runtime whose token was accepted, or ``None``."""
+    def with_token(self, token: str) -> ModuleIdentity | None:
+        """Return the runtime and the replica whose token was accepted, or ``None``."""
         return self._by_token.get(fingerprint(token))
 
     def accept_token(self, runtime: Runtime) -> None:
         """Accept the token of a runtime from now on."""
-        self._by_token[fingerprint(runtime.module_auth_token)] = runtime.runtime_id
+        self._by_token[fingerprint(runtime.module_auth_token)] = ModuleIdentity(runtime.runtime_id)
 
-    def revoke_token(self, runtime: Runtime) -> None:
-        """Accept the token of a runtime no longer."""
+    def revoke_tokens(self, runtime: Runtime) -> None:
+        """Accept the tokens of a runtime and of its replicas no longer."""
         self._by_token.pop(fingerprint(runtime.module_auth_token), None)
+        for replica in self.registry.replicas[runtime.runtime_id].values():
+            self._by_token.pop(fingerprint(replica.token), None)
+
+    def open_replica(self, request: ReplicaRequest, now: int) -> tuple[Replica, Runtime | None]:
+        """Open a replica, and accept its token.
+
+        Returns:
+            The replica, and its runtime if that is new.
+
+        Raises:
+            ReplicaExists: A replica with that id is open.
+        """
+        runtime_id, wanted = request.runtime_id, request.replica_id
+        if wanted is not None and self.registry.has_replica(runtime_id, wanted):
+            raise ReplicaExists(runtime_id, wanted)
+        replica, added = self.registry.open_replica(request, now)
+        self._by_token[fingerprint(replica.token)] = ModuleIdentity(runtime_id, replica.replica_id)
+        self._log.info(
+            "runtime {runtime_id}: replica {replica_id} opened, for {limit} jobs at once",
+            runtime_id=runtime_id,
+            replica_id=replica.replica_id,
+            limit=replica.limit,
+        )
+        return replica, self.registry.runtimes[runtime_id] if added else None
+
+    def close_replica(self, runtime_id: str, replica_id: str, why: str, now: int) -> None:
+        """Note that a replica is gone, and accept its token no longer.
+
+        Raises:
+            UnknownReplica: There is none that can be closed.
+        """
+        replica = self.registry.replicas[runtime_id].get(replica_id)
+        if replica is None or replica.gone:
+            raise UnknownReplica(runtime_id, replica_id)
+        self._by_token.pop(fingerprint(replica.token), None)
+        self.registry.close_replica(runtime_id, replica_id, why, now)
+        self._log.info(
+            "runtime {runtime_id}: replica {replica_id} closed: {why}",
+            runtime_id=runtime_id,
+            replica_id=replica_id,
+            why=why,
+        )
 
     def reset(self, seed: Registry) -> None:
         """Replace all runtimes and bindings by those of a seed.

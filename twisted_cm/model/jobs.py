@@ -129,6 +129,7 @@ class Job:
         queued_at: When it was submitted, in milliseconds since the epoch.
         started_at: When it was last dispatched, in milliseconds since the epoch.
         completed_at: When it ended, in milliseconds since the epoch.
+        replica_id: The replica that runs it or ran it last; ``None`` while it is queued.
         attempts: How many times it was dispatched.
         attempt_log: The last :data:`ATTEMPTS_KEPT` attempts.
         result: The bytes that a runtime posted or is posting; ``None`` until then.
@@ -143,6 +144,7 @@ class Job:
     state: JobState = field(default=JobState.QUEUED, init=False)
     started_at: int | None = field(default=None, init=False)
     completed_at: int | None = field(default=None, init=False)
+    replica_id: str | None = field(default=None, init=False)
     attempts: int = field(default=0, init=False)
     attempt_log: list[Attempt] = field(factory=list, init=False)
     result: JobResult | None = field(default=None, init=False)
@@ -158,13 +160,14 @@ class Job:
         """Whether it was canceled before it was ever dispatched."""
         return self.state is JobState.CANCELED and not self.attempts
 
-    def transition(self, to: JobState, now: int, outcome: str | None = None) -> None:
+    def transition(self, to: JobState, now: int, outcome: str | None = None, replica_id: str | None = None) -> None:
         """Change the state. Nothing else does.
 
         Args:
             to: The next state.
             now: Milliseconds since the epoch.
             outcome: The outcome of the attempt that this step ends; by default the value of ``to``.
+            replica_id: The replica that runs it from now on.
 
         Raises:
             IllegalTransition: :data:`LEGAL_TRANSITIONS` has no such step.
@@ -177,11 +180,12 @@ class Job:
         self.state = to
         if to is JobState.RUNNING:
             self.started_at = now
+            self.replica_id = replica_id
             self.attempts += 1
             self.attempt_log.append(Attempt(now))
             del self.attempt_log[:-ATTEMPTS_KEPT]
         elif to is JobState.QUEUED:
-            self.started_at = None
+            self.started_at = self.replica_id = None
         else:
             self.completed_at = now
 

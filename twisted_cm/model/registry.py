@@ -1,9 +1,10 @@
-"""All runtimes and bindings of one emulator."""
+"""All runtimes, replicas and bindings of one emulator."""
 
 from __future__ import annotations
 
 from attrs import evolve, frozen
 
+from .replicas import DEFAULT_REPLICA, GONE_KEPT, Replica, ReplicaRequest
 from .runtimes import DEFAULT_BRANCH, Binding, FunctionSchema, Runtime, new_module_auth_token
 
 
@@ -12,17 +13,20 @@ class Registry:
 
     Attributes:
         runtimes: The runtimes by id.
+        replicas: The replicas that were opened, by runtime and id, in the order in which they were opened. Those that
+            are gone are among them; the default replicas are not.
     """
 
     def __init__(self) -> None:
         self.runtimes: dict[str, Runtime] = {}
+        self.replicas: dict[str, dict[str, Replica]] = {}
         # Bindings by rid, then by branch.
         self._bindings: dict[str, dict[str, Binding]] = {}
         # The rids and branches that each runtime serves, in the order they were bound.
         self._by_runtime: dict[str, dict[tuple[str, str], None]] = {}
 
     def copy(self) -> Registry:
-        """Return a registry with the same bindings and with the runtimes as new: no polls, no schemas."""
+        """Return a registry with the same bindings and with the runtimes as new: no polls, schemas or replicas."""
         return self.with_generated_tokens({})
 
     def with_generated_tokens(self, generated: dict[str, str]) -> Registry:
@@ -80,13 +84,67 @@ class Registry:
         return added
 
     def add(self, runtime: Runtime) -> None:
-        """Add a runtime, or replace the one with the same id. Its bindings stay."""
+        """Add a runtime, or replace the one with the same id. Its bindings stay, its replicas do not."""
         self.runtimes[runtime.runtime_id] = runtime
+        self.replicas[runtime.runtime_id] = {}
 
     def remove(self, runtime_id: str) -> None:
-        """Remove a runtime and its bindings."""
+        """Remove a runtime, its replicas and its bindings."""
         del self.runtimes[runtime_id]
+        del self.replicas[runtime_id]
         self.unbind_runtime(runtime_id)
+
+    def has_replica(self, runtime_id: str, replica_id: str) -> bool:
+        """Return whether a runtime has a replica that is not gone."""
+        if replica_id == DEFAULT_REPLICA:
+            return runtime_id in self.runtimes
+        replica = self.replicas.get(runtime_id, {}).get(replica_id)
+        return replica is not None and not replica.gone
+
+    def open_replica(self, request: ReplicaRequest, now: int) -> tuple[Replica, bool]:
+        """Add a replica, and its runtime if that is not there. Nothing that is there is reset.
+
+        Args:
+            request: The replica; none with that id may be open.
+            now: Milliseconds since the epoch.
+
+        Returns:
+            The replica, and whether its runtime was added.
+        """
+        runtime_id = request.runtime_id
+        added = runtime_id not in self.runtimes
+        if added:
+            self.add(Runtime(runtime_id, new_module_auth_token()))
+        replica = request.replica(now)
+        # A replica that is gone may be opened again, and is then the last one.
+        self.replicas[runtime_id].pop(replica.replica_id, None)
+        self.replicas[runtime_id][replica.replica_id] = replica
+        if request.deployed_app_rid is not None:
+            branch = request.branch or DEFAULT_BRANCH
+            bound = self.resolve(request.deployed_app_rid, branch)
+            if bound is None or bound.runtime_id != runtime_id:
+                self.bind(Binding(request.deployed_app_rid, branch, runtime_id))
+        return replica, added
+
+    def close_replica(self, runtime_id: str, replica_id: str, why: str, now: int) -> list[str]:
+        """Note that a replica is gone.
+
+        Args:
+            runtime_id: The runtime.
+            replica_id: A replica that is open, and not the default one.
+            why: Why it is gone.
+            now: Milliseconds since the epoch.
+
+        Returns:
+            The ids of the replicas that were gone before and are forgotten now.
+        """
+        replicas = self.replicas[runtime_id]
+        replicas[replica_id].ended_at, replicas[replica_id].ended_why = now, why
+        gone = sorted((each for each in replicas.values() if each.gone), key=lambda each: each.ended_at or 0)
+        forgotten = [each.replica_id for each in gone[:-GONE_KEPT]]
+        for each in forgotten:
+            del replicas[each]
+        return forgotten
 
     def bind(self, binding: Binding) -> None:
         """Bind a deployed app on its branch. If another runtime serves it, take it over."""
@@ -138,7 +196,7 @@ class Registry:
         return next((binding for binding in branches.values() if binding.active), None)
 
     def put_schemas(self, runtime_id: str, schemas: list[FunctionSchema], now: int) -> None:
-        """Record the schemas that a runtime posted. Update known functions and add new ones.
+        """Record the schemas that a runtime posted, in place of those that it posted before.
 
         Args:
             runtime_id: A runtime of this registry.
@@ -146,9 +204,7 @@ class Registry:
             now: Milliseconds since the epoch.
         """
         runtime = self.runtimes[runtime_id]
-        runtime.schemas = dict(runtime.schemas or {})
-        for schema in schemas:
-            runtime.schemas[schema.function_name] = evolve(schema, posted_at=now)
+        runtime.schemas = {schema.function_name: evolve(schema, posted_at=now) for schema in schemas}
         runtime.last_schema_post_at = now
 
 

@@ -46,8 +46,8 @@ class Runtime:
     Attributes:
         module_auth_token: The token its process authenticates with; empty in a seed that does not set one.
         opened_at: When it was seeded or its session was opened, in milliseconds since the epoch.
-        connected: Whether its process has polled since the session was opened.
-        last_poll_at: Milliseconds since the epoch.
+        connected: Whether any of its replicas is responsive or busy, when a broker looked last.
+        last_poll_at: When any of its replicas last began to poll, in milliseconds since the epoch.
         last_schema_post_at: Milliseconds since the epoch.
         schemas: The schemas by function name; ``None`` until the runtime posts for the first time.
     """
@@ -62,5 +62,5 @@ class Runtime:
 
 
 def new_module_auth_token() -> str:
-    """Return a new token for a runtime, in the form of contract section 1."""
+    """Return a new token for a runtime or a replica, in the form of contract section 1."""
     return "foundry_module_auth_" + secrets.token_hex(24)

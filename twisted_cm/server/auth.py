@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from werkzeug.datastructures import Authorization
 
+from ..broker.interface import UnknownReplica
 from ..model.faults import FaultKind
+from ..model.replicas import DEFAULT_REPLICA, ModuleIdentity
 from ..model.runtimes import Runtime
 from ..model.tokens import Principal, Role, same_token
 from . import errors
@@ -92,19 +96,35 @@ async def require_admin_beyond_loopback(context: Context, request: EmulatorReque
         await require_admin(context, request)
 
 
-async def require_module(context: Context, request: EmulatorRequest, runtime_id: str) -> None:
-    """Make sure that the request carries the module auth token of a runtime.
+async def require_module(
+    context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA
+) -> None:
+    """Make sure that the request carries the module auth token of a replica, by default that of its runtime.
 
     Raises:
-        ApiError: 401 without a known token, 403 with another runtime's.
+        ApiError: 401 without a known token, 403 with that of another runtime or replica.
         UnknownRuntime: There is no such runtime.
+        UnknownReplica: The token is known, and the runtime has no such replica.
     """
     presented = module_token(request)
     owner = await context.broker.module_runtime(presented) if presented else None
-    if owner != runtime_id:
-        await context.broker.runtime(runtime_id)
-        if owner is not None:
-            raise errors.forbidden(f"The Module-Auth-Token header is not that of runtime '{runtime_id}'.")
-        raise errors.invalid_module_auth_token()
+    if owner is None or owner.replica_id != replica_id or owner.runtime_id != runtime_id:
+        await _refuse_module(context, owner, runtime_id, replica_id)
     if await draw_fault(context, FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
         raise errors.invalid_module_auth_token()
+
+
+async def _refuse_module(context: Context, owner: ModuleIdentity | None, runtime_id: str, replica_id: str) -> NoReturn:
+    """Say why a module auth token is not enough for the routes of a replica."""
+    await context.broker.runtime(runtime_id)
+    if owner is None:
+        # This may have been the token of a replica that is no longer remembered, so nothing is said of the replica.
+        raise errors.invalid_module_auth_token()
+    if replica_id == DEFAULT_REPLICA:
+        raise errors.forbidden(f"The Module-Auth-Token header is not that of runtime '{runtime_id}'.")
+    replicas = await context.broker.replicas(runtime_id)
+    if not any(each.replica.replica_id == replica_id and not each.replica.gone for each in replicas):
+        raise UnknownReplica(runtime_id, replica_id)
+    raise errors.forbidden(
+        f"The Module-Auth-Token header is not that of replica '{replica_id}' of runtime '{runtime_id}'."
+    )

@@ -53,6 +53,7 @@ def _describe_progress(job: Job) -> dict[str, JSONValue]:
     return {
         "job_id": job.job_id,
         "runtime_id": job.runtime_id,
+        "replica_id": job.replica_id,
         "deployed_app_rid": job.submission.deployed_app_rid,
         "deployed_app_branch": job.submission.branch,
         "query_type": job.submission.query_type,
