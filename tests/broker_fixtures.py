@@ -189,7 +189,7 @@ class _Alternating:
         if name == "stop":
             return lambda: gatherResults([broker.stop() for broker in self._brokers])
         if name in ("begin_result", "complete"):
-            return lambda job_id, body: getattr(self._makers[body], name)(job_id, body)
+            return lambda job_id, body, *args: getattr(self._makers[body], name)(job_id, body, *args)
         return getattr(next(self._turn), name)
 
 

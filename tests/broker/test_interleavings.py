@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -17,6 +18,10 @@ from twisted_cm.model.jobs import Job, JobFilter, JobState
 pytestmark = pytest.mark.beside_the_reactor
 
 
+#: The limits of the replicas beside the default one.
+LIMITS = {"a": 1, "b": 2}
+
+
 class BrokerMachine(RuleBasedStateMachine):
     """Random calls, after each of which every job has one place and at most one end, and every Deferred fires once."""
 
@@ -25,8 +30,10 @@ class BrokerMachine(RuleBasedStateMachine):
         self.brokers = brokers
         self.driver = Driver(brokers, **limits)
         self.broker = self.driver.broker
+        self.open_replicas()
         self.jobs: list[Job] = []
         self.ends: dict[str, JobState] = {}
+        self.repeated: Counter[str] = Counter()
         self.answers: list[list[Any]] = []
         self.parked: list[tuple[Deferred[Any], list[Any]]] = []
         self.polls: list[tuple[Deferred[Any], list[Any]]] = []
@@ -36,6 +43,10 @@ class BrokerMachine(RuleBasedStateMachine):
         """Read the state of every job. Jobs that are no longer kept must have finished."""
         listed = {job.job_id: job for job in self.brokers.get(self.broker.jobs(JobFilter(), 10_000))}
         self.current = [listed.get(job.job_id) for job in self.jobs]
+
+    def open_replicas(self) -> None:
+        for replica_id, limit in LIMITS.items():
+            self.driver.open(replica_id, limit)
 
     def park(self, deferred: Deferred[Any], shelf: list[tuple[Deferred[Any], list[Any]]]) -> None:
         answered: list[Any] = []
@@ -54,9 +65,9 @@ class BrokerMachine(RuleBasedStateMachine):
         self.jobs.append(job)
         self.park(self.broker.wait_result(job.job_id, 30), self.parked)
 
-    @rule(wait=st.sampled_from([0, 2]))
-    def poll(self, wait: float) -> None:
-        self.park(self.broker.poll("r", wait), self.polls)
+    @rule(wait=st.sampled_from([0, 2]), replica_id=st.sampled_from(["default", *LIMITS]))
+    def poll(self, wait: float, replica_id: str) -> None:
+        self.park(self.broker.poll("r", wait, replica_id), self.polls)
 
     @precondition(lambda self: self.polls)
     @rule(data=st.data())
@@ -124,16 +135,48 @@ class BrokerMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.brokers.advance(seconds)
 
-    @rule()
-    def restart(self) -> None:
-        lost = self.brokers.get(self.broker.restart("r"))
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def repeat(self, data: Any) -> None:
+        job = data.draw(st.sampled_from(self.jobs))
+        try:
+            self.brokers.get(self.broker.deliver_again(job.job_id))
+            self.repeated[job.job_id] += 1
+        except UnknownJob:
+            assert self.finished(job)
+
+    @rule(replica_id=st.sampled_from(["default", *LIMITS]))
+    def restart(self, replica_id: str) -> None:
+        before = self.places()
+        lost = self.brokers.get(self.broker.restart("r", replica_id))
+        self.lost(before, lost, replica_id)
+
+    @rule(replica_id=st.sampled_from(list(LIMITS)))
+    def close(self, replica_id: str) -> None:
+        before = self.places()
+        lost = [job_id for job_id, place in before.items() if place == (JobState.RUNNING, replica_id)]
+        self.brokers.get(self.broker.close_replica("r", replica_id))
+        self.lost(before, lost, replica_id)
+        self.driver.open(replica_id, LIMITS[replica_id])
+
+    def places(self) -> dict[str, tuple[JobState, str | None]]:
+        """Return the state and the replica that each job has now."""
+        return {each.job_id: (each.state, each.replica_id) for each in self.current if each is not None}
+
+    def lost(self, before: dict[str, tuple[JobState, str | None]], lost: list[str], replica_id: str) -> None:
+        """Check that the jobs of one replica have failed, and no others."""
         self.refresh()
         for job, current in zip(self.jobs, self.current, strict=True):
-            assert job.job_id not in lost or current is None or current.state is JobState.FAILED
+            if job.job_id in lost:
+                assert before[job.job_id] == (JobState.RUNNING, replica_id)
+                assert current is None or current.state is JobState.FAILED
+            elif job.job_id in before and current is not None:
+                assert current.state.finished == before[job.job_id][0].finished
 
     @rule()
     def reset(self) -> None:
         self.driver.session("r")
+        self.open_replicas()
         self.refresh()
         assert all(self.finished(job) for job in self.jobs)
 
@@ -142,6 +185,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.refresh()
         self.one_end()
         self.one_place()
+        self.limits_hold()
         self.finished_jobs_have_no_callers()
 
     def one_end(self) -> None:
@@ -155,11 +199,30 @@ class BrokerMachine(RuleBasedStateMachine):
         states = [current.state for current in self.current if current is not None]
         assert snapshot.queued == states.count(JobState.QUEUED)
         assert snapshot.running == states.count(JobState.RUNNING)
-        assert not (snapshot.queued and snapshot.parked_polls)
         assert snapshot.parked_polls == sum(not answered for _, answered in self.polls)
         dispatched = [answered[0].job_id for _, answered in self.polls if answered and isinstance(answered[0], Job)]
         for current in self.current:
-            assert current is None or dispatched.count(current.job_id) <= current.attempts
+            assert (
+                current is None or dispatched.count(current.job_id) <= current.attempts + self.repeated[current.job_id]
+            )
+
+    def limits_hold(self) -> None:
+        queued = [current for current in self.current if current is not None and current.state is JobState.QUEUED]
+        running = [current for current in self.current if current is not None and current.state is JobState.RUNNING]
+        replicas = self.brokers.get(self.broker.replicas("r"))
+        assert {each.job_id for each in running} == {job_id for each in replicas for job_id in each.job_ids}
+        for each in replicas:
+            if each.replica.gone:
+                assert not each.job_ids and not each.parked_polls
+                continue
+            assert len(each.job_ids) <= (each.replica.limit or 1000)
+            assert each.replica.last_poll_at is None or (each.state.value == "busy") == (
+                len(each.job_ids) == each.replica.limit and each.state.value != "silent"
+            )
+            own = {job.job_id for job in running if job.replica_id == each.replica.replica_id}
+            assert own <= set(each.job_ids)
+            # No poll waits beside a job that it could have.
+            assert not (queued and each.parked_polls and each.replica.has_room(len(each.job_ids)))
 
     def finished_jobs_have_no_callers(self) -> None:
         for job, (_, answered) in zip(self.jobs, self.parked, strict=True):

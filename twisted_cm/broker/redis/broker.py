@@ -18,10 +18,13 @@ from zope.interface import implementer
 from ...model.jobs import Job, JobFilter, JobSource, Submission, new_job_id
 from ...model.limits import JobLimits
 from ...model.registry import Registry, SessionRequest
+from ...model.replicas import DEFAULT_REPLICA, ModuleIdentity, Replica, ReplicaRequest
 from ...model.runtimes import Binding, FunctionSchema, Runtime
 from ..interface import (
     EMULATOR_RESET,
+    REPLICA_STOPPED,
     RUNTIME_DELETED,
+    RUNTIME_RESTARTED,
     SESSION_RESET,
     BrokerLoad,
     BrokerStopped,
@@ -32,6 +35,7 @@ from ..interface import (
     NotBound,
     Observer,
     QueueFull,
+    ReplicaSnapshot,
     RuntimeSnapshot,
     UnknownJob,
     UnknownRuntime,
@@ -43,8 +47,9 @@ from .observers import NodeObservers
 from .polls import Polls
 from .posts import Posts
 from .queries import write_query
-from .records import describe_schema, describe_submission, read_runtime
+from .records import describe_schema, describe_submission, read_replicas, read_runtime, unknown
 from .registry import Changes, Shared, SharedRegistry
+from .replicas import Replicas
 from .timers import Timers
 from .values import text, to_json
 from .watches import Watches
@@ -93,6 +98,7 @@ class RedisBroker:
         self._handovers = Handovers(node)
         self._polls = Polls(node, self._records, self._handovers, self._timers.lease_taken)
         self._posts = Posts(node, self._watches)
+        self._replicas = Replicas(node, self._registry)
         self._polls_wait = False
         self._to_cancel: dict[str, tuple[str, bool]] = {}
         self._stopped = False
@@ -188,16 +194,33 @@ class RedisBroker:
         replies = await self.node.call("runtimes", *runtime_ids)
         registry = self._registry.current
         for runtime_id, reply in zip(runtime_ids, replies, strict=True):
-            process, schemas, queued, running, parked = reply
+            process, schemas, queued, running, stored = reply
             known = registry.runtimes.get(runtime_id)
             if not process or known is None:
                 raise UnknownRuntime(runtime_id)
-            runtime = read_runtime(known, process, schemas)
+            opened = registry.replicas[runtime_id].values()
+            replicas = read_replicas(known, opened, stored, int(self.node.clock.seconds() * 1000))
+            runtime = read_runtime(known, process, schemas, any(each.state.connected for each in replicas))
+            parked = sum(each.parked_polls for each in replicas)
             found.append(RuntimeSnapshot(runtime, registry.bindings_of(runtime_id), queued, running, parked))
         return found
 
     @_deferred
-    async def module_runtime(self, token: str) -> str | None:
+    async def open_replica(self, request: ReplicaRequest) -> Replica:
+        self._refuse_when_stopped()
+        return await self._replicas.open(request)
+
+    @_deferred
+    async def replicas(self, runtime_id: str) -> list[ReplicaSnapshot]:
+        return await self._replicas.all(runtime_id)
+
+    @_deferred
+    async def close_replica(self, runtime_id: str, replica_id: str, reason: str = REPLICA_STOPPED) -> None:
+        await self._replicas.close(runtime_id, replica_id, reason)
+        self._timers.job_ended()
+
+    @_deferred
+    async def module_runtime(self, token: str) -> ModuleIdentity | None:
         # The copy of the registry counts only while the connection keeps it up to date.
         await self.node.ready()
         return self._registry.module_runtime(token)
@@ -212,7 +235,7 @@ class RedisBroker:
         def change(shared: Shared) -> Changes:
             dismissed = [(runtime_id, SESSION_RESET)] if runtime_id in shared.registry.runtimes else []
             opened[:] = [request.apply(shared.registry)]
-            return dismissed, [runtime_id]
+            return Changes(dismissed, [runtime_id])
 
         await self._registry.change(change)
         self._log.info("runtime {runtime_id}: session opened", runtime_id=runtime_id)
@@ -226,7 +249,7 @@ class RedisBroker:
             if runtime_id not in shared.registry.runtimes:
                 raise UnknownRuntime(runtime_id)
             shared.registry.remove(runtime_id)
-            return [(runtime_id, RUNTIME_DELETED)], []
+            return Changes([(runtime_id, RUNTIME_DELETED)])
 
         await self._registry.change(change)
         self._log.info("runtime {runtime_id}: deleted", runtime_id=runtime_id)
@@ -260,14 +283,15 @@ class RedisBroker:
             args = []
             for schema in schemas[start : start + _MOST_VALUES]:
                 args += [schema.function_name, to_json(describe_schema(schema, now))]
-            if await self.node.call("put_schemas", runtime_id, *args) == b"unknown runtime":
+            first = "0" if start else "1"
+            if await self.node.call("put_schemas", runtime_id, first, *args) == b"unknown runtime":
                 raise UnknownRuntime(runtime_id)
 
     @_deferred
-    async def restart(self, runtime_id: str) -> list[str]:
-        reply = await self.node.call("restart", runtime_id)
-        if reply == b"unknown runtime":
-            raise UnknownRuntime(runtime_id)
+    async def restart(self, runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> list[str]:
+        reply = await self.node.call("restart", runtime_id, replica_id, RUNTIME_RESTARTED)
+        if isinstance(reply, bytes):
+            raise unknown(reply, runtime_id, replica_id)
         self._timers.job_ended()
         self._log.info(
             "runtime {runtime_id}: restarted, {count} running jobs lost", runtime_id=runtime_id, count=len(reply)
@@ -358,8 +382,8 @@ class RedisBroker:
 
     # Dispatch
 
-    def poll(self, runtime_id: str, wait: float) -> Deferred[Job | None]:
-        return succeed(None) if self._stopped else self._polls.poll(runtime_id, wait)
+    def poll(self, runtime_id: str, wait: float, replica_id: str = DEFAULT_REPLICA) -> Deferred[Job | None]:
+        return succeed(None) if self._stopped else self._polls.poll(runtime_id, wait, replica_id)
 
     @_deferred
     async def holds(self, job_id: str, attempt: int) -> bool:
@@ -381,8 +405,8 @@ class RedisBroker:
     # Results and ends
 
     @_deferred
-    async def open_result(self, runtime_id: str, job_id: str) -> Job:
-        reply = await self.node.call_again("open_result", runtime_id, job_id)
+    async def open_result(self, runtime_id: str, job_id: str, replica_id: str = DEFAULT_REPLICA) -> Job:
+        reply = await self.node.call_again("open_result", runtime_id, replica_id, job_id)
         if reply == b"unknown job":
             raise UnknownJob(job_id)
         return self._records.job(reply)
@@ -391,8 +415,8 @@ class RedisBroker:
         return self._posts.new(job_id, content_type)
 
     @_deferred
-    async def begin_result(self, job_id: str, body: IResult) -> bool:
-        return await self._posts.begin(job_id, body)
+    async def begin_result(self, job_id: str, body: IResult, replica_id: str = DEFAULT_REPLICA) -> bool:
+        return await self._posts.begin(job_id, body, replica_id)
 
     @_deferred
     async def complete(self, job_id: str, body: IResult) -> None:

@@ -12,12 +12,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...model.jobs import Job
-from ..interface import BrokerUnavailable, UnknownRuntime
+from ..interface import BrokerUnavailable
 from ..timers import cancel_timer
 from .connection import RedisAway, Refused, ignore_outage
 from .handovers import Handovers
 from .node import RedisNode
-from .records import JobRecords
+from .records import JobRecords, unknown
 
 
 @define(eq=False)
@@ -27,6 +27,7 @@ class _Poll:
     Attributes:
         number: Its number on this node.
         runtime_id: The runtime that polls.
+        replica_id: The replica of it.
         parks: Whether it waits for a job; otherwise it only asks whether there is one.
         deferred: Fires with a job, or with ``None``.
         timer: Fires when it has waited long enough.
@@ -34,6 +35,7 @@ class _Poll:
 
     number: int
     runtime_id: str
+    replica_id: str
     parks: bool
     deferred: Deferred[Job | None]
     timer: IDelayedCall | None = None
@@ -74,12 +76,12 @@ class Polls:
             self._unpark(poll)
             self._answer(poll, None)
 
-    def poll(self, runtime_id: str, wait: float) -> Deferred[Job | None]:
-        """Ask for a job, and park for ``wait`` seconds if there is none."""
+    def poll(self, runtime_id: str, wait: float, replica_id: str) -> Deferred[Job | None]:
+        """Ask for a job for a replica, and park for ``wait`` seconds if there is none."""
         if not self._node.up:
             return fail(RedisAway())
         self._last_number += 1
-        poll = _Poll(self._last_number, runtime_id, wait > 0, Deferred(lambda _: self._vanish(poll)))
+        poll = _Poll(self._last_number, runtime_id, replica_id, wait > 0, Deferred(lambda _: self._vanish(poll)))
         self._polls[poll.number] = poll
         if poll.parks:
             poll.timer = self._node.clock.callLater(wait, self._expired, poll)
@@ -88,14 +90,14 @@ class Polls:
 
     def _ask(self, poll: _Poll) -> None:
         parks = "1" if poll.parks else "0"
-        asked = self._node.send("poll", poll.runtime_id, str(poll.number), parks)
+        asked = self._node.send("poll", poll.runtime_id, poll.replica_id, str(poll.number), parks)
         asked.addCallbacks(self._asked, self._not_asked, (poll,), {}, (poll,))
 
     def _asked(self, reply: Any, poll: _Poll) -> None:
-        if reply == b"unknown runtime":
+        if isinstance(reply, bytes):
             if poll.number in self._polls:
                 self._take_off(poll)
-                poll.deferred.errback(UnknownRuntime(poll.runtime_id))
+                poll.deferred.errback(unknown(reply, poll.runtime_id, poll.replica_id))
         elif reply is not None:
             record, query = reply
             self._hand(poll.number, self._records.job(record, query))
@@ -163,7 +165,7 @@ class Polls:
         cancel_timer(poll.timer)
 
     def _unpark(self, poll: _Poll) -> Deferred[Any]:
-        unparked = self._node.call("unpark", poll.runtime_id, str(poll.number))
+        unparked = self._node.call("unpark", poll.runtime_id, poll.replica_id, str(poll.number))
         return unparked.addErrback(ignore_outage)
 
     def _vanish(self, poll: _Poll) -> None:
@@ -189,5 +191,5 @@ class Polls:
             else:
                 self._not_asked(failure, poll)
 
-        asked = self._node.call("unpark", poll.runtime_id, str(poll.number))
+        asked = self._node.call("unpark", poll.runtime_id, poll.replica_id, str(poll.number))
         asked.addCallbacks(unparked, not_unparked)

@@ -161,14 +161,14 @@ class Posts:
         """Make an empty result."""
         return PostedResult(self._node, self._followers, self._node.job_lease, job_id, content_type)
 
-    async def begin(self, job_id: str, body: IResult) -> bool:
+    async def begin(self, job_id: str, body: IResult, replica_id: str) -> bool:
         """Let callers read a result along while it is posted: see :meth:`.IBroker.begin_result`."""
         assert isinstance(body, PostedResult)
         # Before the answer: if the node joins again meanwhile, it must say that it receives this stream.
         self._streams.setdefault(job_id, body)
         begun = False
         try:
-            reply = await self._node.call_again("begin", job_id, body.body_id, body.content_type or "")
+            reply = await self._node.call_again("begin", job_id, body.body_id, body.content_type or "", replica_id)
             if reply == b"unknown job":
                 raise UnknownJob(job_id)
             begun = bool(reply)

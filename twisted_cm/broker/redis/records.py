@@ -1,17 +1,20 @@
-"""Reading jobs and runtimes from what Redis returned or published."""
+"""Reading jobs, runtimes and replicas from what Redis returned or published."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from attrs import evolve
 
 from ...model.jobs import Attempt, Job, JobSource, JobState, Submission
+from ...model.replicas import DEFAULT_REPLICA, Replica
 from ...model.runtimes import FunctionSchema, Runtime
+from ..interface import ReplicaSnapshot, UnknownReplica, UnknownRuntime
 from .node import RedisNode
 from .results import Followers, RedisResult
-from .values import content, pairs
+from .values import content, pairs, text
 
 
 class JobRecords:
@@ -43,6 +46,7 @@ class JobRecords:
         job = Job(fields["id"], fields["runtime"], submission, int(fields["queued_at"]), int(fields["number"]))
         job.state = JobState(fields["state"])
         job.attempts = int(fields["attempts"])
+        job.replica_id = fields.get("replica")
         job.started_at = int(fields["started_at"]) if "started_at" in fields else None
         job.completed_at = int(fields["completed_at"]) if "completed_at" in fields else None
         job.error_message = fields.get("error")
@@ -85,13 +89,21 @@ def _attempt(stored: str) -> Attempt:
     return Attempt(int(started), int(ended) if ended else None, outcome or None)
 
 
-def read_runtime(known: Runtime, process: Iterable[bytes | str], schemas: Iterable[bytes | str]) -> Runtime:
+def unknown(reply: bytes, runtime_id: str, replica_id: str) -> UnknownRuntime | UnknownReplica:
+    """Return the error for an operation that answered ``unknown runtime`` or ``unknown replica``."""
+    return UnknownRuntime(runtime_id) if reply == b"unknown runtime" else UnknownReplica(runtime_id, replica_id)
+
+
+def read_runtime(
+    known: Runtime, process: Iterable[bytes | str], schemas: Iterable[bytes | str], connected: bool
+) -> Runtime:
     """Read a runtime.
 
     Args:
         known: The runtime as the registry has it.
-        process: The fields of what its process has done.
+        process: The fields of what its processes have done.
         schemas: The schemas that it has posted, as JSON by the names of their functions.
+        connected: Whether any of its replicas is.
     """
     fields = pairs(process)
     posted_at = fields.get("last_schema_post_at")
@@ -102,11 +114,39 @@ def read_runtime(known: Runtime, process: Iterable[bytes | str], schemas: Iterab
     return evolve(
         known,
         opened_at=int(fields["opened_at"]),
-        connected="last_poll_at" in fields,
-        last_poll_at=int(fields["last_poll_at"]) if "last_poll_at" in fields else None,
+        connected=connected,
+        last_poll_at=_time(fields, "last_poll_at"),
         last_schema_post_at=None if posted_at is None else int(posted_at),
         schemas=None if posted_at is None else found,
     )
+
+
+def _time(fields: dict[str, str], name: str) -> int | None:
+    return int(fields[name]) if name in fields else None
+
+
+def read_replicas(
+    runtime: Runtime, opened: Iterable[Replica], stored: Iterable[Any], now: int, opened_at: int = 0
+) -> list[ReplicaSnapshot]:
+    """Read the default replica of a runtime, and those that were opened.
+
+    Args:
+        runtime: The runtime.
+        opened: The replicas as the registry has them.
+        stored: Of each replica that is known to Redis: its id, what it has done, its jobs and its parked polls.
+        now: Milliseconds since the epoch.
+        opened_at: When the runtime was opened, and its default replica with it.
+    """
+    known = {text(replica_id): rest for replica_id, *rest in stored}
+    default = Replica(runtime.runtime_id, DEFAULT_REPLICA, runtime.module_auth_token, opened_at=opened_at)
+    found = []
+    for each in (default, *opened):
+        done, job_ids, parked = known.get(each.replica_id, ((), (), 0))
+        fields = pairs(done)
+        replica = evolve(each, last_poll_at=_time(fields, "last_poll_at"), last_heard_at=_time(fields, "last_heard_at"))
+        state = replica.state(len(job_ids), parked, now)
+        found.append(ReplicaSnapshot(replica, state, [text(job_id) for job_id in job_ids], parked))
+    return found
 
 
 def describe_schema(schema: FunctionSchema, now: int) -> dict[str, object]:

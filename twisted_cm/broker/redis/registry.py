@@ -1,4 +1,4 @@
-"""The registry of runtimes and bindings, of which every node has a copy."""
+"""The registry of runtimes, replicas and bindings, of which every node has a copy."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable
 from typing import TypeAlias
 
-from attrs import asdict, define, field
+from attrs import asdict, define, field, frozen
 from twisted.internet.defer import DeferredLock
 
 from ...model.registry import Registry
+from ...model.replicas import ModuleIdentity, Replica
 from ...model.runtimes import Binding, Runtime
 from ...model.tokens import fingerprint
 from ...model.types import JSONValue
@@ -23,7 +24,7 @@ class Shared:
     """What is kept on Redis as one JSON document.
 
     Attributes:
-        registry: The runtimes and bindings.
+        registry: The runtimes, replicas and bindings.
         seeded: Those of the last seed.
         generated: The tokens of runtimes to which the seed gives none.
     """
@@ -57,6 +58,9 @@ def _read_registry(content: JSONValue) -> Registry:
         registry.add(Runtime(runtime_id, token))
     for binding in content["bindings"]:
         registry.bind(Binding(**binding))
+    # A node of an earlier version writes none.
+    for replica in content.get("replicas", ()):
+        registry.replicas[replica["runtime_id"]][replica["replica_id"]] = Replica(**replica)
     return registry
 
 
@@ -64,11 +68,28 @@ def _describe_registry(registry: Registry) -> JSONValue:
     return {
         "runtimes": {each.runtime_id: each.module_auth_token for each in registry.runtimes.values()},
         "bindings": [asdict(each) for each in registry.bindings()],
+        "replicas": [asdict(each) for replicas in registry.replicas.values() for each in replicas.values()],
     }
 
 
-#: What follows from a change: the runtimes to dismiss, each with a reason, and the runtimes to admit.
-Changes: TypeAlias = tuple[list[tuple[str, str]], list[str]]
+@frozen
+class Changes:
+    """What follows from a change of the registry.
+
+    Attributes:
+        dismissed: The runtimes to dismiss, each with a reason.
+        admitted: The runtimes to admit.
+        closed: The replicas to close: the runtime, the replica, and the reason of each.
+        forgotten: The replicas, by runtime, that were closed before and are no longer remembered.
+        opened: The replicas to open: the runtime, the replica, and the limit of each.
+    """
+
+    dismissed: list[tuple[str, str]] = field(factory=list)
+    admitted: list[str] = field(factory=list)
+    closed: list[tuple[str, str, str]] = field(factory=list)
+    forgotten: list[tuple[str, str]] = field(factory=list)
+    opened: list[tuple[str, str, int]] = field(factory=list)
+
 
 #: Changes a registry, and says what follows from it.
 Change: TypeAlias = Callable[[Shared], Changes]
@@ -86,7 +107,7 @@ class SharedRegistry:
         self._seed = seed
         self._stored: bytes | None = None
         self._shared = Shared()
-        self._module_tokens: dict[bytes, str] = {}
+        self._module_tokens: dict[bytes, ModuleIdentity] = {}
         self._changing = DeferredLock()
         node.loaded.append(self._loaded)
 
@@ -95,8 +116,8 @@ class SharedRegistry:
         """The runtimes and bindings, as this node knows them. Do not modify it."""
         return self._shared.registry
 
-    def module_runtime(self, token: str) -> str | None:
-        """Return the id of the runtime that a module auth token belongs to."""
+    def module_runtime(self, token: str) -> ModuleIdentity | None:
+        """Return the runtime and the replica that a module auth token belongs to."""
         return self._module_tokens.get(fingerprint(token))
 
     def _loaded(self, stored: bytes | None, faults: list[bytes]) -> None:
@@ -106,9 +127,12 @@ class SharedRegistry:
         if stored == self._stored:
             return
         self._stored, self._shared = stored, Shared.parse(stored)
+        registry = self._shared.registry
         self._module_tokens = {
-            fingerprint(each.module_auth_token): each.runtime_id for each in self._shared.registry.runtimes.values()
+            fingerprint(each.module_auth_token): ModuleIdentity(each.runtime_id) for each in registry.runtimes.values()
         }
+        for each in (each for replicas in registry.replicas.values() for each in replicas.values() if not each.gone):
+            self._module_tokens[fingerprint(each.token)] = ModuleIdentity(each.runtime_id, each.replica_id)
 
     async def attached(self) -> None:
         """Seed a registry that is empty, or that this node has not seeded yet."""
@@ -123,7 +147,7 @@ class SharedRegistry:
             while True:
                 shared, version = Shared.parse(self._stored), self._node.version
                 changes = change(shared)
-                reply = await self._node.send("commit", version, shared.dump(), to_json(changes))
+                reply = await self._node.send("commit", version, shared.dump(), to_json(asdict(changes)))
                 if reply != b"stale":
                     break
                 await self._node.load()
@@ -143,7 +167,7 @@ class SharedRegistry:
             dismissed = [(each, reason) for each in shared.registry.runtimes]
             shared.seeded = registry.with_generated_tokens(shared.generated)
             shared.registry = shared.seeded.copy()
-            return dismissed, list(shared.registry.runtimes)
+            return Changes(dismissed, list(shared.registry.runtimes))
 
         await self.change(change)
 
@@ -154,7 +178,7 @@ class SharedRegistry:
             former, shared.seeded = shared.seeded, registry.with_generated_tokens(shared.generated)
             gone = shared.registry.dropped_by_seed(former, shared.seeded)
             added = shared.registry.apply_seed_change(former, shared.seeded)
-            return [(each, NO_LONGER_SEEDED) for each in gone], added
+            return Changes([(each, NO_LONGER_SEEDED) for each in gone], added)
 
         if self._stored is None or self._would_change(change):
             await self.change(change)

@@ -8,13 +8,18 @@
 --   jobs, jobs:R   the ids of all jobs, and of the jobs of runtime R, by number
 --   q:R            the queued jobs, by place; held:R the jobs that are never dispatched; running:R the running jobs;
 --                  again:R the running jobs that the next poll gets a second time
---   polls:R        the parked polls, each a node and a number on that node, the longest wait first
+--   replicas:R     the ids of the replicas of R that are open, or that were and are remembered
+--   replica:X      the limit of replica X while it is open, and what it has done; X is a runtime and a replica, see place
+--   on:X           the unfinished jobs on X, by number
+--   polls:X        the parked polls of X, each a node and a number on that node, the longest wait first
+--   ready:R        the replicas of R that have room and a parked poll, by the number of that poll, so that dispatch
+--                  need not look at those that are full
 --   finished       the jobs that have ended, in the order of their ends
 --   watch:J        the nodes that are told what becomes of J
---   rt:R           what the process of runtime R has done; schemas:R its functions
+--   rt:R           when runtime R was opened, polled and posted its functions; schemas:R these functions
 --   nodes, beat:N  the nodes; the heartbeat of node N, which expires
 --   handing:N      the jobs that N has taken for a poll and not delivered; streams:N those whose results it receives
---   leases:N       the leases whose timers N keeps, by their ends
+--   leases:N       the leases whose timers N keeps, by their ends; parking:N the replicas that have polls on N
 --   registry, version, limits, counts, observing, faults…, issued…
 
 local P = ''
@@ -119,7 +124,7 @@ local function transition(id, to, now, outcome)
     call('HSET', job, 'started_at', now, 'attempts', attempts, 'a' .. attempts, now)
     call('HDEL', job, 'a' .. (attempts - ATTEMPTS_KEPT))
   elseif to == 'queued' then
-    call('HDEL', job, 'started_at')
+    call('HDEL', job, 'started_at', 'replica')
   else
     call('HSET', job, 'completed_at', now)
   end

@@ -21,24 +21,29 @@ local function give_to(id, node, now)
   renew(id, node, now)
 end
 
-local function run(id, runtime, node, now)
+local function run(id, runtime, replica, node, now)
   transition(id, 'running', now)
+  call('HSET', P .. 'job:' .. id, 'replica', replica)
   call('ZADD', P .. 'running:' .. runtime, get(id, 'number')[1], id)
+  put_on(id, runtime, replica)
   give_to(id, node, now)
   tell(runtime, id)
 end
 
--- Return the job for the next poll, if there is one, and make the poll's node responsible for delivering it.
-local function take(runtime, node, now)
+-- Return the job for the next poll of a replica, if there is one, and make the poll's node responsible for delivering it.
+local function take(runtime, replica, node, now)
   local id = call('LPOP', P .. 'again:' .. runtime)
   if not id then
     id = call('ZPOPMIN', P .. 'q:' .. runtime)[1]
     if not id then
       return nil
     end
-    run(id, runtime, node, now)
+    run(id, runtime, replica, node, now)
   else
-    call('HINCRBY', P .. 'job:' .. id, 'copies', 1)
+    local copies = copies_of(id)
+    copies[#copies + 1] = replica
+    set_copies(id, copies)
+    put_on(id, runtime, replica)
   end
   call('SADD', P .. 'handing:' .. node, id .. ':' .. get(id, 'attempts')[1])
   return id
@@ -47,23 +52,25 @@ end
 -- Give the job at the front of the queue to the poll that has waited longest, while there are both.
 local function introduce(runtime, now)
   while call('EXISTS', P .. 'q:' .. runtime, P .. 'again:' .. runtime) > 0 do
-    local poll = call('ZPOPMIN', P .. 'polls:' .. runtime)[1]
-    if not poll then
+    local replica = call('ZRANGE', P .. 'ready:' .. runtime, 0, 0)[1]
+    if not replica then
       return
     end
+    local poll = call('ZPOPMIN', P .. 'polls:' .. place(runtime, replica))[1]
     local node, number = string.match(poll, '^(%x+):(%d+)$')
     if listens(node) and is_alive(node) then
-      local id = take(runtime, node, now)
+      local id = take(runtime, replica, node, now)
+      hear(runtime, replica, now)
       local query = P .. 'query:' .. id
       publish(node, {'job', number, record(id), call('STRLEN', query) <= SMALL and call('GET', query) or false})
+    else
+      arrange(runtime, replica)
     end
   end
 end
 
-local function leave_places(id, runtime, node, attempts)
-  for _, place in ipairs({'q:', 'held:', 'running:'}) do
-    call('ZREM', P .. place .. runtime, id)
-  end
+-- Let a node deliver a job no longer, keep the timer of its lease no longer, and receive its result no longer.
+local function let_go(id, runtime, node, attempts)
   call('LREM', P .. 'again:' .. runtime, 0, id)
   if node then
     call('ZREM', P .. 'leases:' .. node, id)
@@ -72,11 +79,18 @@ local function leave_places(id, runtime, node, attempts)
   end
 end
 
+local function leave_places(id, runtime, node, attempts)
+  for _, place in ipairs({'q:', 'held:', 'running:'}) do
+    call('ZREM', P .. place .. runtime, id)
+  end
+  leave_replicas(id, runtime)
+  let_go(id, runtime, node, attempts)
+end
+
 -- Put a running job at the front of its queue.
 local function queue_again(id, outcome, now)
   local runtime, number, node, attempts = unpack(get(id, 'runtime', 'number', 'node', 'attempts'))
   leave_places(id, runtime, node, attempts)
-  call('HDEL', P .. 'job:' .. id, 'copies')
   transition(id, 'queued', now, outcome)
   local first = call('ZRANGE', P .. 'q:' .. runtime, 0, 0, 'WITHSCORES')[2]
   call('ZADD', P .. 'q:' .. runtime, first and math.min(first - 1, number) or number, id)
@@ -159,6 +173,8 @@ local function finish(id, state, now, reason, outcome)
     tell_watchers(id, {'end', id, record(id), small_result(id)})
     call('UNLINK', P .. 'watch:' .. id)
   end
+  -- The replica of the job has room again.
+  introduce(runtime, now)
   return true
 end
 
@@ -264,38 +280,50 @@ function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held
   return record(id)
 end
 
-function ops.poll(now, node, runtime, number, parks)
+function ops.poll(now, node, runtime, replica, number, parks)
   if not is_alive(node) then
     return redis.error_reply(NOT_A_MEMBER)
   end
-  local rt = P .. 'rt:' .. runtime
+  local rt, at = P .. 'rt:' .. runtime, place(runtime, replica)
   if call('EXISTS', rt) == 0 then
     return 'unknown runtime'
   end
+  if not is_open(runtime, replica) then
+    return 'unknown replica'
+  end
   call('HSET', rt, 'last_poll_at', now)
+  call('HSET', P .. 'replica:' .. at, 'last_poll_at', now, 'last_heard_at', now)
+  call('SADD', P .. 'replicas:' .. runtime, replica)
   tell(runtime)
-  local id = take(runtime, node, now)
+  -- Jobs wait only while no replica with room has a poll parked, so no other poll has waited longer.
+  local id = has_room(at) and take(runtime, replica, node, now)
   if id then
     return {record(id), call('GET', P .. 'query:' .. id)}
   end
   if parks == '1' then
-    call('ZADD', P .. 'polls:' .. runtime, count('parked', 1), node .. ':' .. number)
-    call('SADD', P .. 'parking:' .. node, runtime)
+    call('ZADD', P .. 'polls:' .. at, count('parked', 1), node .. ':' .. number)
+    call('SADD', P .. 'parking:' .. node, at)
+    arrange(runtime, replica)
   end
   return false
 end
 
 -- Take a poll back. Return 0 if it was given a job before.
-function ops.unpark(now, node, runtime, number)
-  return call('ZREM', P .. 'polls:' .. runtime, node .. ':' .. number)
+function ops.unpark(now, node, runtime, replica, number)
+  local removed = call('ZREM', P .. 'polls:' .. place(runtime, replica), node .. ':' .. number)
+  if removed == 1 then
+    hear(runtime, replica, now)
+    arrange(runtime, replica)
+  end
+  return removed
 end
 
 local function give_back(id, attempt, now)
-  local state, attempts, body, copies = unpack(get(id, 'state', 'attempts', 'body', 'copies'))
+  local state, attempts, body, runtime = unpack(get(id, 'state', 'attempts', 'body', 'runtime'))
   if state == 'running' and attempts == attempt and not body then
-    if copies and tonumber(copies) > 0 then
+    if drop_copy(id, runtime) then
       -- Another poll has the job, too.
-      call('HINCRBY', P .. 'job:' .. id, 'copies', -1)
+      introduce(runtime, now)
       return 0
     end
     queue_again(id, 'poller vanished', now)
@@ -394,14 +422,29 @@ function ops.list(now, node, before, runtime, query_type, state, most)
   end
 end
 
-function ops.restart(now, node, runtime)
+-- End the jobs that a replica runs, but not the copies of those that others run. Return their ids.
+local function fail_jobs_on(runtime, replica, reason, now)
+  local lost = {}
+  for _, id in ipairs(call('ZRANGE', P .. 'on:' .. place(runtime, replica), 0, -1)) do
+    if get(id, 'replica')[1] == replica then
+      lost[#lost + 1] = id
+    end
+  end
+  for _, id in ipairs(lost) do
+    finish(id, 'failed', now, reason)
+  end
+  return lost
+end
+
+function ops.restart(now, node, runtime, replica, reason)
   if call('EXISTS', P .. 'rt:' .. runtime) == 0 then
     return 'unknown runtime'
   end
-  local lost = call('ZRANGE', P .. 'running:' .. runtime, 0, -1)
-  for _, id in ipairs(lost) do
-    finish(id, 'failed', now, 'runtime restarted')
+  if not is_open(runtime, replica) then
+    return 'unknown replica'
   end
+  hear(runtime, replica, now)
+  local lost = fail_jobs_on(runtime, replica, reason, now)
   forget(now)
   return lost
 end

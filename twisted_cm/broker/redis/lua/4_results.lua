@@ -6,18 +6,19 @@ local function persist(body, size)
   end
 end
 
-function ops.open_result(now, node, runtime, id)
+function ops.open_result(now, node, runtime, replica, id)
   local its_runtime, state, body = unpack(get(id, 'runtime', 'state', 'body'))
   if its_runtime ~= runtime then
     return 'unknown job'
   end
+  hear(runtime, replica, now)
   if state == 'running' and not body then
     renew(id, node, now)
   end
   return record(id)
 end
 
-function ops.begin(now, node, id, body, content_type)
+function ops.begin(now, node, id, body, content_type, replica)
   local state, runtime, former, its_node = unpack(get(id, 'state', 'runtime', 'body', 'node'))
   if not state then
     return 'unknown job'
@@ -27,12 +28,11 @@ function ops.begin(now, node, id, body, content_type)
   end
   if state == 'queued' then
     leave_places(id, runtime)
-    run(id, runtime, node, now)
+    run(id, runtime, is_open(runtime, replica) and replica or DEFAULT, node, now)
   end
   local job = P .. 'job:' .. id
   -- A stream has no lease: it may pause, and if it breaks off, the job fails.
-  leave_places(id, runtime, get(id, 'node')[1], get(id, 'attempts')[1])
-  call('ZADD', P .. 'running:' .. runtime, get(id, 'number')[1], id)
+  let_go(id, runtime, unpack(get(id, 'node', 'attempts')))
   call('SADD', P .. 'streams:' .. node, id)
   call('HSET', job, 'body', body, 'result_size', 0, 'node', node)
   if content_type ~= '' then
@@ -42,9 +42,18 @@ function ops.begin(now, node, id, body, content_type)
   return 1
 end
 
+-- Note a word of the replica that runs a job.
+local function hear_of(id, now)
+  local runtime, replica = unpack(get(id, 'runtime', 'replica'))
+  if replica then
+    hear(runtime, replica, now)
+  end
+end
+
 -- Keep bytes of a result, within one part. Return 0 if the job has ended. A repeated call changes nothing.
 function ops.write(now, node, id, body, offset, data)
   local its_body, state = unpack(get(id, 'body', 'state'))
+  hear_of(id, now)
   local part = P .. 'body:' .. body .. ':' .. math.floor(offset / PART)
   if its_body == body then
     if state ~= 'running' then
@@ -65,6 +74,7 @@ function ops.write(now, node, id, body, offset, data)
 end
 
 function ops.renew(now, node, id)
+  hear_of(id, now)
   local state, body = unpack(get(id, 'state', 'body'))
   if state == 'running' and not body then
     renew(id, node, now)

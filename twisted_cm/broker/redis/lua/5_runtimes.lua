@@ -1,7 +1,12 @@
--- Runtimes. A node writes the registry as a whole, and only if it has read the last version.
+-- Runtimes and their replicas. A node writes the registry as a whole, and only if it has read the last version.
 
 -- Forget everything that belongs to a runtime.
 local function dismiss(runtime, reason, now)
+  -- First, so that no job goes to a poll that is about to be answered.
+  for _, replica in ipairs(call('SMEMBERS', P .. 'replicas:' .. runtime)) do
+    dismiss_polls(runtime, replica)
+    forget_replica(runtime, replica)
+  end
   for _, id in ipairs(call('ZRANGE', P .. 'jobs:' .. runtime, 0, -1)) do
     finish(id, 'failed', now, reason)
     if call('ZREM', P .. 'finished', id) == 1 then
@@ -9,29 +14,50 @@ local function dismiss(runtime, reason, now)
     end
     remove(id)
   end
-  for _, poll in ipairs(call('ZRANGE', P .. 'polls:' .. runtime, 0, -1)) do
-    local node, number = string.match(poll, '^(%x+):(%d+)$')
-    publish(node, {'nothing', number})
-  end
-  for _, place in ipairs({'rt:', 'schemas:', 'polls:', 'jobs:', 'q:', 'held:', 'running:', 'again:'}) do
+  for _, place in ipairs({'rt:', 'schemas:', 'jobs:', 'q:', 'held:', 'running:', 'again:', 'ready:'}) do
     call('UNLINK', P .. place .. runtime)
   end
   tell(runtime, nil, true)
 end
 
--- changes is a JSON array of two arrays: the runtimes to dismiss, each with a reason, and the runtimes to admit.
+-- Close a replica. What it has done stays known.
+local function close_replica(runtime, replica, reason, now)
+  local at = place(runtime, replica)
+  call('HDEL', P .. 'replica:' .. at, 'limit')
+  dismiss_polls(runtime, replica)
+  fail_jobs_on(runtime, replica, reason, now)
+  for _, id in ipairs(call('ZRANGE', P .. 'on:' .. at, 0, -1)) do
+    while drop_copy(id, runtime, replica) do
+    end
+  end
+  tell(runtime)
+end
+
+-- changes is a JSON object, see Changes in registry.py.
 function ops.commit(now, node, version, registry, changes)
   if (call('GET', P .. 'version') or '0') ~= version then
     return 'stale'
   end
   call('SET', P .. 'registry', registry)
-  local dismissed, admitted = unpack(cjson.decode(changes))
-  for _, each in ipairs(dismissed) do
+  changes = cjson.decode(changes)
+  for _, each in ipairs(changes.dismissed) do
     dismiss(each[1], each[2], now)
   end
-  for _, runtime in ipairs(admitted) do
+  for _, runtime in ipairs(changes.admitted) do
     call('HSET', P .. 'rt:' .. runtime, 'opened_at', now)
     tell(runtime)
+  end
+  for _, each in ipairs(changes.closed) do
+    close_replica(each[1], each[2], each[3], now)
+  end
+  for _, each in ipairs(changes.forgotten) do
+    forget_replica(each[1], each[2])
+  end
+  for _, each in ipairs(changes.opened) do
+    open_replica(each[1], each[2], each[3])
+  end
+  if #changes.closed > 0 then
+    forget(now)
   end
   return publish_version(node)
 end
@@ -45,9 +71,13 @@ function ops.load()
   return {call('GET', P .. 'version') or '0', call('GET', P .. 'registry'), faults}
 end
 
-function ops.put_schemas(now, node, runtime, ...)
+-- Keep schemas, in place of the former ones if these are the first of a report.
+function ops.put_schemas(now, node, runtime, is_first, ...)
   if call('EXISTS', P .. 'rt:' .. runtime) == 0 then
     return 'unknown runtime'
+  end
+  if is_first == '1' then
+    call('UNLINK', P .. 'schemas:' .. runtime)
   end
   local schemas = {...}
   for at = 1, #schemas, 2 do
@@ -61,16 +91,12 @@ end
 function ops.runtimes(now, node, ...)
   local found = {}
   for at, runtime in ipairs({...}) do
-    local parked = 0
-    for _, poll in ipairs(call('ZRANGE', P .. 'polls:' .. runtime, 0, -1)) do
-      parked = parked + (listens(string.match(poll, '^%x+')) and 1 or 0)
-    end
     found[at] = {
       call('HGETALL', P .. 'rt:' .. runtime),
       call('HGETALL', P .. 'schemas:' .. runtime),
       call('ZCARD', P .. 'q:' .. runtime) + call('ZCARD', P .. 'held:' .. runtime),
       call('ZCARD', P .. 'running:' .. runtime),
-      parked,
+      replicas(runtime),
     }
   end
   return found

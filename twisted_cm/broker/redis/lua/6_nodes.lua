@@ -4,13 +4,11 @@
 -- jobs that it knows: then both are the same process, which has connected again.
 local function release(dead, heir, now, known)
   -- First, so that no job that is given back goes to a poll of the dead node.
-  for _, runtime in ipairs(call('SMEMBERS', P .. 'parking:' .. dead)) do
-    local polls = P .. 'polls:' .. runtime
-    for _, poll in ipairs(call('ZRANGE', polls, 0, -1)) do
-      if string.match(poll, '^%x+') == dead then
-        call('ZREM', polls, poll)
-      end
-    end
+  for _, at in ipairs(call('SMEMBERS', P .. 'parking:' .. dead)) do
+    local runtime, replica = parse_place(at)
+    drop_polls(runtime, replica, function(node)
+      return node == dead
+    end)
   end
   for _, member in ipairs(call('SMEMBERS', P .. 'handing:' .. dead)) do
     local id, attempt = string.match(member, '^(.*):(%d+)$')
@@ -74,10 +72,10 @@ end
 function ops.sweep(now, node, ...)
   local result = 1
   for _, runtime in ipairs({...}) do
-    for _, poll in ipairs(call('ZRANGE', P .. 'polls:' .. runtime, 0, -1)) do
-      if not is_member(string.match(poll, '^%x+')) then
-        call('ZREM', P .. 'polls:' .. runtime, poll)
-      end
+    for _, replica in ipairs(call('SMEMBERS', P .. 'replicas:' .. runtime)) do
+      drop_polls(runtime, replica, function(holder)
+        return not is_member(holder)
+      end)
     end
     for _, id in ipairs(call('ZRANGE', P .. 'running:' .. runtime, 0, -1)) do
       local holder = get(id, 'node')[1]
