@@ -21,6 +21,7 @@ from twisted_cm.config.seed import Sidecar
 from twisted_cm.model.faults import FaultKind, FaultPlan
 from twisted_cm.model.jobs import JobSource, Submission
 from twisted_cm.model.limits import Limits
+from twisted_cm.model.replicas import ReplicaRequest
 from twisted_cm.model.tokens import IssuedToken
 
 EMULATOR = "/_emulate/foundry/compute-modules"
@@ -48,6 +49,8 @@ PRESENTED: dict[str, dict[str, str]] = {
     "no text": {"Authorization": "Bearer \udcff", "Module-Auth-Token": "\udcff"},
     "wrong module token": {"Module-Auth-Token": "wrong"},
     "other module token": {"Module-Auth-Token": "token-two"},
+    "replica token": {"Module-Auth-Token": "REPLICA"},
+    "other replica token": {"Module-Auth-Token": "OTHER-REPLICA"},
     "module token as bearer": {"Authorization": "Bearer token-one"},
     "bearer as module token": {"Module-Auth-Token": "app-token"},
     "module token": {"Module-Auth-Token": "token-one"},
@@ -84,9 +87,19 @@ OPEN = Guard(EVERYTHING, EVERYTHING)
 CONTROL = Guard(EVERYTHING, {"admin"}, forbidden_guarded=BEARERS)
 ADMIN = Guard(BEARERS, {"admin"}, forbidden_guarded=BEARERS)
 BEARER = Guard(BEARERS, {*BEARERS, "admin"})
-OTHER = {"other module token"}
+OTHER = {"other module token", "replica token", "other replica token"}
 MODULE = Guard({"module token"}, {"module token"}, OTHER, OTHER)
 MODULE_OR_BEARER = Guard({"module token", *BEARERS}, {"module token", "admin", *BEARERS}, OTHER, OTHER)
+NOT_THE_REPLICA = {"module token", "other module token", "other replica token"}
+REPLICA = Guard({"replica token"}, {"replica token"}, NOT_THE_REPLICA, NOT_THE_REPLICA)
+NEITHER = {"other module token", "other replica token"}
+REPLICA_OR_ADMIN = Guard(
+    {"replica token", "module token", *BEARERS},
+    {"replica token", "module token", "admin"},
+    NEITHER,
+    {*NEITHER, *BEARERS},
+)
+OPENING = Guard(EVERYTHING, {"module token", "admin"}, forbidden_guarded={*OTHER, *BEARERS})
 INSPECTION = Guard(EVERYTHING, {"module token", "admin", *BEARERS})
 METRICS = Guard(EVERYTHING, {"admin", *BEARERS})
 CLIENT = Guard({"client"}, {"client"})
@@ -118,6 +131,13 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"POST {ONE}/schemas": (MODULE, [{"name": "g"}], 200),
     f"POST {ONE}/results/<job_id>": (MODULE, b"result", 204),
     f"POST {ONE}/restart": (MODULE, None, 200),
+    f"POST {ONE}/replicas": (OPENING, {}, 201),
+    f"GET {ONE}/replicas": (BEARER, None, 200),
+    f"DELETE {ONE}/replicas/<replica_id>": (REPLICA_OR_ADMIN, None, 204),
+    f"GET {ONE}/replicas/<replica_id>/job": (REPLICA, None, 200),
+    f"POST {ONE}/replicas/<replica_id>/schemas": (REPLICA, [{"name": "g"}], 200),
+    f"POST {ONE}/replicas/<replica_id>/results/<job_id>": (REPLICA, b"result", 204),
+    f"POST {ONE}/replicas/<replica_id>/restart": (REPLICA, None, 200),
     f"GET {EMULATOR}/jobs": (BEARER, None, 200),
     f"GET {EMULATOR}/jobs/<job_id>": (BEARER, None, 200),
     f"POST {ONE}/jobs/<job_id>/fail": (MODULE, {"message": "out of luck"}, 204),
@@ -188,10 +208,10 @@ async def running(**settings: Any) -> AsyncIterator[Harness]:
 
 
 async def prepare(harness: Harness, route: str) -> dict[str, str]:
-    """Go back to the seed, with a job that is done, a queued one and a fault.
+    """Go back to the seed, with two replicas, a job that is done, a queued one and a fault.
 
     Returns:
-        The value for each parameter in the path of a route.
+        The value for each parameter in the path of a route, and for the tokens of the replicas.
     """
     await harness.service.reset()
     job = await harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
@@ -199,11 +219,15 @@ async def prepare(harness: Harness, route: str) -> dict[str, str]:
     body = ResultBody()
     body.write(b"result")
     await harness.broker.complete(job.job_id, body)
+    replicas = [await harness.broker.open_replica(ReplicaRequest("one", each)) for each in ("replica", "other")]
     waiting = await harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
     fault = await harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, function="never"))
     ends_it = route.startswith("DELETE") or "soft-cancel" in route or route.endswith(("/results/<job_id>", "/fail"))
     return {
         "runtime_id": "one",
+        "replica_id": "replica",
+        "REPLICA": replicas[0].token,
+        "OTHER-REPLICA": replicas[1].token,
         "job_id": waiting.job_id if ends_it else job.job_id,
         "fault_id": fault.fault_id,
         "rid": "ri.one",
@@ -226,6 +250,10 @@ def state(harness: Harness) -> Any:
                 each.bindings,
             )
             for each in snapshots
+        ],
+        [
+            [(each.replica.replica_id, each.state, each.replica.last_poll_at, each.job_ids) for each in replicas]
+            for replicas in (result_of(harness.broker.replicas(each.runtime.runtime_id)) for each in snapshots)
         ],
         [(job.job_id, job.state, job.attempts) for job in harness.jobs()],
         [fault.fault_id for fault in result_of(harness.service.faults.all())],
@@ -251,6 +279,7 @@ async def ask(harness: Harness, route: str, body: Any, ids: dict[str, str], **he
         kind = "application/json"
     service = harness.service
     addresses = service.addresses if route in ROUTES else service.sidecar_addresses["one"]
+    headers = {name: ids.get(value, value) for name, value in headers.items()}
     sent = {name.encode(): value.encode("utf-8", "surrogateescape") for name, value in headers.items()}
     response = await harness.http.request(
         method,

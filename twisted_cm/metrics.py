@@ -101,7 +101,7 @@ class Metrics:
             field: Gauge(f"twisted_cm_{name}", text, registry=registry)
             for field, name, text in (
                 ("runtimes", "runtimes", "Runtimes."),
-                ("connected", "connected_runtimes", "Runtimes that have polled."),
+                ("connected", "connected_runtimes", "Runtimes of which a replica is responsive or busy."),
                 ("queued", "queued_jobs", "Jobs that wait for a poll."),
                 ("running", "running_jobs", "Jobs that are dispatched and not finished."),
                 ("parked_polls", "parked_polls", "Polls that wait for a job."),

@@ -32,6 +32,7 @@ from .server.app import emulator_site, sidecar_site
 from .server.browsers import BrowserGuard
 from .server.context import Context
 from .server.credentials import Credentials
+from .server.refused_polls import RefusedPolls
 from .server.transport.site import EmulatorSite
 from .server.workers import Workers
 
@@ -81,6 +82,7 @@ class EmulatorService(Service):
             )
         self._seed = settings.seed
         self._workers = Workers(reactor)
+        self._refused_polls = RefusedPolls(reactor)
         self._seed_loaded = False
         self.sites: list[EmulatorSite] = []
         self.broker, self.faults, tokens = _make_stores(reactor, settings)
@@ -149,6 +151,7 @@ class EmulatorService(Service):
             metrics=self.metrics,
             readiness=self.readiness,
             validate_queries=self._seed.validate_queries,
+            refused_polls=self._refused_polls,
             workers=self._workers,
             started_at=int(self._reactor.seconds() * 1000),
         )
@@ -243,6 +246,7 @@ class EmulatorService(Service):
 
     def _wind_up(self) -> Iterator[Deferred[None]]:
         """Do what is left once the broker has stopped."""
+        self._refused_polls.stop()
         for site in self.sites:
             yield site.drain(SHUTDOWN_GRACE)
         if self._recorder is not None:

@@ -30,6 +30,7 @@ async def test_the_tables_hold_every_route() -> None:
 @pytest_twisted.ensureDeferred
 async def test_every_route_knows_who_may_use_it(monkeypatch: pytest.MonkeyPatch, guarded: bool) -> None:
     monkeypatch.setattr("twisted_cm.service.is_loopback", lambda interface: not guarded)
+    monkeypatch.setattr("twisted_cm.server.refused_polls.HOLD", 0)
     async with running(admin_token="boss" if guarded else None) as harness:
         credentials = harness.service.credentials
         now = [1000.0]

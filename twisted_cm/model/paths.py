@@ -22,6 +22,11 @@ def runtime_path(runtime_id: str) -> str:
     return f"{RUNTIMES}/{quote(runtime_id, safe='')}"
 
 
+def replica_path(runtime_id: str, replica_id: str) -> str:
+    """Return the path of a replica's routes, with both ids percent-encoded."""
+    return f"{runtime_path(runtime_id)}/replicas/{quote(replica_id, safe='')}"
+
+
 def job_path(job_id: str) -> str:
     """Return the Contour path of a job's routes, with the id percent-encoded."""
     return f"{CONTOUR}/jobs/{quote(job_id, safe='')}"

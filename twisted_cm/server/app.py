@@ -17,6 +17,7 @@ from .routes.module import ModuleRoutes
 from .routes.monitoring import MonitoringRoutes
 from .routes.multipass import MultipassRoutes
 from .routes.openapi import OpenAPIRoute
+from .routes.replicas import ReplicaRoutes
 from .routes.runtimes import RuntimeRoutes
 from .routing import new_app
 from .transport.site import EmulatorSite
@@ -32,6 +33,7 @@ def emulator_app(context: Context) -> Klein:
     app = new_app()
     DiscoveryRoutes(context).register(app)
     RuntimeRoutes(context).register(app)
+    ReplicaRoutes(context).register(app)
     ModuleRoutes(context).register(app)
     DirectJobRoutes(context).register(app)
     ContourRoutes(context).register(app)

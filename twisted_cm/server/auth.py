@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from werkzeug.datastructures import Authorization
 
-from ..broker.interface import UnknownReplica
+from ..broker.interface import UnknownReplica, UnknownRuntime
 from ..model.faults import FaultKind
 from ..model.replicas import DEFAULT_REPLICA, ModuleIdentity
 from ..model.runtimes import Runtime
@@ -97,9 +97,23 @@ async def require_admin_beyond_loopback(context: Context, request: EmulatorReque
 
 
 async def require_module(
-    context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA
-) -> None:
+    context: Context,
+    request: EmulatorRequest,
+    runtime_id: str,
+    replica_id: str = DEFAULT_REPLICA,
+    or_runtime: bool = False,
+) -> ModuleIdentity:
     """Make sure that the request carries the module auth token of a replica, by default that of its runtime.
+
+    Args:
+        context: What the routes share.
+        request: The request.
+        runtime_id: The runtime.
+        replica_id: The replica.
+        or_runtime: Whether the token of the runtime will do, too.
+
+    Returns:
+        Whose token it is.
 
     Raises:
         ApiError: 401 without a known token, 403 with that of another runtime or replica.
@@ -108,10 +122,30 @@ async def require_module(
     """
     presented = module_token(request)
     owner = await context.broker.module_runtime(presented) if presented else None
-    if owner is None or owner.replica_id != replica_id or owner.runtime_id != runtime_id:
+    allowed = (replica_id, DEFAULT_REPLICA) if or_runtime else (replica_id,)
+    if owner is None or owner.runtime_id != runtime_id or owner.replica_id not in allowed:
         await _refuse_module(context, owner, runtime_id, replica_id)
     if await draw_fault(context, FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
         raise errors.invalid_module_auth_token()
+    return owner
+
+
+async def require_poller(context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str) -> None:
+    """Do the same as :func:`require_module` for a poll, but refuse a token that is not valid late.
+
+    Raises:
+        ApiError: 401 without a valid token, 403 with that of another runtime or replica.
+        UnknownRuntime: There is no such runtime.
+        UnknownReplica: The token is valid, and the runtime has no such replica.
+    """
+    try:
+        identity = await require_module(context, request, runtime_id, replica_id)
+    except (errors.ApiError, UnknownRuntime):
+        presented = module_token(request)
+        if presented and await context.broker.module_runtime(presented) is None:
+            await context.refused_polls.hold(runtime_id, replica_id)
+        raise
+    context.refused_polls.accepted(identity)
 
 
 async def _refuse_module(context: Context, owner: ModuleIdentity | None, runtime_id: str, replica_id: str) -> NoReturn:

@@ -14,6 +14,7 @@ from ..model.addresses import Addresses
 from ..model.limits import Limits
 from .browsers import BrowserGuard
 from .credentials import Credentials
+from .refused_polls import RefusedPolls
 from .workers import Workers
 
 
@@ -25,6 +26,7 @@ class Context:
         reset: Goes back to the seed.
         readiness: Tells of each part of the emulator whether it can do its work.
         validate_queries: Whether each query is checked against its function's schema before it is queued.
+        refused_polls: The polls whose tokens are not valid.
         workers: Do what would take the reactor too long.
         started_at: When the emulator began to serve, in milliseconds since the epoch.
     """
@@ -40,5 +42,6 @@ class Context:
     metrics: Metrics
     readiness: Callable[[], Awaitable[Mapping[str, bool]]]
     validate_queries: bool
+    refused_polls: RefusedPolls
     workers: Workers
     started_at: int

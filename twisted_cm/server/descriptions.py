@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import asdict
 
-from ..broker.interface import RuntimeSnapshot
+from ..broker.interface import ReplicaSnapshot, RuntimeSnapshot
 from ..model.faults import Fault, describe_fault
 from ..model.jobs import Job
 from ..model.runtimes import FunctionSchema, Runtime
@@ -104,6 +104,22 @@ def describe_snapshot(snapshot: RuntimeSnapshot, faults: Iterable[Fault], token_
             }
             for binding in snapshot.bindings
         ],
+    }
+
+
+def describe_replica(snapshot: ReplicaSnapshot) -> dict[str, JSONValue]:
+    """Return a replica (contract section 1a). Its token is not shown."""
+    replica = snapshot.replica
+    return {
+        "replica_id": replica.replica_id,
+        "state": snapshot.state.value,
+        "max_concurrent_tasks": replica.limit,
+        "running_jobs": snapshot.job_ids,
+        "parked_polls": snapshot.parked_polls,
+        "opened_at": replica.opened_at,
+        "last_poll_at": replica.last_poll_at,
+        "ended_at": replica.ended_at,
+        "ended_why": replica.ended_why,
     }
 
 

@@ -153,6 +153,27 @@ def unknown_runtime(runtime_id: str) -> ApiError:
     )
 
 
+def unknown_replica(runtime_id: str, replica_id: str) -> ApiError:
+    """Make the error for a replica that does not exist, or is gone."""
+    return not_found(
+        f"Runtime '{runtime_id}' has no replica '{replica_id}'. It was never opened, or it is gone. Open it with POST"
+        " to the runtime's replicas.",
+        runtimeId=runtime_id,
+        replicaId=replica_id,
+    )
+
+
+def replica_exists(runtime_id: str, replica_id: str) -> ApiError:
+    """Make the error for a replica that is opened while it is open."""
+    return invalid_request(
+        f"'replicaId' must be new, but runtime '{runtime_id}' has a replica '{replica_id}'. Leave the id out, or delete"
+        " that replica first.",
+        field="replicaId",
+        runtimeId=runtime_id,
+        replicaId=replica_id,
+    )
+
+
 def unknown_job(job_id: str) -> ApiError:
     """Make the error for a job that does not exist."""
     return not_found(

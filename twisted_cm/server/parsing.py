@@ -85,6 +85,27 @@ def flag_field(body: JSONValue, name: str) -> bool:
     return value
 
 
+def number_field(body: JSONValue, name: str, default: int, least: int, most: int) -> int:
+    """Return a field of a request body that is a whole number.
+
+    Args:
+        body: The body, as JSON.
+        name: The field.
+        default: The value if the field is absent or null.
+        least: The least value.
+        most: The greatest value.
+
+    Raises:
+        ApiError: 400, naming the field, if it is of another type or out of range.
+    """
+    value = _field(body, name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise errors.invalid_request(f"'{name}' must be a whole number from {least} to {most}.", field=name)
+    return value
+
+
 def query_parameter(request: EmulatorRequest, name: str) -> str | None:
     """Return a parameter of the request's query string, or ``None`` if it is absent or blank.
 

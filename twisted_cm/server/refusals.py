@@ -16,7 +16,9 @@ from ..broker.interface import (
     JobAlreadyCompleted,
     NotBound,
     QueueFull,
+    ReplicaExists,
     UnknownJob,
+    UnknownReplica,
     UnknownRuntime,
 )
 from . import errors
@@ -24,6 +26,8 @@ from . import errors
 #: The error for each exception of the broker, made from the exception's arguments.
 _BROKER_ERRORS: dict[type[BrokerError], Callable[..., errors.ApiError]] = {
     UnknownRuntime: errors.unknown_runtime,
+    UnknownReplica: errors.unknown_replica,
+    ReplicaExists: errors.replica_exists,
     UnknownJob: errors.unknown_job,
     NotBound: errors.not_bound,
     QueueFull: errors.queue_full,

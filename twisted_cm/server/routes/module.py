@@ -1,4 +1,4 @@
-"""The routes that a compute-module SDK calls, on the main listeners and on a sidecar (contract sections 1 and 2)."""
+"""The routes that an SDK calls, on the main listeners and on a sidecar (contract sections 1, 1a and 2)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ...broker.interface import BrokerError, BrokerUnavailable, UnknownJob
 from ...model.faults import FaultKind
 from ...model.jobs import Job
 from ...model.paths import RUNTIMES, SIDECAR
+from ...model.replicas import DEFAULT_REPLICA
 from .. import errors
-from ..auth import require_module
+from ..auth import require_module, require_poller
 from ..context import Context
 from ..faults import delay_by_fault, draw_fault
 from ..foundry_descriptions import envelope
@@ -31,8 +32,9 @@ class ModuleRoutes:
     context: Context
 
     def register(self, app: Klein) -> None:
-        """Put the routes of contract section 1 on ``app``, for every runtime."""
-        self._register(app, f"{RUNTIMES}/<id:runtime_id>")
+        """Put the routes of contract sections 1 and 1a on ``app``, for every runtime and every replica."""
+        for prefix in ("", "/replicas/<id:replica_id>"):
+            self._register(app, f"{RUNTIMES}/<id:runtime_id>{prefix}")
 
     def register_sidecar(self, app: Klein, runtime_id: str) -> None:
         """Put the routes of contract section 2 on ``app``, for one runtime."""
@@ -51,16 +53,16 @@ class ModuleRoutes:
             **defaults,
         )
 
-    async def poll(self, request: EmulatorRequest, runtime_id: str) -> bytes:
-        """Answer ``GET /job``: park until there is a job."""
-        await require_module(self.context, request, runtime_id)
+    async def poll(self, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> bytes:
+        """Answer ``GET /job``: park until there is a job that the replica may have."""
+        await require_poller(self.context, request, runtime_id, replica_id)
         broker = self.context.broker
         refusing = await draw_fault(self.context, FaultKind.POLL_ERROR, runtime_id)
         if refusing is not None:
             raise errors.injected(refusing.status or 500)
         wait = preferred_wait(request, self.context.limits.poll_timeout)
         while True:
-            job = await broker.poll(runtime_id, wait)
+            job = await broker.poll(runtime_id, wait, replica_id)
             if job is None:
                 return request.no_content()
             parts = await self._prepare(request, job)
@@ -95,9 +97,9 @@ class ModuleRoutes:
             raise
         return parts
 
-    async def post_schemas(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+    async def post_schemas(self, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> bytes:
         """Answer ``POST /schemas``: keep all the functions that the runtime has, or none."""
-        await require_module(self.context, request, runtime_id)
+        await require_module(self.context, request, runtime_id, replica_id)
         posted = await request.read_json(self.context.limits.max_body)
         try:
             schemas = parse_function_schemas(posted)
@@ -108,16 +110,18 @@ class ModuleRoutes:
         await self.context.broker.put_schemas(runtime_id, schemas)
         return request.json({})
 
-    async def post_result(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:
+    async def post_result(
+        self, request: EmulatorRequest, runtime_id: str, job_id: str, replica_id: str = DEFAULT_REPLICA
+    ) -> bytes:
         """Answer ``POST /results/{jobId}``: keep the bytes of a result exactly.
 
         A result of known length counts once all of it has arrived, because an SDK posts it
         again if the connection breaks. A chunked result is passed on as it arrives, so the
         job fails if the result breaks off after its first byte.
         """
-        await require_module(self.context, request, runtime_id)
+        await require_module(self.context, request, runtime_id, replica_id)
         broker = self.context.broker
-        job = await broker.open_result(runtime_id, job_id)
+        job = await broker.open_result(runtime_id, job_id, replica_id)
         request.take_your_time()
         await delay_by_fault(self.context, FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
         body = broker.new_result(job_id, request.header("Content-Type"))
@@ -125,7 +129,7 @@ class ModuleRoutes:
         try:
             if request.body.length is None:
                 await request.body.begun()
-                begun = await broker.begin_result(job_id, body)
+                begun = await broker.begin_result(job_id, body, replica_id)
             await request.body.pipe(body, self.context.limits.max_body)
             await broker.complete(job_id, body)
         except (BodyLost, CancelledError, OSError, errors.ApiError, BrokerUnavailable) as error:
@@ -139,10 +143,10 @@ class ModuleRoutes:
             raise
         return request.no_content()
 
-    async def restart(self, request: EmulatorRequest, runtime_id: str) -> bytes:
-        """Answer ``POST /restart``: the runtime process has started again, and what it was running fails."""
-        await require_module(self.context, request, runtime_id)
-        return request.json(await self.context.broker.restart(runtime_id))
+    async def restart(self, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> bytes:
+        """Answer ``POST /restart``: the replica's process has started again, and what it was running fails."""
+        await require_module(self.context, request, runtime_id, replica_id)
+        return request.json(await self.context.broker.restart(runtime_id, replica_id))
 
 
 def _why_broken(error: Exception) -> str:

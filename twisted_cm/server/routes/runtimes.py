@@ -23,6 +23,7 @@ from ..context import Context
 from ..descriptions import describe_schemas, describe_snapshot
 from ..parsing import flag_field, required_text, text_field
 from ..routing import add_routes
+from ..sessions import describe_session
 from ..transport.request import EmulatorRequest
 
 
@@ -58,24 +59,8 @@ class RuntimeRoutes:
             flag_field(body, "keepBindings"),
         )
         runtime = await self.context.broker.open_session(session)
-        base = f"{self._base_url(request)}{runtime_path(runtime_id)}"
-        return request.json(
-            {
-                "runtimeId": runtime_id,
-                "moduleAuthToken": runtime.module_auth_token,
-                "getJobUri": f"{base}/job",
-                "postResultUri": f"{base}/results",
-                "postSchemaUri": f"{base}/schemas",
-                "restartNotificationUri": f"{base}/restart",
-            }
-        )
-
-    def _base_url(self, request: EmulatorRequest) -> str:
-        if self.context.addresses.base_url is not None:
-            return self.context.addresses.base_url.rstrip("/")
-        scheme = "https" if request.isSecure() else "http"
-        address = request.getHost()
-        return f"{scheme}://{request.header('Host') or f'{address.host}:{address.port}'}"
+        token, path = runtime.module_auth_token, runtime_path(runtime_id)
+        return request.json(describe_session(self.context, request, runtime_id, token, path))
 
     async def list_runtimes(self, request: EmulatorRequest) -> bytes:
         """Answer ``GET /runtimes`` with every runtime."""

@@ -1,0 +1,81 @@
+"""Replicas of runtimes: open, list and delete them (contract section 1a).
+
+The routes that the process of a replica calls are in :mod:`.module`.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+from klein import Klein
+
+from ...model.paths import RUNTIMES, replica_path
+from ...model.replicas import DEFAULT_CONCURRENT_TASKS, DEFAULT_REPLICA, MOST_CONCURRENT_TASKS, ReplicaRequest
+from .. import errors
+from ..auth import module_token, require_admin, require_admin_beyond_loopback, require_bearer, require_module
+from ..context import Context
+from ..descriptions import describe_replica
+from ..parsing import number_field, text_field
+from ..routing import add_routes
+from ..sessions import describe_session
+from ..transport.request import EmulatorRequest
+
+
+@frozen
+class ReplicaRoutes:
+    """The routes that open, list and delete replicas."""
+
+    context: Context
+
+    def register(self, app: Klein) -> None:
+        """Put the routes on ``app``."""
+        replicas = f"{RUNTIMES}/<id:runtime_id>/replicas"
+        add_routes(
+            app,
+            [
+                ("POST", replicas, self.open_replica),
+                ("GET", replicas, self.list_replicas),
+                ("DELETE", f"{replicas}/<id:replica_id>", self.delete_replica),
+            ],
+        )
+
+    async def open_replica(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """Answer ``POST /runtimes/{runtimeId}/replicas``: open a replica, and reset nothing."""
+        if self.context.credentials.guarded and module_token(request) is not None:
+            await require_module(self.context, request, runtime_id)
+        else:
+            await require_admin_beyond_loopback(self.context, request)
+        body = await request.read_json(self.context.limits.max_body)
+        wanted = ReplicaRequest(
+            runtime_id,
+            text_field(body, "replicaId"),
+            number_field(body, "maxConcurrentTasks", DEFAULT_CONCURRENT_TASKS, 1, MOST_CONCURRENT_TASKS),
+            text_field(body, "deployedAppRid"),
+            text_field(body, "branch"),
+        )
+        replica = await self.context.broker.open_replica(wanted)
+        path = replica_path(runtime_id, replica.replica_id)
+        session = describe_session(self.context, request, runtime_id, replica.token, path)
+        return request.json(
+            {**session, "replicaId": replica.replica_id, "maxConcurrentTasks": replica.limit}, status=201
+        )
+
+    async def list_replicas(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """Answer ``GET /runtimes/{runtimeId}/replicas`` with every replica, those included that went last."""
+        await require_bearer(self.context, request)
+        return request.json([describe_replica(each) for each in await self.context.broker.replicas(runtime_id)])
+
+    async def delete_replica(self, request: EmulatorRequest, runtime_id: str, replica_id: str) -> bytes:
+        """Answer ``DELETE /runtimes/{runtimeId}/replicas/{replicaId}``: close a replica and end its jobs."""
+        if module_token(request) is not None:
+            await require_module(self.context, request, runtime_id, replica_id, or_runtime=True)
+        else:
+            await require_admin(self.context, request)
+        if replica_id == DEFAULT_REPLICA:
+            await self.context.broker.runtime(runtime_id)
+            raise errors.invalid_request(
+                f"The replica '{DEFAULT_REPLICA}' lasts as long as its runtime. Delete the runtime instead.",
+                runtimeId=runtime_id,
+                replicaId=replica_id,
+            )
+        await self.context.broker.close_replica(runtime_id, replica_id)
+        return request.no_content()
