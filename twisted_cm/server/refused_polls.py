@@ -33,6 +33,11 @@ class RefusedPolls:
         self._logged: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._stopped = False
 
+    @property
+    def waiting(self) -> int:
+        """The number of polls that wait."""
+        return len(self._waiting)
+
     def hold(self, runtime_id: str, replica_id: str) -> Deferred[None]:
         """Wait until a poll of a replica may be refused.
 
