@@ -16,6 +16,7 @@ from every_route import (
     EMULATOR,
     MODULE,
     PRESENTED,
+    REPLICA,
     ROUTES,
     SIDECAR_ROUTES,
     ask,
@@ -134,7 +135,7 @@ async def test_pages_of_other_sites_change_nothing() -> None:
         pages = [*((page, True) for page in FOREIGN), *((page, False) for page in OWN), ({"Origin": SITE}, False)]
         for route, (guard, body, right) in {**ROUTES, **SIDECAR_ROUTES}.items():
             addresses = harness.service.addresses if route in ROUTES else harness.service.sidecar_addresses["one"]
-            permit = {MODULE: "module token", CLIENT: "client"}.get(guard, "bearer")
+            permit = {MODULE: "module token", REPLICA: "replica token", CLIENT: "client"}.get(guard, "bearer")
             for page, foreign in pages:
                 ids = await prepare(harness, route)
                 before = state(harness)

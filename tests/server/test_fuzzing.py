@@ -26,6 +26,7 @@ from twisted_cm.config.tls import local_certificate
 from twisted_cm.model.faults import FaultKind, FaultPlan
 from twisted_cm.model.jobs import JobSource, Submission
 from twisted_cm.model.limits import Limits
+from twisted_cm.model.replicas import ReplicaRequest
 from twisted_cm.server.app import emulator_app, sidecar_app
 from twisted_cm.server.function_schemas import parse_function_schemas
 
@@ -103,6 +104,12 @@ BODIES_OF: dict[str, st.SearchStrategy[Any]] = {
     "/faults": st.sampled_from([kind.value for kind in FaultKind]).flatmap(
         lambda kind: json_object(kind=mostly(kind, VALUES), probability=SCALARS, count=SCALARS, random_seed=SCALARS)
     ),
+    "/replicas": json_object(
+        replicaId=mostly("new", VALUES),
+        maxConcurrentTasks=mostly(2, VALUES),
+        deployedAppRid=mostly("ri.new", VALUES),
+        branch=mostly("dev", VALUES),
+    ),
     "/execute": SUBMISSION,
     "/deployed-apps/jobs": SUBMISSION,
     "/<id:runtime_id>/jobs": SUBMISSION,
@@ -134,6 +141,7 @@ IDS = st.sampled_from(["one", "x", "%00", "%2f..%2f", "%ff", "%ed%a0%80", "%", "
 )
 RIGHT_IDS = {
     "runtime_id": mostly("one", st.just("two") | IDS),
+    "replica_id": mostly("replica", st.just("default") | IDS),
     "job_id": JOB.map(lambda job: quote(str(job).encode("utf-8", "surrogatepass"), safe="") or "x"),
     "rid": mostly("ri.one", IDS),
     "branch": mostly("master", IDS),
@@ -193,7 +201,9 @@ def fuzzed(state_dir: Path) -> Iterator[Harness]:
     )
     for site in made.sites():
         site.head_timeout = site.body_timeout = 2
-    yield made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("twisted_cm.server.refused_polls.HOLD", 0)
+        yield made
     pytest_twisted.blockon(made.pool.closeCachedConnections())
     pytest_twisted.blockon(made.service.stopService())
 
@@ -213,6 +223,8 @@ def requests(draw: st.DrawFn, rule: str) -> Sent:
     query = draw(mostly(b"?rid=ri.one", st.sampled_from([b"", b"?rid=%ff", b"?&&=&a&a", b"?" + b"%00" * 500])))
     path = re.sub("<id:([a-z_]+)>", lambda match: draw(RIGHT_IDS[match[1]]), rule)
     tokens = [FORM_TYPE, *draw(BASIC)] if "/oauth2/" in rule else draw(TOKENS)
+    if "<id:replica_id>" in rule:
+        tokens = draw(mostly([(b"Module-Auth-Token", b"TOKEN")], st.just(tokens)))
     framing = draw(mostly("length", st.sampled_from(["chunks", "none"])))
     return Sent(path.encode() + query, tokens + draw(mostly([], HEADERS)), framing, draw(bodies(rule)))
 
@@ -226,6 +238,7 @@ async def exchange(harness: Harness, method: str, sent: Sent, url: str | None) -
     await harness.service.reset()
     await broker.put_schemas("one", parse_function_schemas(SCHEMA_OF_F))
     names = {b"FAULT": (await harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, "two"))).fault_id.encode()}
+    names[b"TOKEN"] = (await broker.open_replica(ReplicaRequest("one", "replica"))).token.encode()
     for state in (b"ENDED", b"RUNNING", b"QUEUED"):
         job = await broker.enqueue("one", Submission("f", b"{}", JobSource.CONTOUR_ASYNC))
         names[state] = job.job_id.encode()
@@ -241,7 +254,7 @@ async def exchange(harness: Harness, method: str, sent: Sent, url: str | None) -
 
     wire = await connect(harness, url=url)
     head = [method.encode() + b" " + named(sent.target) + b" HTTP/1.1", b"Host: localhost"]
-    head += [name + b": " + value for name, value in sent.headers]
+    head += [name + b": " + named(value) for name, value in sent.headers]
     body = named(sent.body)
     if sent.framing == "length":
         head.append(b"Content-Length: %d" % len(body))
