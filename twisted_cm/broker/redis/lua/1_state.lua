@@ -106,8 +106,8 @@ local function tell_watchers(id, message)
   end
 end
 
--- Change the state of a job. No other function does.
-local function transition(id, to, now, outcome)
+-- Change the state of a job. No other function does. A job that begins to run does so on a replica.
+local function transition(id, to, now, outcome, replica)
   local job = P .. 'job:' .. id
   local state, attempts = unpack(call('HMGET', job, 'state', 'attempts'))
   assert(LEGAL[state][to], 'job ' .. id .. ' cannot go from ' .. state .. ' to ' .. to)
@@ -121,7 +121,7 @@ local function transition(id, to, now, outcome)
   call('HSET', job, 'state', to)
   if to == 'running' then
     attempts = attempts + 1
-    call('HSET', job, 'started_at', now, 'attempts', attempts, 'a' .. attempts, now)
+    call('HSET', job, 'started_at', now, 'attempts', attempts, 'a' .. attempts, now, 'replica', replica)
     call('HDEL', job, 'a' .. (attempts - ATTEMPTS_KEPT))
   elseif to == 'queued' then
     call('HDEL', job, 'started_at', 'replica')

@@ -18,7 +18,10 @@ local function is_open(runtime, replica)
   return replica == DEFAULT or call('HEXISTS', P .. 'replica:' .. place(runtime, replica), 'limit') == 1
 end
 
-local function has_room(at)
+local function has_room(at, replica)
+  if replica == DEFAULT then
+    return true
+  end
   local most = call('HGET', P .. 'replica:' .. at, 'limit')
   return not most or call('ZCARD', P .. 'on:' .. at) < tonumber(most)
 end
@@ -35,21 +38,28 @@ end
 local function arrange(runtime, replica)
   local at = place(runtime, replica)
   local first = call('ZRANGE', P .. 'polls:' .. at, 0, 0, 'WITHSCORES')[2]
-  if first and has_room(at) then
+  if first and has_room(at, replica) then
     call('ZADD', P .. 'ready:' .. runtime, first, replica)
   else
     call('ZREM', P .. 'ready:' .. runtime, replica)
   end
 end
 
-local function put_on(id, runtime, replica)
-  call('ZADD', P .. 'on:' .. place(runtime, replica), get(id, 'number')[1], id)
-  arrange(runtime, replica)
+-- Do the same after only its jobs have changed, which makes no difference to the default replica.
+local function arrange_by_jobs(runtime, replica)
+  if replica ~= DEFAULT then
+    arrange(runtime, replica)
+  end
+end
+
+local function put_on(id, number, runtime, replica)
+  call('ZADD', P .. 'on:' .. place(runtime, replica), number, id)
+  arrange_by_jobs(runtime, replica)
 end
 
 local function take_off(id, runtime, replica)
   if call('ZREM', P .. 'on:' .. place(runtime, replica), id) == 1 then
-    arrange(runtime, replica)
+    arrange_by_jobs(runtime, replica)
   end
 end
 
@@ -87,16 +97,17 @@ local function drop_copy(id, runtime, from)
   return false
 end
 
--- Take a job from all replicas that have it.
-local function leave_replicas(id, runtime)
-  local replica = get(id, 'replica')[1]
+-- Take a job from all replicas that have it: the one that runs it, and those that have copies.
+local function leave_replicas(id, runtime, replica, copies)
   if replica then
     take_off(id, runtime, replica)
   end
-  for _, other in ipairs(copies_of(id)) do
-    take_off(id, runtime, other)
+  if copies then
+    for _, other in ipairs(cjson.decode(copies)) do
+      take_off(id, runtime, other)
+    end
+    set_copies(id, {})
   end
-  set_copies(id, {})
 end
 
 local function parked_polls(at)

@@ -22,10 +22,10 @@ local function give_to(id, node, now)
 end
 
 local function run(id, runtime, replica, node, now)
-  transition(id, 'running', now)
-  call('HSET', P .. 'job:' .. id, 'replica', replica)
-  call('ZADD', P .. 'running:' .. runtime, get(id, 'number')[1], id)
-  put_on(id, runtime, replica)
+  transition(id, 'running', now, nil, replica)
+  local number = get(id, 'number')[1]
+  call('ZADD', P .. 'running:' .. runtime, number, id)
+  put_on(id, number, runtime, replica)
   give_to(id, node, now)
   tell(runtime, id)
 end
@@ -43,7 +43,7 @@ local function take(runtime, replica, node, now)
     local copies = copies_of(id)
     copies[#copies + 1] = replica
     set_copies(id, copies)
-    put_on(id, runtime, replica)
+    put_on(id, get(id, 'number')[1], runtime, replica)
   end
   call('SADD', P .. 'handing:' .. node, id .. ':' .. get(id, 'attempts')[1])
   return id
@@ -56,15 +56,15 @@ local function introduce(runtime, now)
     if not replica then
       return
     end
-    local poll = call('ZPOPMIN', P .. 'polls:' .. place(runtime, replica))[1]
+    local at = place(runtime, replica)
+    local poll = call('ZPOPMIN', P .. 'polls:' .. at)[1]
     local node, number = string.match(poll, '^(%x+):(%d+)$')
+    arrange(runtime, replica)
     if listens(node) and is_alive(node) then
       local id = take(runtime, replica, node, now)
-      hear(runtime, replica, now)
+      call('HSET', P .. 'replica:' .. at, 'last_heard_at', now)
       local query = P .. 'query:' .. id
       publish(node, {'job', number, record(id), call('STRLEN', query) <= SMALL and call('GET', query) or false})
-    else
-      arrange(runtime, replica)
     end
   end
 end
@@ -79,18 +79,19 @@ local function let_go(id, runtime, node, attempts)
   end
 end
 
-local function leave_places(id, runtime, node, attempts)
+local function leave_places(id, runtime, node, attempts, replica, copies)
   for _, place in ipairs({'q:', 'held:', 'running:'}) do
     call('ZREM', P .. place .. runtime, id)
   end
-  leave_replicas(id, runtime)
+  leave_replicas(id, runtime, replica, copies)
   let_go(id, runtime, node, attempts)
 end
 
 -- Put a running job at the front of its queue.
 local function queue_again(id, outcome, now)
-  local runtime, number, node, attempts = unpack(get(id, 'runtime', 'number', 'node', 'attempts'))
-  leave_places(id, runtime, node, attempts)
+  local runtime, number, node, attempts, replica, copies =
+    unpack(get(id, 'runtime', 'number', 'node', 'attempts', 'replica', 'copies'))
+  leave_places(id, runtime, node, attempts, replica, copies)
   transition(id, 'queued', now, outcome)
   local first = call('ZRANGE', P .. 'q:' .. runtime, 0, 0, 'WITHSCORES')[2]
   call('ZADD', P .. 'q:' .. runtime, first and math.min(first - 1, number) or number, id)
@@ -151,8 +152,8 @@ end
 
 -- End a job, and tell the nodes that watch it.
 local function finish(id, state, now, reason, outcome)
-  local before, runtime, size, node, attempts, body, body_size, whole =
-    unpack(get(id, 'state', 'runtime', 'size', 'node', 'attempts', 'body', 'result_size', 'whole'))
+  local before, runtime, size, node, attempts, body, body_size, whole, replica, copies =
+    unpack(get(id, 'state', 'runtime', 'size', 'node', 'attempts', 'body', 'result_size', 'whole', 'replica', 'copies'))
   if is_over(before) then
     return false
   end
@@ -161,7 +162,7 @@ local function finish(id, state, now, reason, outcome)
     call('HSET', P .. 'job:' .. id, 'error', reason)
   end
   count('unfinished_bytes', -size)
-  leave_places(id, runtime, node, attempts)
+  leave_places(id, runtime, node, attempts, replica, copies)
   if body and not whole then
     drop_body(body, body_size)
     call('HDEL', P .. 'job:' .. id, 'body', 'result_size', 'content_type')
@@ -292,11 +293,13 @@ function ops.poll(now, node, runtime, replica, number, parks)
     return 'unknown replica'
   end
   call('HSET', rt, 'last_poll_at', now)
-  call('HSET', P .. 'replica:' .. at, 'last_poll_at', now, 'last_heard_at', now)
-  call('SADD', P .. 'replicas:' .. runtime, replica)
+  if call('HSET', P .. 'replica:' .. at, 'last_poll_at', now, 'last_heard_at', now) > 0 then
+    -- This is the first poll of a default replica, or of one that is in the set already.
+    call('SADD', P .. 'replicas:' .. runtime, replica)
+  end
   tell(runtime)
   -- Jobs wait only while no replica with room has a poll parked, so no other poll has waited longer.
-  local id = has_room(at) and take(runtime, replica, node, now)
+  local id = has_room(at, replica) and take(runtime, replica, node, now)
   if id then
     return {record(id), call('GET', P .. 'query:' .. id)}
   end
