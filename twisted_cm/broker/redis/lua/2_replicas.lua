@@ -8,9 +8,12 @@ local function place(runtime, replica)
   return #runtime .. ':' .. runtime .. ':' .. replica
 end
 
--- Return the runtime and the replica of a place.
+-- Return the runtime and the replica of a place; nil if it is none, because a node of an earlier version wrote it.
 local function parse_place(at)
   local size, ids = string.match(at, '^(%d+):(.*)$')
+  if not size or string.sub(ids, size + 1, size + 1) ~= ':' then
+    return nil
+  end
   return string.sub(ids, 1, size), string.sub(ids, size + 2)
 end
 

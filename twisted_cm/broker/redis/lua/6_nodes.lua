@@ -6,9 +6,11 @@ local function release(dead, heir, now, known)
   -- First, so that no job that is given back goes to a poll of the dead node.
   for _, at in ipairs(call('SMEMBERS', P .. 'parking:' .. dead)) do
     local runtime, replica = parse_place(at)
-    drop_polls(runtime, replica, function(node)
-      return node == dead
-    end)
+    if runtime then
+      drop_polls(runtime, replica, function(node)
+        return node == dead
+      end)
+    end
   end
   for _, member in ipairs(call('SMEMBERS', P .. 'handing:' .. dead)) do
     local id, attempt = string.match(member, '^(.*):(%d+)$')
