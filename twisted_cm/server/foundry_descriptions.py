@@ -93,7 +93,7 @@ def describe_functions(runtime: Runtime) -> JSONValue:
 
 
 def describe_deployed_app(rid: str, runtime: Runtime) -> JSONValue:
-    """Return the status of a compute module: one replica, which is responsive once it has polled."""
+    """Return the status of a compute module: one replica, which is responsive while the runtime is connected."""
     replicas = {
         "configuredMaxModules": 1,
         "configuredMinModules": 1,

@@ -205,7 +205,7 @@ class ContourRoutes:
         return request.json(describe_functions(await self._runtime_of(rid, branch)))
 
     async def deployed_app_status(self, request: EmulatorRequest, rid: str, branch: str) -> bytes:
-        """Answer ``GET …/deployed-apps/{rid}/{branch}/status``: whether a runtime process has polled."""
+        """Answer ``GET …/deployed-apps/{rid}/{branch}/status``: whether the runtime is connected."""
         await require_bearer(self.context, request)
         return request.json(describe_deployed_app(rid, await self._runtime_of(rid, branch)))
 
