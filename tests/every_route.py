@@ -172,11 +172,11 @@ SIDECAR_ROUTES: dict[str, tuple[Guard, Any, int]] = {
     for prefix in (SIDECAR, "")
     for method, path, body, right in (
         ("GET", "/job", None, 200),
-        ("POST", "/schemas", [{"name": "g"}], 200),
+        ("POST", "/schemas", [{"name": "g"}], 204 if prefix else 200),
         ("POST", "/results/<job_id>", b"result", 204),
         ("POST", "/restart", None, 200),
     )
-}
+} | {"POST /restart-notify": (MODULE, None, 200)}
 
 
 class CountedTokens(MemoryTokens):

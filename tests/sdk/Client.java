@@ -1,3 +1,5 @@
+import com.fasterxml.jackson.annotation.JsonIgnoreProperties;
+import com.fasterxml.jackson.databind.ObjectMapper;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
@@ -5,8 +7,12 @@ import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** The requests of the Java SDK, on the JDK's own client: poll until there is a job, post its result. */
+/** The requests of the Java SDK, on the JDK's own client, read with Jackson as it reads them. */
 public class Client {
+    /** A job: its fields are at the top level, and others are ignored. */
+    @JsonIgnoreProperties(ignoreUnknown = true)
+    record ComputeModuleJob(String jobId, String queryType, Object query) {}
+
     public static void main(String[] args) throws Exception {
         String base = "http://127.0.0.1:" + args[0];
         String token = Files.readString(Path.of(System.getenv("MODULE_AUTH_TOKEN")));
@@ -17,12 +23,13 @@ public class Client {
                 HttpRequest.newBuilder(URI.create(base + "/job")).header("Module-Auth-Token", token).GET().build(),
                 HttpResponse.BodyHandlers.ofString());
         } while (polled.statusCode() == 204);
-        String id = polled.body().replaceAll("(?s).*\"jobId\":\\s*\"([^\"]*)\".*", "$1");
+        ObjectMapper mapper = new ObjectMapper();
+        ComputeModuleJob job = mapper.readValue(polled.body(), ComputeModuleJob.class);
         HttpResponse<String> posted = client.send(
-            HttpRequest.newBuilder(URI.create(base + "/results/" + id))
+            HttpRequest.newBuilder(URI.create(base + "/results/" + job.jobId()))
                 .header("Module-Auth-Token", token)
                 .header("Content-Type", "application/octet-stream")
-                .POST(HttpRequest.BodyPublishers.ofString("from Java " + polled.statusCode()))
+                .POST(HttpRequest.BodyPublishers.ofString(job.queryType() + " " + mapper.writeValueAsString(job.query())))
                 .build(),
             HttpResponse.BodyHandlers.ofString());
         System.out.println(posted.statusCode());

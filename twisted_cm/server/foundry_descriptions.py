@@ -123,8 +123,8 @@ def describe_deployed_app(rid: str, runtime: Runtime) -> JSONValue:
     }
 
 
-def envelope(job: Job) -> tuple[bytes, bytes, bytes]:
-    """Return a job as an SDK reads it (contract section 1), in JSON, in three parts; the second part is the query.
+def flat_job(job: Job) -> tuple[bytes, bytes, bytes]:
+    """Return a job as the Java SDK reads it (contract section 2), in JSON, in three parts; the second is the query.
 
     Credentials are empty because there is no Foundry that a function could call with them.
     """
@@ -132,8 +132,10 @@ def envelope(job: Job) -> tuple[bytes, bytes, bytes]:
     assert submission.query is not None
     before = {"jobId": job.job_id, "queryType": submission.query_type}
     after = {"temporaryCredentialsAuthToken": "", "authHeader": "", "userId": submission.submitter}
-    return (
-        b'{"type":"computeModuleJobV1","computeModuleJobV1":' + to_json(before)[:-1] + b',"query":',
-        submission.query,
-        b"," + to_json(after)[1:] + b"}",
-    )
+    return to_json(before)[:-1] + b',"query":', submission.query, b"," + to_json(after)[1:]
+
+
+def envelope(job: Job) -> tuple[bytes, bytes, bytes]:
+    """Return a job as the other SDKs read it (contract section 1), in three parts like :func:`flat_job`."""
+    before, query, after = flat_job(job)
+    return b'{"type":"computeModuleJobV1","computeModuleJobV1":' + before, query, after + b"}"

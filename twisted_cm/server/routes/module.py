@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, TypeAlias
 
 from attrs import frozen
 from klein import Klein
@@ -17,12 +19,15 @@ from .. import errors
 from ..auth import require_module, require_poller
 from ..context import Context
 from ..faults import delay_by_fault, draw_fault
-from ..foundry_descriptions import envelope
+from ..foundry_descriptions import envelope, flat_job
 from ..function_schemas import InvalidSchemas, parse_function_schemas
 from ..parsing import preferred_wait
 from ..routing import add_routes
 from ..transport.body import BodyLost
 from ..transport.request import EmulatorRequest
+
+Handler: TypeAlias = Callable[..., Any]
+Written: TypeAlias = Callable[[Job], tuple[bytes, ...]]
 
 
 @frozen
@@ -34,27 +39,33 @@ class ModuleRoutes:
     def register(self, app: Klein) -> None:
         """Put the routes of contract sections 1 and 1a on ``app``, for every runtime and every replica."""
         for prefix in ("", "/replicas/<id:replica_id>"):
-            self._register(app, f"{RUNTIMES}/<id:runtime_id>{prefix}")
+            add_routes(app, self._routes(f"{RUNTIMES}/<id:runtime_id>{prefix}", self.poll, self.post_schemas))
 
     def register_sidecar(self, app: Klein, runtime_id: str) -> None:
         """Put the routes of contract section 2 on ``app``, for one runtime."""
-        for prefix in (SIDECAR, ""):
-            self._register(app, prefix, runtime_id=runtime_id)
+        found = self._routes(SIDECAR, self.poll, self.post_schemas_as_foundry)
+        found += self._routes("", self.poll_flat, self.post_schemas)
+        # Newer Java SDKs have this path built in.
+        found.append(("POST", "/restart-notify", self.restart))
+        add_routes(app, found, runtime_id=runtime_id)
 
-    def _register(self, app: Klein, prefix: str, **defaults: str) -> None:
-        add_routes(
-            app,
-            [
-                ("GET", f"{prefix}/job", self.poll),
-                ("POST", f"{prefix}/schemas", self.post_schemas),
-                ("POST", f"{prefix}/results/<id:job_id>", self.post_result),
-                ("POST", f"{prefix}/restart", self.restart),
-            ],
-            **defaults,
-        )
+    def _routes(self, prefix: str, poll: Handler, post_schemas: Handler) -> list[tuple[str, str, Handler]]:
+        return [
+            ("GET", f"{prefix}/job", poll),
+            ("POST", f"{prefix}/schemas", post_schemas),
+            ("POST", f"{prefix}/results/<id:job_id>", self.post_result),
+            ("POST", f"{prefix}/restart", self.restart),
+        ]
 
     async def poll(self, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> bytes:
         """Answer ``GET /job``: park until there is a job that the replica may have."""
+        return await self._poll(request, runtime_id, replica_id, envelope)
+
+    async def poll_flat(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """Answer ``GET /job`` like :meth:`poll`, with the fields of the job at the top level."""
+        return await self._poll(request, runtime_id, DEFAULT_REPLICA, flat_job)
+
+    async def _poll(self, request: EmulatorRequest, runtime_id: str, replica_id: str, written: Written) -> bytes:
         await require_poller(self.context, request, runtime_id, replica_id)
         broker = self.context.broker
         refusing = await draw_fault(self.context, FaultKind.POLL_ERROR, runtime_id)
@@ -65,15 +76,15 @@ class ModuleRoutes:
             job = await broker.poll(runtime_id, wait, replica_id)
             if job is None:
                 return request.no_content()
-            parts = await self._prepare(request, job)
+            parts = await self._prepare(request, job, written)
             if parts is not None:
                 # From here on the request itself reports what became of the answer.
                 return await request.answer_in_parts(parts, "application/json")
             # The poll has waited long enough.
             wait = 0
 
-    async def _prepare(self, request: EmulatorRequest, job: Job) -> tuple[bytes, ...] | None:
-        """Return the envelope of a job, to be written at once, or ``None`` if another poll may have the job."""
+    async def _prepare(self, request: EmulatorRequest, job: Job, written: Written) -> tuple[bytes, ...] | None:
+        """Return a job as its poller reads it, to be written at once, or ``None`` if another poll may have the job."""
         broker = self.context.broker
         runtime_id, job_id, attempt, function = job.runtime_id, job.job_id, job.attempts, job.submission.query_type
 
@@ -86,7 +97,7 @@ class ModuleRoutes:
             if await draw_fault(self.context, FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
                 await broker.deliver_again(job_id)
             await delay_by_fault(self.context, FaultKind.DELAY_DISPATCH, runtime_id, function)
-            parts = envelope(job)
+            parts = written(job)
             # Last, since it does not hold for long.
             if not await broker.holds(job_id, attempt):
                 return None
@@ -99,6 +110,15 @@ class ModuleRoutes:
 
     async def post_schemas(self, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> bytes:
         """Answer ``POST /schemas``: keep all the functions that the runtime has, or none."""
+        await self._keep_schemas(request, runtime_id, replica_id)
+        return request.json({})
+
+    async def post_schemas_as_foundry(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """Answer ``POST /schemas`` as the runtime service of Foundry does, with an empty body."""
+        await self._keep_schemas(request, runtime_id, DEFAULT_REPLICA)
+        return request.no_content()
+
+    async def _keep_schemas(self, request: EmulatorRequest, runtime_id: str, replica_id: str) -> None:
         await require_module(self.context, request, runtime_id, replica_id)
         posted = await request.read_json(self.context.limits.max_body)
         try:
@@ -108,7 +128,6 @@ class ModuleRoutes:
         except RecursionError:
             raise errors.invalid_request("Invalid function schemas: they are nested too deeply.") from None
         await self.context.broker.put_schemas(runtime_id, schemas)
-        return request.json({})
 
     async def post_result(
         self, request: EmulatorRequest, runtime_id: str, job_id: str, replica_id: str = DEFAULT_REPLICA
