@@ -12,6 +12,7 @@ from conftest import SEED, Harness, pause
 from twisted.internet.defer import Deferred
 
 from twisted_cm.broker.redis.broker import RedisBroker
+from twisted_cm.model.jobs import Job, JobSource, Submission
 
 BASE = "/_emulate/foundry/compute-modules"
 OAUTH_SEED = (
@@ -68,6 +69,23 @@ class Nodes(RedisFixture):
     """Brokers whose death the others notice soon."""
 
     lease = 0.4
+
+    def hold(self, broker: RedisBroker) -> tuple[Job, Job, Job]:
+        """Let a node hold all that a node can: jobs of runtime ``r``, and a poll of it that is parked.
+
+        Returns:
+            A job that it delivers, one that it has delivered, and one whose result is streamed to it.
+        """
+        submission = Submission("f", b"null", JobSource.CONTOUR_ASYNC)
+        taken, delivered, streamed = (self.get(broker.enqueue("r", submission)) for _ in range(3))
+        for _ in range(3):
+            self.get(broker.poll("r", 0))
+        self.get(broker.delivered(delivered.job_id, 1))
+        stream = broker.new_result(streamed.job_id, None)
+        assert self.get(broker.begin_result(streamed.job_id, stream))
+        broker.poll("r", 1000).addErrback(lambda failure: None)
+        self.settle()
+        return taken, delivered, streamed
 
     def die(self, broker: RedisBroker) -> None:
         """End a node as a killed process ends: without leaving the others."""

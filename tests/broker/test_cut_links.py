@@ -260,22 +260,17 @@ def test_what_a_forgotten_node_held_is_found_by_a_node_that_joins(nodes: Nodes, 
     limits = {} if lease is None else {"lease": lease}
     dying, living = (nodes.node(**limits) for _ in range(2))
     nodes.get(dying.open_session(SessionRequest("r")))
-    taken, delivered, streamed = (submit(nodes, dying) for _ in range(3))
-    for _ in range(3):
-        nodes.get(dying.poll("r", 0))
-    nodes.get(dying.delivered(delivered.job_id, 1))
-    stream = dying.new_result(streamed.job_id, None)
-    assert nodes.get(dying.begin_result(streamed.job_id, stream))
-    dying.poll("r", 1000).addErrback(lambda failure: None)
-    nodes.settle()
+    taken, delivered, streamed = nodes.hold(dying)
     former = dying.node.node_id
+    polls = f"{KEYS}polls:1:r:default"
+    assert former.encode() in nodes.server.command("ZRANGE", polls, "0", "-1")
     nodes.die(dying)
     # As earlier versions could leave it: the node is no member, and what it held is still noted.
     nodes.server.command("SREM", f"{KEYS}nodes", former)
     joining = nodes.node(**limits)
     assert nodes.get(living.poll("r", 0)).job_id == taken.job_id
     assert nodes.get(living.job(streamed.job_id)).state is JobState.FAILED
-    assert former.encode() not in nodes.server.command("ZRANGE", f"{KEYS}polls:r", "0", "-1")
+    assert former.encode() not in nodes.server.command("ZRANGE", polls, "0", "-1")
     for kept in ("handing", "streams", "leases", "parking"):
         assert nodes.server.command("EXISTS", f"{KEYS}{kept}:{former}") == b":0\r\n"
     if lease is not None:

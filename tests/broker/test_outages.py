@@ -25,16 +25,8 @@ from twisted_cm.model.registry import SessionRequest
 def test_what_a_dead_node_held_goes_to_the_others(nodes: Nodes) -> None:
     dying, living = (nodes.node(lease=10) for _ in range(2))
     nodes.get(dying.open_session(SessionRequest("r")))
-    submission = Submission("f", b"null", JobSource.CONTOUR_ASYNC)
-    taken, delivered, streamed = (nodes.get(dying.enqueue("r", submission)) for _ in range(3))
-    for _ in range(3):
-        nodes.get(dying.poll("r", 0))
-    nodes.get(dying.delivered(delivered.job_id, 1))
-    stream = dying.new_result(streamed.job_id, None)
-    assert nodes.get(dying.begin_result(streamed.job_id, stream))
-    # A poll that is parked there gets no job.
-    dying.poll("r", 1000).addErrback(lambda failure: None)
-    nodes.settle()
+    # The poll that is parked there gets no job.
+    taken, delivered, streamed = nodes.hold(dying)
     nodes.die(dying)
     again = living.poll("r", 1000)
     within(5, lambda: again.called)
