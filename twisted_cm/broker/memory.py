@@ -38,6 +38,7 @@ from .interface import (
     ReplicaSnapshot,
     RuntimeSnapshot,
     UnknownJob,
+    UnknownRuntime,
 )
 from .keys import SubmissionKeys
 from .leases import Leases
@@ -83,7 +84,6 @@ class MemoryBroker:
         self._work: dict[str, Work] = {}
         self._submitted = 0
         self._unfinished_bytes = 0
-        self._stopped = False
         # Asking the log for each event whether it is wanted costs too much.
         self._logs_debug = True
         for runtime in self.registry.runtimes.values():
@@ -100,7 +100,7 @@ class MemoryBroker:
 
     @immediate
     def stop(self) -> None:
-        self._stopped = self._dispatch.stopped = True
+        self._dispatch.stopped = True
         self._leases.stop()
         self._finished.stop()
         for replica in [each for work in self._work.values() for each in work.replicas.values()]:
@@ -112,7 +112,7 @@ class MemoryBroker:
         return succeed(None)
 
     def _refuse_when_stopped(self) -> None:
-        if self._stopped:
+        if self._dispatch.stopped:
             raise BrokerStopped
 
     def _now(self) -> int:
@@ -129,7 +129,7 @@ class MemoryBroker:
         self._refuse_when_stopped()
 
     def observe(self, observer: Observer) -> Deferred[None]:
-        return succeed(None) if self._stopped else self._observers.add(observer)
+        return succeed(None) if self._dispatch.stopped else self._observers.add(observer)
 
     @immediate
     def load(self) -> BrokerLoad:
@@ -146,8 +146,7 @@ class MemoryBroker:
 
     @immediate
     def runtime(self, runtime_id: str) -> Runtime:
-        work = self._work_of(runtime_id)
-        return evolve(work.runtime, connected=work.connected(self._now()))
+        return self._describe(self._work_of(runtime_id))
 
     @immediate
     def snapshot(self, runtime_id: str) -> RuntimeSnapshot:
@@ -158,13 +157,18 @@ class MemoryBroker:
         return [self._snapshot(self._work[runtime_id]) for runtime_id in sorted(self._work)]
 
     def _snapshot(self, work: Work) -> RuntimeSnapshot:
-        runtime = evolve(work.runtime, connected=work.connected(self._now()))
+        runtime = self._describe(work)
         bindings = self.registry.bindings_of(runtime.runtime_id)
         return RuntimeSnapshot(runtime, bindings, work.waiting, len(work.running), work.parked_polls)
 
+    def _describe(self, work: Work) -> Runtime:
+        return evolve(work.runtime, connected=work.connected(self._now()))
+
     def _work_of(self, runtime_id: str) -> Work:
-        # The error of an unknown runtime comes from the runtimes.
-        return self._work.get(runtime_id) or self._work[self._runtimes.get(runtime_id).runtime_id]
+        try:
+            return self._work[runtime_id]
+        except KeyError:
+            raise UnknownRuntime(runtime_id) from None
 
     @immediate
     def job(self, job_id: str) -> Job:
@@ -329,7 +333,7 @@ class MemoryBroker:
         return self._keys.find(submission)
 
     def poll(self, runtime_id: str, wait: float, replica_id: str = DEFAULT_REPLICA) -> Deferred[Job | None]:
-        if self._stopped:
+        if self._dispatch.stopped:
             return succeed(None)
         try:
             work = self._work_of(runtime_id)

@@ -89,8 +89,8 @@ class Runtimes:
         Raises:
             UnknownReplica: There is none that can be closed.
         """
-        replica = self.registry.replicas[runtime_id].get(replica_id)
-        if replica is None or replica.gone:
+        replica = self.registry.opened_replica(runtime_id, replica_id)
+        if replica is None:
             raise UnknownReplica(runtime_id, replica_id)
         self._by_token.pop(fingerprint(replica.token), None)
         self.registry.close_replica(runtime_id, replica_id, why, now)

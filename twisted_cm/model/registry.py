@@ -98,8 +98,12 @@ class Registry:
         """Return whether a runtime has a replica that is not gone."""
         if replica_id == DEFAULT_REPLICA:
             return runtime_id in self.runtimes
+        return self.opened_replica(runtime_id, replica_id) is not None
+
+    def opened_replica(self, runtime_id: str, replica_id: str) -> Replica | None:
+        """Return a replica that was opened and is not gone, or ``None``. The default one was not opened."""
         replica = self.replicas.get(runtime_id, {}).get(replica_id)
-        return replica is not None and not replica.gone
+        return None if replica is None or replica.gone else replica
 
     def open_replica(self, request: ReplicaRequest, now: int) -> tuple[Replica, bool]:
         """Add a replica, and its runtime if that is not there. Nothing that is there is reset.

@@ -6,7 +6,7 @@ observers. Publications wake them; after Redis was away, the node asks again for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -59,6 +59,12 @@ R = TypeVar("R")
 
 #: The number of values passed to one operation at most.
 _MOST_VALUES = 1000
+
+
+def _in_pieces(values: list[str]) -> Iterator[list[str]]:
+    """Yield the values, as many at a time as one operation takes."""
+    for start in range(0, len(values), _MOST_VALUES):
+        yield values[start : start + _MOST_VALUES]
 
 
 def _deferred(method: Callable[P, Coroutine[Deferred[Any], Any, R]]) -> Callable[P, Deferred[R]]:
@@ -131,9 +137,8 @@ class RedisBroker:
 
     async def _sweep(self) -> None:
         """Take over what nodes hold that no node knows any more."""
-        ids = list(self._registry.current.runtimes)
-        for start in range(0, len(ids), _MOST_VALUES):
-            await self.node.send("sweep", *ids[start : start + _MOST_VALUES])
+        for ids in _in_pieces(list(self._registry.current.runtimes)):
+            await self.node.send("sweep", *ids)
 
     def stop(self) -> Deferred[None]:
         self._stopped = True
@@ -183,10 +188,9 @@ class RedisBroker:
 
     @_deferred
     async def snapshots(self) -> list[RuntimeSnapshot]:
-        ids = sorted(self._registry.current.runtimes)
         found = []
-        for start in range(0, len(ids), _MOST_VALUES):
-            found += await self._snapshots(ids[start : start + _MOST_VALUES])
+        for ids in _in_pieces(sorted(self._registry.current.runtimes)):
+            found += await self._snapshots(ids)
         return found
 
     async def _snapshots(self, runtime_ids: list[str]) -> list[RuntimeSnapshot]:
@@ -324,8 +328,7 @@ class RedisBroker:
             )
             if reply == b"unknown runtime":
                 raise UnknownRuntime(runtime_id)
-            if isinstance(reply, bytes) and reply.startswith(b"other "):
-                raise IdempotencyKeyReused(text(reply[len(b"other ") :]))
+            _refuse_other(reply)
             if reply == b"lost query":
                 raise BrokerUnavailable("Redis lost the query before its job was queued")
             if reply == b"too many jobs":
@@ -357,8 +360,7 @@ class RedisBroker:
             to_json(describe_submission(submission)),
             submission.query or b"null",
         )
-        if isinstance(reply, bytes):
-            raise IdempotencyKeyReused(text(reply[len(b"other ") :]))
+        _refuse_other(reply)
         return self._records.job(reply) if reply else None
 
     @_deferred
@@ -462,6 +464,12 @@ class RedisBroker:
 
     def wait_end(self, job_id: str, timeout: float) -> Deferred[Job]:
         return self._watches.wait(job_id, timeout, end=True)
+
+
+def _refuse_other(reply: Any) -> None:
+    """Raise an error if the key of a submission stands for the job of another one."""
+    if isinstance(reply, bytes) and reply.startswith(b"other "):
+        raise IdempotencyKeyReused(text(reply[len(b"other ") :]))
 
 
 def _limits(limits: JobLimits) -> dict[str, str]:

@@ -73,7 +73,7 @@ class Polls:
     def stop(self) -> None:
         """Answer all polls with no job."""
         for poll in list(self._polls.values()):
-            self._unpark(poll)
+            self._unpark(poll).addErrback(ignore_outage)
             self._answer(poll, None)
 
     def poll(self, runtime_id: str, wait: float, replica_id: str) -> Deferred[Job | None]:
@@ -165,13 +165,12 @@ class Polls:
         cancel_timer(poll.timer)
 
     def _unpark(self, poll: _Poll) -> Deferred[Any]:
-        unparked = self._node.call("unpark", poll.runtime_id, poll.replica_id, str(poll.number))
-        return unparked.addErrback(ignore_outage)
+        return self._node.call("unpark", poll.runtime_id, poll.replica_id, str(poll.number))
 
     def _vanish(self, poll: _Poll) -> None:
         self._take_off(poll)
         if poll.parks:
-            self._unpark(poll)
+            self._unpark(poll).addErrback(ignore_outage)
 
     def _expired(self, poll: _Poll) -> None:
         poll.parks = False
@@ -191,5 +190,4 @@ class Polls:
             else:
                 self._not_asked(failure, poll)
 
-        asked = self._node.call("unpark", poll.runtime_id, poll.replica_id, str(poll.number))
-        asked.addCallbacks(unparked, not_unparked)
+        self._unpark(poll).addCallbacks(unparked, not_unparked)

@@ -47,8 +47,8 @@ class JobRecords:
         job.state = JobState(fields["state"])
         job.attempts = int(fields["attempts"])
         job.replica_id = fields.get("replica")
-        job.started_at = int(fields["started_at"]) if "started_at" in fields else None
-        job.completed_at = int(fields["completed_at"]) if "completed_at" in fields else None
+        job.started_at = _time(fields, "started_at")
+        job.completed_at = _time(fields, "completed_at")
         job.error_message = fields.get("error")
         job.attempt_log = [
             _attempt(fields[f"a{number}"]) for number in range(1, job.attempts + 1) if f"a{number}" in fields
@@ -106,7 +106,7 @@ def read_runtime(
         connected: Whether any of its replicas is.
     """
     fields = pairs(process)
-    posted_at = fields.get("last_schema_post_at")
+    posted_at = _time(fields, "last_schema_post_at")
     found = {}
     for name, stored in pairs(schemas).items():
         schema = json.loads(stored)
@@ -116,7 +116,7 @@ def read_runtime(
         opened_at=int(fields["opened_at"]),
         connected=connected,
         last_poll_at=_time(fields, "last_poll_at"),
-        last_schema_post_at=None if posted_at is None else int(posted_at),
+        last_schema_post_at=posted_at,
         schemas=None if posted_at is None else found,
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from ...model.replicas import DEFAULT_REPLICA, Replica, ReplicaRequest
+from ...model.replicas import Replica, ReplicaRequest
 from ..interface import ReplicaExists, ReplicaSnapshot, UnknownReplica, UnknownRuntime
 from .node import RedisNode
 from .records import read_replicas
@@ -68,7 +68,7 @@ class Replicas:
             registry = shared.registry
             if runtime_id not in registry.runtimes:
                 raise UnknownRuntime(runtime_id)
-            if replica_id == DEFAULT_REPLICA or not registry.has_replica(runtime_id, replica_id):
+            if registry.opened_replica(runtime_id, replica_id) is None:
                 raise UnknownReplica(runtime_id, replica_id)
             forgotten = registry.close_replica(runtime_id, replica_id, reason, self._now())
             return Changes(

@@ -80,8 +80,8 @@ local function let_go(id, runtime, node, attempts)
 end
 
 local function leave_places(id, runtime, node, attempts, replica, copies)
-  for _, place in ipairs({'q:', 'held:', 'running:'}) do
-    call('ZREM', P .. place .. runtime, id)
+  for _, key in ipairs({'q:', 'held:', 'running:'}) do
+    call('ZREM', P .. key .. runtime, id)
   end
   leave_replicas(id, runtime, replica, copies)
   let_go(id, runtime, node, attempts)

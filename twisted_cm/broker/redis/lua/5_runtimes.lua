@@ -14,8 +14,8 @@ local function dismiss(runtime, reason, now)
     end
     remove(id)
   end
-  for _, place in ipairs({'rt:', 'schemas:', 'jobs:', 'q:', 'held:', 'running:', 'again:', 'ready:'}) do
-    call('UNLINK', P .. place .. runtime)
+  for _, key in ipairs({'rt:', 'schemas:', 'jobs:', 'q:', 'held:', 'running:', 'again:', 'ready:'}) do
+    call('UNLINK', P .. key .. runtime)
   end
   tell(runtime, nil, true)
 end
