@@ -262,15 +262,19 @@ def test_what_a_forgotten_node_held_is_found_by_a_node_that_joins(nodes: Nodes, 
     nodes.get(dying.open_session(SessionRequest("r")))
     taken, delivered, streamed = nodes.hold(dying)
     former = dying.node.node_id
-    polls = f"{KEYS}polls:1:r:default"
-    assert former.encode() in nodes.server.command("ZRANGE", polls, "0", "-1")
+    # A runtime without jobs, since polls of a dead node are also dropped when they are in a job's way.
+    nodes.get(dying.open_session(SessionRequest("idle")))
+    dying.poll("idle", 1000).addErrback(lambda failure: None)
+    nodes.settle()
+    parked = [f"{KEYS}polls:{place}:default" for place in ("1:r", "4:idle")]
+    assert all(former.encode() in nodes.server.command("ZRANGE", polls, "0", "-1") for polls in parked)
     nodes.die(dying)
     # As earlier versions could leave it: the node is no member, and what it held is still noted.
     nodes.server.command("SREM", f"{KEYS}nodes", former)
     joining = nodes.node(**limits)
     assert nodes.get(living.poll("r", 0)).job_id == taken.job_id
     assert nodes.get(living.job(streamed.job_id)).state is JobState.FAILED
-    assert former.encode() not in nodes.server.command("ZRANGE", polls, "0", "-1")
+    assert not any(former.encode() in nodes.server.command("ZRANGE", polls, "0", "-1") for polls in parked)
     for kept in ("handing", "streams", "leases", "parking"):
         assert nodes.server.command("EXISTS", f"{KEYS}{kept}:{former}") == b":0\r\n"
     if lease is not None:
