@@ -43,7 +43,7 @@ async def parked_polls(nodes: list[Harness]) -> list[int]:
 
 
 async def until_parked(nodes: list[Harness], polls: int | None = None, callers: int | None = None) -> None:
-    """Wait until so many polls and so many callers are parked at some nodes together."""
+    """Wait until so many polls and so many callers are parked at some nodes together, and Redis knows of them."""
 
     async def reached() -> bool:
         loads = [await each.broker.load() for each in nodes]
@@ -52,6 +52,8 @@ async def until_parked(nodes: list[Harness], polls: int | None = None, callers: 
         )
 
     await until(lambda: Deferred.fromCoroutine(reached()))
+    # A node counts what it has parked as soon as it has asked Redis, and Redis answers a node in order.
+    await parked_polls(nodes)
 
 
 def within(seconds: float, condition: Callable[[], Any]) -> Any:
