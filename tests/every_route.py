@@ -99,7 +99,24 @@ REPLICA_OR_ADMIN = Guard(
     NEITHER,
     {*NEITHER, *BEARERS},
 )
-OPENING = Guard(EVERYTHING, {"module token", "admin"}, forbidden_guarded={*OTHER, *BEARERS})
+REPLICA_OR_BEARER = Guard(
+    {"replica token", "module token", *BEARERS}, {"replica token", "module token", "admin", *BEARERS}, NEITHER, NEITHER
+)
+#: A module token has to be right wherever it is sent.
+WRONG = {"no text", "wrong module token", "bearer as module token"}
+OPENING = Guard(EVERYTHING - WRONG - OTHER, {"module token", "admin"}, OTHER, {*OTHER, *BEARERS})
+#: At a sidecar, the token of a replica says which replica sends the request.
+OF_ONE = {"module token", "replica token", "other replica token"}
+SIDECAR_MODULE = Guard(OF_ONE, OF_ONE, {"other module token"}, {"other module token"})
+#: Newer Java SDKs send no token. What is in other headers makes no difference.
+UNTOKENED = EVERYTHING - WRONG - OTHER
+BARE = Guard({*UNTOKENED, *OF_ONE}, {*UNTOKENED, *OF_ONE}, {"other module token"}, {"other module token"})
+BARE_REPLICA = Guard(
+    {*UNTOKENED, "replica token"} - {"module token"},
+    {*UNTOKENED, "replica token"} - {"module token"},
+    NOT_THE_REPLICA,
+    NOT_THE_REPLICA,
+)
 INSPECTION = Guard(EVERYTHING, {"module token", "admin", *BEARERS})
 METRICS = Guard(EVERYTHING, {"admin", *BEARERS})
 CLIENT = Guard({"client"}, {"client"})
@@ -133,6 +150,7 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"POST {ONE}/restart": (MODULE, None, 200),
     f"POST {ONE}/replicas": (OPENING, {}, 201),
     f"GET {ONE}/replicas": (BEARER, None, 200),
+    f"GET {ONE}/replicas/<replica_id>": (REPLICA_OR_BEARER, None, 200),
     f"DELETE {ONE}/replicas/<replica_id>": (REPLICA_OR_ADMIN, None, 204),
     f"GET {ONE}/replicas/<replica_id>/job": (REPLICA, None, 200),
     f"POST {ONE}/replicas/<replica_id>/schemas": (REPLICA, [{"name": "g"}], 200),
@@ -167,16 +185,19 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"GET {APP}/function-schemas": (BEARER, None, 200),
     f"GET {APP}/status": (BEARER, None, 200),
 }
+_OF_MODULES = (
+    ("GET", "/job", None, 200),
+    ("POST", "/schemas", [{"name": "g"}], 200),
+    ("POST", "/results/<job_id>", b"result", 204),
+    ("POST", "/restart", None, 200),
+    ("POST", "/restart-notify", None, 200),
+)
 SIDECAR_ROUTES: dict[str, tuple[Guard, Any, int]] = {
-    f"{method} {prefix}{path}": (MODULE, body, right)
-    for prefix in (SIDECAR, "")
-    for method, path, body, right in (
-        ("GET", "/job", None, 200),
-        ("POST", "/schemas", [{"name": "g"}], 204 if prefix else 200),
-        ("POST", "/results/<job_id>", b"result", 204),
-        ("POST", "/restart", None, 200),
-    )
-} | {"POST /restart-notify": (MODULE, None, 200)}
+    f"{method} {prefix}{path}": (guard, body, 204 if (prefix, path) == (SIDECAR, "/schemas") else right)
+    for prefix, guard in ((SIDECAR, SIDECAR_MODULE), ("", BARE), ("/replicas/<replica_id>", BARE_REPLICA))
+    for method, path, body, right in _OF_MODULES
+    if (prefix, path) != (SIDECAR, "/restart-notify")
+}
 
 
 class CountedTokens(MemoryTokens):

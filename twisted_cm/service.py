@@ -32,6 +32,7 @@ from .server.app import emulator_site, sidecar_site
 from .server.browsers import BrowserGuard
 from .server.context import Context
 from .server.credentials import Credentials
+from .server.held_replicas import HeldReplicas
 from .server.refused_polls import RefusedPolls
 from .server.transport.site import EmulatorSite
 from .server.workers import Workers
@@ -86,6 +87,7 @@ class EmulatorService(Service):
         self._seed_loaded = False
         self.sites: list[EmulatorSite] = []
         self.broker, self.faults, tokens = _make_stores(reactor, settings)
+        self._held_replicas = HeldReplicas(reactor, self.broker)
         self.metrics = Metrics(self.connections)
         self.broker.observe(self.metrics.changed)
         self.credentials = Credentials(
@@ -152,6 +154,7 @@ class EmulatorService(Service):
             readiness=self.readiness,
             validate_queries=self._seed.validate_queries,
             refused_polls=self._refused_polls,
+            held_replicas=self._held_replicas,
             workers=self._workers,
             started_at=int(self._reactor.seconds() * 1000),
         )
@@ -247,6 +250,7 @@ class EmulatorService(Service):
     def _wind_up(self) -> Iterator[Deferred[None]]:
         """Do what is left once the broker has stopped."""
         self._refused_polls.stop()
+        self._held_replicas.stop()
         for site in self.sites:
             yield site.drain(SHUTDOWN_GRACE)
         if self._recorder is not None:

@@ -135,6 +135,7 @@ def test_env_prints_what_exec_sets(server: Server) -> None:
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     connection = json.loads(Path(variables["CONNECTION_TO_RUNTIME"]).read_text())
     assert sorted(connection) == [
+        "basePath",
         "getJobPath",
         "host",
         "moduleAuthToken",

@@ -47,5 +47,11 @@ def together(context, event):
 
 
 @function
+def slow(context, event):
+    time.sleep(event["seconds"])
+    return event["seconds"]
+
+
+@function
 def forever(context, event):
     time.sleep(600)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import HTTPError
 
+import psutil
 import pytest
 from conftest import ROOT, RUNTIMES, Server, kill
 from sdk_processes import SDK_PYTHON, Launch, contour, execute, get, submission, until
@@ -32,6 +33,7 @@ def test_python_functions_of_every_kind(server: Server, launch: Launch, tmp_path
     assert [each["function_name"] for each in shown["schemas"]] == [
         "forever",
         "raises",
+        "slow",
         "stream",
         "together",
         "typed",
@@ -41,11 +43,8 @@ def test_python_functions_of_every_kind(server: Server, launch: Launch, tmp_path
     assert [each["dataType"]["type"] for each in typed["schema_payload"]["inputs"]] == ["integer", "integer"]
 
 
-def test_python_runs_four_of_twenty_jobs_at_once(
-    server: Server, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.environment["MAX_CONCURRENT_TASKS"] = "4"
-    launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
+def test_python_runs_four_of_twenty_jobs_at_once(server: Server, launch: Launch, tmp_path: Path) -> None:
+    launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"), options=("--max-concurrent-tasks", "4"))
     room = tmp_path / "room"
     room.mkdir()
     with ThreadPoolExecutor(20) as pool:
@@ -70,17 +69,30 @@ def test_python_sdk_carries_on_when_its_job_was_canceled(server: Server, launch:
     assert b"ERROR" not in kill(module)
 
 
-def test_python_sdk_that_restarts_answers_its_callers(server: Server, launch: Launch) -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["the module", "the command, too"])
+def test_callers_of_a_killed_python_module_are_answered_and_those_beside_it_run_on(
+    server: Server, launch: Launch, whole: bool
+) -> None:
     first = launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
-    with ThreadPoolExecutor(1) as pool:
-        caller = pool.submit(execute, server, "forever", {})
+    with ThreadPoolExecutor(2) as pool:
+        killed = pool.submit(execute, server, "forever", {})
         until(lambda: get(server, f"{RUNTIMES}/one")["running_jobs"] == 1, first)
-        kill(first)
-        launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
+        second = launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
+        beside = pool.submit(execute, server, "slow", {"seconds": 4})
+        until(lambda: get(server, f"{RUNTIMES}/one")["running_jobs"] == 2, second)
+        if whole:
+            kill(first)
+        else:
+            (module,) = psutil.Process(first.pid).children()
+            module.kill()
         with pytest.raises(HTTPError) as caught:
-            caller.result(timeout=10)
-    assert caught.value.code == 500
-    assert json.load(caught.value)["error_description"] == "runtime restarted"
+            killed.result(timeout=10)
+        assert caught.value.code == 500
+        why = "the command that ran the replica was killed" if whole else "replica stopped"
+        assert json.load(caught.value)["error_description"] == why
+        if not whole:
+            assert first.wait(timeout=10) == 128 + signal.SIGKILL
+        assert beside.result(timeout=30) == b"4"
     assert execute(server, "typed", {"a": 1, "b": 2}) == b"2"
 
 

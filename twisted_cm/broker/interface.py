@@ -42,6 +42,10 @@ class ReplicaExists(BrokerError):
     """A replica with that id is open. The arguments are the ids of the runtime and of the replica."""
 
 
+class TokenInUse(BrokerError):
+    """A replica is to have a token that a runtime or another replica has. The argument is the id of the runtime."""
+
+
 class UnknownJob(BrokerError):
     """There is no job with that id, or it belongs to another runtime. The argument is the id."""
 
@@ -228,6 +232,7 @@ class IBroker(Interface):
 
         Raises:
             ReplicaExists: A replica with that id is open.
+            TokenInUse: The token belongs to a runtime, or to a replica that is open.
             BrokerStopped: The broker is shutting down.
         """
 

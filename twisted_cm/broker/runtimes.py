@@ -8,7 +8,7 @@ from ..model.registry import Registry
 from ..model.replicas import ModuleIdentity, Replica, ReplicaRequest
 from ..model.runtimes import Binding, Runtime
 from ..model.tokens import fingerprint
-from .interface import NotBound, ReplicaExists, UnknownReplica, UnknownRuntime
+from .interface import NotBound, ReplicaExists, TokenInUse, UnknownReplica, UnknownRuntime
 
 
 class Runtimes:
@@ -69,10 +69,13 @@ class Runtimes:
 
         Raises:
             ReplicaExists: A replica with that id is open.
+            TokenInUse: The token belongs to a runtime, or to a replica that is open.
         """
         runtime_id, wanted = request.runtime_id, request.replica_id
         if wanted is not None and self.registry.has_replica(runtime_id, wanted):
             raise ReplicaExists(runtime_id, wanted)
+        if request.token is not None and self.with_token(request.token) is not None:
+            raise TokenInUse(runtime_id)
         replica, added = self.registry.open_replica(request, now)
         self._by_token[fingerprint(replica.token)] = ModuleIdentity(runtime_id, replica.replica_id)
         self._log.info(

@@ -18,10 +18,13 @@ R = TypeVar("R")
 #: What adds one option to a command.
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+#: Where a server listens that was started without a port.
+DEFAULT_URL = "http://127.0.0.1:4000"
+
 CONNECTION_OPTIONS: tuple[Option, ...] = (
     click.option(
         "--url",
-        default="http://127.0.0.1:4000",
+        default=DEFAULT_URL,
         show_default=True,
         envvar="TWISTED_CM_URL",
         help="Base URL of the server.",

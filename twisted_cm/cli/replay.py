@@ -37,7 +37,7 @@ def replay(runtime: RuntimeOptions, file: Path, timing: bool) -> None:
       twisted-cm serve --record jobs.jsonl
       twisted-cm replay jobs.jsonl --runtime mine --deployed-app ri.mine
     """
-    token = runtime.known_token()
+    known = runtime.known()
     try:
         recording = Recording(file)
     except InvalidRecording as error:
@@ -47,7 +47,7 @@ def replay(runtime: RuntimeOptions, file: Path, timing: bool) -> None:
         click.echo(printable(text, "\n"), err=True)
 
     async def answer(reactor: Any) -> bool:
-        async with await runtime.join(reactor, token) as session:
+        async with await known.join(reactor) as session:
             player = Replay(reactor, session, recording, timing, say)
             ignored = f", ignoring {recording.skipped} canceled jobs" if recording.skipped else ""
             say(f"Runtime {runtime.runtime_id} answers from {recording.size} recorded jobs{ignored}. Ctrl-C stops.")

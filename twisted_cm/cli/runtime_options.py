@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
 import click
-from attrs import field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from ..client.api import RuntimeSession
-from ..config.seed import read_seed
+from ..config.module_settings import ModuleSettings
+from ..config.seed import Seed, read_seed
 from ..config.seed_file import InvalidSeed
-from .connection_options import CONNECTION_OPTIONS, ConnectionOptions, pass_options
+from ..model.tokens import OAuthClient
+from .connection_options import CONNECTION_OPTIONS, DEFAULT_URL, ConnectionOptions, pass_options
 
 
 @frozen(kw_only=True)
@@ -19,10 +22,11 @@ class RuntimeOptions(ConnectionOptions):
     """The runtime that a command stands for.
 
     Attributes:
+        url: The server's base URL; empty if the user named none.
         runtime_id: The runtime.
         deployed_app: Bind this deployed app to the runtime.
         branch: The branch of the deployed app.
-        seed: A seed file to read the runtime's token from.
+        seed: A seed file that describes the runtime.
         module_auth_token: The runtime's token, if the user knows it.
         admin_token: Opens a session on a server that listens beyond loopback.
     """
@@ -34,47 +38,108 @@ class RuntimeOptions(ConnectionOptions):
     module_auth_token: str | None = field(repr=False)
     admin_token: str | None = field(repr=False)
 
-    def known_token(self) -> str | None:
-        """Return the token to join the runtime with, or ``None`` if a session has to be opened.
+    def known(self) -> KnownRuntime:
+        """Return the runtime with what the seed says of it.
 
         Raises:
-            click.ClickException: The options contradict each other, or the seed is not valid.
+            click.ClickException: The options contradict each other, the seed is not valid, or it does not have the
+                runtime.
         """
-        token = self.module_auth_token
-        if self.seed is not None and token is None:
-            try:
-                runtimes = read_seed(self.seed).runtimes
-            except InvalidSeed as error:
-                raise click.ClickException(str(error)) from None
-            token = next((each.module_auth_token for each in runtimes if each.runtime_id == self.runtime_id), None)
-        if token is not None and self.deployed_app is not None:
+        if self.branch is not None and self.deployed_app is None:
+            raise click.UsageError("--branch needs --deployed-app.")
+        if self.seed is None:
+            return KnownRuntime(evolve(self, url=self.url or DEFAULT_URL))
+        try:
+            seed = read_seed(self.seed)
+        except InvalidSeed as error:
+            raise click.ClickException(str(error)) from None
+        seeded = next((each for each in seed.runtimes if each.runtime_id == self.runtime_id), None)
+        if seeded is None:
+            raise click.ClickException(self._unknown(seed))
+        clients = {each.client_id: each for each in seed.oauth_clients}
+        return KnownRuntime(
+            evolve(
+                self,
+                url=self.url or self._url_of(seed),
+                module_auth_token=self.module_auth_token or seeded.module_auth_token,
+            ),
+            seeded.module,
+            None if seeded.module.application is None else clients[seeded.module.application],
+            next((each.deployed_app_rid for each in seed.bindings if each.runtime_id == self.runtime_id), None),
+            next((each.port or None for each in seed.sidecars if each.runtime_id == self.runtime_id), None),
+        )
+
+    def _unknown(self, seed: Seed) -> str:
+        names = [each.runtime_id for each in seed.runtimes]
+        near = difflib.get_close_matches(self.runtime_id, names, n=1)
+        if near:
+            hint = f"Did you mean '{near[0]}'?"
+        else:
+            hint = f"It has: {', '.join(names)}." if names else "Add one under 'runtimes'."
+        return f"{self.seed} has no runtime '{self.runtime_id}'. {hint}"
+
+    def _url_of(self, seed: Seed) -> str:
+        if seed.port == 0:
+            raise click.ClickException(
+                f"{self.seed} has the port 0, which is any free one. Name the server with --url."
+            )
+        return DEFAULT_URL if seed.port is None else f"http://127.0.0.1:{seed.port}"
+
+
+@frozen
+class KnownRuntime:
+    """A runtime with what the seed says of it.
+
+    Attributes:
+        options: The options, with the URL of the server, and with the runtime's token if it is known.
+        settings: What its modules find around them.
+        application: The OAuth client that ``settings`` names.
+        deployed_app_rid: A deployed app that the seed binds to the runtime.
+        sidecar_port: The port of the runtime's plain sidecar listener, if the seed has one.
+    """
+
+    options: RuntimeOptions
+    settings: ModuleSettings = Factory(ModuleSettings)
+    application: OAuthClient | None = None
+    deployed_app_rid: str | None = None
+    sidecar_port: int | None = None
+
+    async def join(self, reactor: Any) -> RuntimeSession:
+        """Join the runtime as its default replica.
+
+        A known token is used as it is. Otherwise, a session is opened, which resets the runtime but keeps its bindings.
+
+        Raises:
+            click.ClickException: The options contradict each other.
+            twisted_cm.client.ComputeModulesError: The server refuses, or none answers.
+        """
+        options = self.options
+        if options.module_auth_token is None:
+            return await self.reset(reactor)
+        if options.deployed_app is not None:
             raise click.UsageError(
                 "--deployed-app needs a new session, but the options give an existing token. Leave out one of them."
             )
-        if self.branch is not None and self.deployed_app is None:
-            raise click.UsageError("--branch needs --deployed-app.")
-        return token
+        return RuntimeSession.join(
+            options.url, options.runtime_id, options.module_auth_token, **options.client_arguments(reactor)
+        )
 
-    async def join(self, reactor: Any, token: str | None) -> RuntimeSession:
-        """Join the runtime.
-
-        Args:
-            token: The result of :meth:`known_token`; ``None`` opens a session that keeps the runtime's bindings.
+    async def reset(self, reactor: Any) -> RuntimeSession:
+        """Open a session of the runtime, which resets it but keeps its bindings, and its token if that is known.
 
         Raises:
             twisted_cm.client.ComputeModulesError: The server refuses, or none answers.
         """
-        client = self.client_arguments(reactor)
-        if token is not None:
-            return RuntimeSession.join(self.url, self.runtime_id, token, **client)
+        options = self.options
         return await RuntimeSession.open(
-            self.url,
-            self.runtime_id,
-            self.deployed_app,
-            self.branch,
+            options.url,
+            options.runtime_id,
+            options.deployed_app,
+            options.branch,
             keep_bindings=True,
-            admin_token=self.admin_token,
-            **client,
+            token=options.module_auth_token,
+            admin_token=options.admin_token,
+            **options.client_arguments(reactor),
         )
 
 
@@ -89,17 +154,25 @@ runtime_options = pass_options(
             "--seed",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="Use the runtime's token from this seed file, if it has one.",
+            help="Seed file that describes the runtime; the server must have read it, too.",
         ),
         click.option(
-            "--module-auth-token", metavar="TOKEN", help="Use this existing token instead of opening a session."
+            "--module-auth-token",
+            metavar="TOKEN",
+            help="The runtime's token.  [default: the seed's, if it has one]",
         ),
         click.option(
             "--admin-token",
             envvar="TWISTED_CM_ADMIN_TOKEN",
             metavar="TOKEN",
-            help="Admin token, to open a session on a server that listens beyond loopback.",
+            help="Admin token, for a server that listens beyond loopback if the runtime's token is not known.",
         ),
-        *CONNECTION_OPTIONS,
+        click.option(
+            "--url",
+            default="",
+            envvar="TWISTED_CM_URL",
+            help=f"Base URL of the server.  [default: the seed's port, or {DEFAULT_URL}]",
+        ),
+        *CONNECTION_OPTIONS[1:],
     ),
 )

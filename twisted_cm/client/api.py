@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..model.jobs import JobState
+from ..model.replicas import ReplicaState
 from .application import ComputeModules
 from .control import EmulatorControl
 from .errors import (
@@ -28,7 +29,8 @@ from .errors import (
     Unavailable,
     UntrustedServer,
 )
-from .records import EmulatorInfo, JobHandle, JobStatus, ModuleJob, Result
+from .records import EmulatorInfo, JobHandle, JobStatus, ModuleJob, ReplicaStatus, Result
+from .replica import ReplicaSession
 from .retries import Retries
 from .runtime import RuntimeSession
 from .streams import JSONValues, ResultStream
@@ -59,6 +61,9 @@ __all__ = [
     "NotFound",
     "PayloadTooLarge",
     "QueueFull",
+    "ReplicaSession",
+    "ReplicaState",
+    "ReplicaStatus",
     "Result",
     "ResultBrokenOff",
     "ResultStream",

@@ -7,6 +7,7 @@ import json
 from attrs import field, frozen
 
 from ..model.jobs import JobState
+from ..model.replicas import ReplicaState
 from ..model.types import JSONValue
 
 
@@ -99,6 +100,23 @@ class ModuleJob:
 
 
 @frozen
+class ReplicaStatus:
+    """What a replica does.
+
+    Attributes:
+        state: The replica's state; ``state.connected`` says whether it takes jobs.
+        max_concurrent_tasks: How many unfinished jobs may be on it; ``None`` for no limit.
+        functions: The names of the functions that the runtime has reported; ``None`` if it has reported nothing.
+        ended_why: Why the replica is gone.
+    """
+
+    state: ReplicaState
+    max_concurrent_tasks: int | None
+    functions: list[str] | None
+    ended_why: str | None
+
+
+@frozen
 class EmulatorInfo:
     """An emulator's addresses and limits.
 
@@ -143,6 +161,13 @@ def parse_module_job(value: JSONValue) -> ModuleJob:
     """Return the record for a job envelope."""
     job = value["computeModuleJobV1"]
     return ModuleJob(job["jobId"], job["queryType"], job["query"], job["userId"])
+
+
+def parse_replica_status(value: JSONValue) -> ReplicaStatus:
+    """Return the record for a replica on the wire."""
+    return ReplicaStatus(
+        ReplicaState(value["state"]), value["max_concurrent_tasks"], value["functions"], value["ended_why"]
+    )
 
 
 def parse_emulator_info(value: JSONValue) -> EmulatorInfo:

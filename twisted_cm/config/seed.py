@@ -6,6 +6,7 @@ with its path and line.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..model.registry import Registry
 from ..model.runtimes import DEFAULT_BRANCH, Binding, Runtime
 from ..model.tokens import DEVELOPMENT_TOKEN, TOKEN_LIFETIME, BearerToken, OAuthClient, Principal
 from .json_schemas import load_schema
+from .module_settings import RESERVED, ModuleSettings
 from .seed_file import InvalidSeed, load_document
 from .seed_path import ALREADY_DEFINED, Lines, SeedPath
 from .seed_problems import explain, format_problem
@@ -44,10 +46,15 @@ class Sidecar:
 
 @frozen
 class SeedRuntime:
-    """A runtime that exists from the start."""
+    """A runtime that exists from the start.
+
+    Attributes:
+        module: What its modules find around them.
+    """
 
     runtime_id: str
     module_auth_token: str | None = field(default=None, repr=False)
+    module: ModuleSettings = Factory(ModuleSettings)
 
 
 @frozen
@@ -191,7 +198,10 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
                 seen.add(key)
                 yield item
 
-    runtimes = [SeedRuntime(**item) for item in modules.get("runtimes", [])]
+    runtimes = [
+        SeedRuntime(item["runtime_id"], item.get("module_auth_token"), ModuleSettings.parse(item))
+        for item in modules.get("runtimes", [])
+    ]
     runtimes = list(first_of(runtimes, [item.runtime_id for item in runtimes], (*base, "runtimes")))
     bindings = [
         Binding(
@@ -218,6 +228,14 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
     ]
     clients = list(first_of(clients, [item.client_id for item in clients], ("foundry", "oauth_clients")))
 
+    problems = [
+        format_problem((*base, "runtimes", index, *path), lines, message)
+        for index, item in enumerate(modules.get("runtimes", []))
+        for path, message in _module_problems(item, [each.client_id for each in clients])
+    ]
+    if problems:
+        raise InvalidSeed(problems)
+
     known = {runtime.runtime_id for runtime in runtimes}
     for runtime_id in [*(item.runtime_id for item in bindings), *(item.runtime_id for item in sidecars)]:
         if runtime_id not in known:
@@ -242,6 +260,17 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
         sidecars=tuple(sidecars),
         warnings=tuple(warnings),
     )
+
+
+def _module_problems(item: dict[str, Any], clients: list[str]) -> Iterator[tuple[SeedPath, str]]:
+    """Return what the JSON Schema cannot say about the modules of a runtime."""
+    application = item.get("application")
+    if application is not None and application not in clients:
+        near = difflib.get_close_matches(application, clients, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "add it to oauth_clients"
+        yield ("application",), f"no OAuth client has the id '{application}'; {hint}"
+    for name in sorted(item.get("env", {}).keys() & RESERVED):
+        yield ("env", name), "the emulator sets this variable; choose another name"
 
 
 def _job_limits(modules: dict[str, Any]) -> JobLimits:

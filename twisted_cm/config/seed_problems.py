@@ -36,7 +36,11 @@ def explain(error: ValidationError) -> Iterator[tuple[SeedPath, str]]:
         names = value if isinstance(value, str) else " or ".join(value)
         yield path, f"must be of type {names}, not {_type_name(error.instance)}"
     elif error.parent is None and "propertyNames" in error.absolute_schema_path:
-        yield (*path, str(error.instance)), "a token must not be empty or contain white space"
+        if path[:1] == ("tokens",):
+            message = "a token must not be empty or contain white space"
+        else:
+            message = "a variable must have letters, digits and underscores, and begin with no digit"
+        yield (*path, str(error.instance)), message
     elif validator == "pattern":
         yield path, "must not be blank or contain characters that are not allowed"
     else:

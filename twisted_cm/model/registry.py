@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from .replicas import DEFAULT_REPLICA, GONE_KEPT, Replica, ReplicaRequest
 from .runtimes import DEFAULT_BRANCH, Binding, FunctionSchema, Runtime, new_module_auth_token
@@ -219,6 +219,7 @@ class SessionRequest:
     Attributes:
         branch: ``None`` means ``master`` if a deployed app is named.
         keep_bindings: Keep the runtime's other bindings.
+        token: The module auth token that the runtime is to have; ``None`` for a generated one.
     """
 
     runtime_id: str
@@ -226,12 +227,13 @@ class SessionRequest:
     branch: str | None = None
     display_name: str | None = None
     keep_bindings: bool = False
+    token: str | None = field(default=None, repr=False)
 
     def apply(self, registry: Registry) -> Runtime:
         """Add the runtime with its binding to ``registry``, and return it."""
         if not self.keep_bindings:
             registry.unbind_runtime(self.runtime_id)
-        runtime = Runtime(self.runtime_id, new_module_auth_token())
+        runtime = Runtime(self.runtime_id, self.token or new_module_auth_token())
         registry.add(runtime)
         if self.deployed_app_rid is not None:
             branch = self.branch or DEFAULT_BRANCH

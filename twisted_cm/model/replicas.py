@@ -117,6 +117,8 @@ class ReplicaRequest:
         limit: How many unfinished jobs may be on it.
         deployed_app_rid: A deployed app to bind to the runtime, or ``None``.
         branch: The branch of the deployed app; ``None`` means ``master``.
+        token: The module auth token that it is to have; ``None`` for a generated one. A process that was started with a
+            token can join an emulator again that does not know it any more.
     """
 
     runtime_id: str
@@ -124,12 +126,12 @@ class ReplicaRequest:
     limit: int = DEFAULT_CONCURRENT_TASKS
     deployed_app_rid: str | None = None
     branch: str | None = None
+    token: str | None = field(default=None, repr=False)
 
     def replica(self, now: int) -> Replica:
-        """Return the replica to open, with a new token."""
-        return Replica(
-            self.runtime_id, self.replica_id or new_replica_id(), new_module_auth_token(), self.limit, opened_at=now
-        )
+        """Return the replica to open."""
+        replica_id, token = self.replica_id or new_replica_id(), self.token or new_module_auth_token()
+        return Replica(self.runtime_id, replica_id, token, self.limit, opened_at=now)
 
 
 def new_replica_id() -> str:

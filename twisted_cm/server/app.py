@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from klein import Klein
 
+from .auth import allow_without_token, require_sidecar_module
 from .context import Context
 from .dispatch import Dispatcher
 from .refusals import refusal
@@ -54,7 +55,8 @@ def sidecar_site(context: Context, runtime_id: str) -> EmulatorSite:
 def sidecar_app(context: Context, runtime_id: str) -> Klein:
     """Return the routes of a sidecar listener."""
     app = new_app()
-    ModuleRoutes(context).register_sidecar(app, runtime_id)
+    ModuleRoutes(context, require_sidecar_module).register_as_foundry(app, runtime_id)
+    ModuleRoutes(context, allow_without_token).register_bare(app, runtime_id)
     return app
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeAlias
 
 from werkzeug.datastructures import Authorization
 
@@ -15,6 +16,12 @@ from . import errors
 from .context import Context
 from .faults import draw_fault
 from .transport.request import EmulatorRequest
+
+#: Says which replica sends a request to the routes of a runtime and a replica, or refuses the request.
+Identify: TypeAlias = Callable[[Context, EmulatorRequest, str, str], Awaitable[ModuleIdentity]]
+
+#: Headers that browsers send, and modules do not.
+_OF_BROWSERS = ("Sec-Fetch-Site", "Sec-Fetch-Mode", "Origin", "Referer")
 
 # What a request carries
 
@@ -55,6 +62,11 @@ def has_module_token(request: EmulatorRequest, runtime: Runtime) -> bool:
     """Return whether the request carries the module auth token of ``runtime``."""
     presented = module_token(request)
     return presented is not None and same_token(presented, runtime.module_auth_token)
+
+
+def from_browser(request: EmulatorRequest) -> bool:
+    """Return whether a browser sent the request."""
+    return any(request.header(name) is not None for name in _OF_BROWSERS)
 
 
 # What a route requires
@@ -130,8 +142,49 @@ async def require_module(
     return owner
 
 
-async def require_poller(context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str) -> None:
-    """Do the same as :func:`require_module` for a poll, but refuse a token that is not valid late.
+async def require_sidecar_module(
+    context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA
+) -> ModuleIdentity:
+    """Do the same as :func:`require_module` at a sidecar, whose paths say less than its tokens (contract section 2).
+
+    The token of any replica is accepted at the paths of the runtime, and says which replica it is.
+
+    Raises:
+        ApiError: 401 without a known token, 403 with that of another runtime or replica.
+        UnknownRuntime: There is no such runtime.
+        UnknownReplica: The token is known, and the runtime has no such replica.
+    """
+    presented = module_token(request)
+    if presented and replica_id == DEFAULT_REPLICA:
+        owner = await context.broker.module_runtime(presented)
+        if owner is not None and owner.runtime_id == runtime_id:
+            replica_id = owner.replica_id
+    return await require_module(context, request, runtime_id, replica_id)
+
+
+async def allow_without_token(
+    context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA
+) -> ModuleIdentity:
+    """Do the same as :func:`require_sidecar_module`, but let a module in over plain HTTP that sends no token.
+
+    Newer Java SDKs send none. A browser never is a module: without a token, a page that embeds the address of the
+    listener as a picture would take a job.
+
+    Raises:
+        ApiError: 401 with an unknown token, or if a browser sends none; 403 with that of another runtime or replica.
+        UnknownRuntime: There is no such runtime.
+        UnknownReplica: The runtime has no such replica.
+    """
+    if module_token(request) is not None or request.isSecure() or from_browser(request):
+        return await require_sidecar_module(context, request, runtime_id, replica_id)
+    await _require_open(context, runtime_id, replica_id)
+    return ModuleIdentity(runtime_id, replica_id)
+
+
+async def require_poller(
+    context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str, identify: Identify
+) -> ModuleIdentity:
+    """Do the same as ``identify`` for a poll, but refuse a token that is not valid late.
 
     Raises:
         ApiError: 401 without a valid token, 403 with that of another runtime or replica.
@@ -139,13 +192,24 @@ async def require_poller(context: Context, request: EmulatorRequest, runtime_id:
         UnknownReplica: The token is valid, and the runtime has no such replica.
     """
     try:
-        identity = await require_module(context, request, runtime_id, replica_id)
+        identity = await identify(context, request, runtime_id, replica_id)
     except (errors.ApiError, UnknownRuntime):
         presented = module_token(request)
         if presented and await context.broker.module_runtime(presented) is None:
             await context.refused_polls.hold(runtime_id, replica_id)
         raise
     context.refused_polls.accepted(identity)
+    return identity
+
+
+async def _require_open(context: Context, runtime_id: str, replica_id: str) -> None:
+    """Raise :class:`.UnknownReplica` or :class:`.UnknownRuntime` unless a replica is open."""
+    if replica_id == DEFAULT_REPLICA:
+        await context.broker.runtime(runtime_id)
+        return
+    replicas = await context.broker.replicas(runtime_id)
+    if not any(each.replica.replica_id == replica_id and not each.replica.gone for each in replicas):
+        raise UnknownReplica(runtime_id, replica_id)
 
 
 async def _refuse_module(context: Context, owner: ModuleIdentity | None, runtime_id: str, replica_id: str) -> NoReturn:
@@ -156,9 +220,7 @@ async def _refuse_module(context: Context, owner: ModuleIdentity | None, runtime
         raise errors.invalid_module_auth_token()
     if replica_id == DEFAULT_REPLICA:
         raise errors.forbidden(f"The Module-Auth-Token header is not that of runtime '{runtime_id}'.")
-    replicas = await context.broker.replicas(runtime_id)
-    if not any(each.replica.replica_id == replica_id and not each.replica.gone for each in replicas):
-        raise UnknownReplica(runtime_id, replica_id)
+    await _require_open(context, runtime_id, replica_id)
     raise errors.forbidden(
         f"The Module-Auth-Token header is not that of replica '{replica_id}' of runtime '{runtime_id}'."
     )

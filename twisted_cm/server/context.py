@@ -14,6 +14,7 @@ from ..model.addresses import Addresses
 from ..model.limits import Limits
 from .browsers import BrowserGuard
 from .credentials import Credentials
+from .held_replicas import HeldReplicas
 from .refused_polls import RefusedPolls
 from .workers import Workers
 
@@ -27,6 +28,7 @@ class Context:
         readiness: Tells of each part of the emulator whether it can do its work.
         validate_queries: Whether each query is checked against its function's schema before it is queued.
         refused_polls: The polls whose tokens are not valid.
+        held_replicas: The replicas that end with the commands that run them.
         workers: Do what would take the reactor too long.
         started_at: When the emulator began to serve, in milliseconds since the epoch.
     """
@@ -43,5 +45,6 @@ class Context:
     readiness: Callable[[], Awaitable[Mapping[str, bool]]]
     validate_queries: bool
     refused_polls: RefusedPolls
+    held_replicas: HeldReplicas
     workers: Workers
     started_at: int

@@ -174,6 +174,15 @@ def replica_exists(runtime_id: str, replica_id: str) -> ApiError:
     )
 
 
+def token_in_use(runtime_id: str) -> ApiError:
+    """Make the error for a replica that is to have the token of another one."""
+    return invalid_request(
+        "'moduleAuthToken' belongs to a runtime or to another replica. Leave it out, or send a token that nothing has.",
+        field="moduleAuthToken",
+        runtimeId=runtime_id,
+    )
+
+
 def unknown_job(job_id: str) -> ApiError:
     """Make the error for a job that does not exist."""
     return not_found(

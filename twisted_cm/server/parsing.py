@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from werkzeug.http import parse_list_header, parse_options_header, unquote_header_value
 
 from ..model.types import JSONValue
@@ -10,6 +12,9 @@ from .transport.request import EmulatorRequest
 
 #: The longest wait that a request may ask for, in seconds.
 LONGEST_POLL = 60.0
+
+#: A token that a client may choose. The shortest is as long as those that people write into seeds.
+_TOKEN = re.compile(r"[!-~]{8,200}")
 
 
 def preferred_wait(request: EmulatorRequest, default: float) -> float:
@@ -104,6 +109,24 @@ def number_field(body: JSONValue, name: str, default: int, least: int, most: int
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise errors.invalid_request(f"'{name}' must be a whole number from {least} to {most}.", field=name)
     return value
+
+
+def token_field(body: JSONValue, name: str) -> str | None:
+    """Return a field of a request body that is a token, or ``None`` if it is absent, null or blank.
+
+    Args:
+        body: The body, as JSON.
+        name: The field.
+
+    Raises:
+        ApiError: 400, naming the field, if it cannot be a token.
+    """
+    token = text_field(body, name)
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise errors.invalid_request(
+            f"'{name}' must have 8 to 200 printable ASCII characters without spaces.", field=name
+        )
+    return token
 
 
 def query_parameter(request: EmulatorRequest, name: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from ...model.replicas import Replica, ReplicaRequest
-from ..interface import ReplicaExists, ReplicaSnapshot, UnknownReplica, UnknownRuntime
+from ..interface import ReplicaExists, ReplicaSnapshot, TokenInUse, UnknownReplica, UnknownRuntime
 from .node import RedisNode
 from .records import read_replicas
 from .registry import Changes, Shared, SharedRegistry
@@ -35,6 +35,8 @@ class Replicas:
         def change(shared: Shared) -> Changes:
             if wanted is not None and shared.registry.has_replica(runtime_id, wanted):
                 raise ReplicaExists(runtime_id, wanted)
+            if request.token is not None and self._registry.module_runtime(request.token) is not None:
+                raise TokenInUse(runtime_id)
             replica, added = shared.registry.open_replica(request, self._now())
             opened[:] = [replica]
             return Changes(

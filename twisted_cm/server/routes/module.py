@@ -16,7 +16,7 @@ from ...model.jobs import Job
 from ...model.paths import RUNTIMES, SIDECAR
 from ...model.replicas import DEFAULT_REPLICA
 from .. import errors
-from ..auth import require_module, require_poller
+from ..auth import Identify, require_module, require_poller
 from ..context import Context
 from ..faults import delay_by_fault, draw_fault
 from ..foundry_descriptions import envelope, flat_job
@@ -32,22 +32,32 @@ Written: TypeAlias = Callable[[Job], tuple[bytes, ...]]
 
 @frozen
 class ModuleRoutes:
-    """The routes that an SDK calls."""
+    """The routes that an SDK calls.
+
+    Attributes:
+        context: What the routes share.
+        identify: Says which replica sends a request.
+    """
 
     context: Context
+    identify: Identify = require_module
 
     def register(self, app: Klein) -> None:
         """Put the routes of contract sections 1 and 1a on ``app``, for every runtime and every replica."""
         for prefix in ("", "/replicas/<id:replica_id>"):
             add_routes(app, self._routes(f"{RUNTIMES}/<id:runtime_id>{prefix}", self.poll, self.post_schemas))
 
-    def register_sidecar(self, app: Klein, runtime_id: str) -> None:
-        """Put the routes of contract section 2 on ``app``, for one runtime."""
-        found = self._routes(SIDECAR, self.poll, self.post_schemas_as_foundry)
-        found += self._routes("", self.poll_flat, self.post_schemas)
-        # Newer Java SDKs have this path built in.
-        found.append(("POST", "/restart-notify", self.restart))
-        add_routes(app, found, runtime_id=runtime_id)
+    def register_as_foundry(self, app: Klein, runtime_id: str) -> None:
+        """Put the routes of contract section 2 with Foundry's own paths on ``app``, for one runtime."""
+        add_routes(app, self._routes(SIDECAR, self.poll, self.post_schemas_as_foundry), runtime_id=runtime_id)
+
+    def register_bare(self, app: Klein, runtime_id: str) -> None:
+        """Put the routes of contract section 2 with bare paths on ``app``, for one runtime and its replicas."""
+        for prefix in ("", "/replicas/<id:replica_id>"):
+            found = self._routes(prefix, self.poll_flat, self.post_schemas)
+            # Newer Java SDKs have this path built in.
+            found.append(("POST", f"{prefix}/restart-notify", self.restart))
+            add_routes(app, found, runtime_id=runtime_id)
 
     def _routes(self, prefix: str, poll: Handler, post_schemas: Handler) -> list[tuple[str, str, Handler]]:
         return [
@@ -61,12 +71,12 @@ class ModuleRoutes:
         """Answer ``GET /job``: park until there is a job that the replica may have."""
         return await self._poll(request, runtime_id, replica_id, envelope)
 
-    async def poll_flat(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+    async def poll_flat(self, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> bytes:
         """Answer ``GET /job`` like :meth:`poll`, with the fields of the job at the top level."""
-        return await self._poll(request, runtime_id, DEFAULT_REPLICA, flat_job)
+        return await self._poll(request, runtime_id, replica_id, flat_job)
 
     async def _poll(self, request: EmulatorRequest, runtime_id: str, replica_id: str, written: Written) -> bytes:
-        await require_poller(self.context, request, runtime_id, replica_id)
+        replica_id = (await require_poller(self.context, request, runtime_id, replica_id, self.identify)).replica_id
         broker = self.context.broker
         refusing = await draw_fault(self.context, FaultKind.POLL_ERROR, runtime_id)
         if refusing is not None:
@@ -119,7 +129,7 @@ class ModuleRoutes:
         return request.no_content()
 
     async def _keep_schemas(self, request: EmulatorRequest, runtime_id: str, replica_id: str) -> None:
-        await require_module(self.context, request, runtime_id, replica_id)
+        await self.identify(self.context, request, runtime_id, replica_id)
         posted = await request.read_json(self.context.limits.max_body)
         try:
             schemas = parse_function_schemas(posted)
@@ -138,7 +148,7 @@ class ModuleRoutes:
         again if the connection breaks. A chunked result is passed on as it arrives, so the
         job fails if the result breaks off after its first byte.
         """
-        await require_module(self.context, request, runtime_id, replica_id)
+        replica_id = (await self.identify(self.context, request, runtime_id, replica_id)).replica_id
         broker = self.context.broker
         job = await broker.open_result(runtime_id, job_id, replica_id)
         request.take_your_time()
@@ -164,7 +174,7 @@ class ModuleRoutes:
 
     async def restart(self, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> bytes:
         """Answer ``POST /restart``: the replica's process has started again, and what it was running fails."""
-        await require_module(self.context, request, runtime_id, replica_id)
+        replica_id = (await self.identify(self.context, request, runtime_id, replica_id)).replica_id
         return request.json(await self.context.broker.restart(runtime_id, replica_id))
 
 

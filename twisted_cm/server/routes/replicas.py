@@ -5,19 +5,31 @@ The routes that the process of a replica calls are in :mod:`.module`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 from attrs import frozen
 from klein import Klein
 
+from ...broker.interface import ReplicaSnapshot
 from ...model.paths import RUNTIMES, replica_path
 from ...model.replicas import DEFAULT_CONCURRENT_TASKS, DEFAULT_REPLICA, MOST_CONCURRENT_TASKS, ReplicaRequest
+from ...model.types import JSONValue
 from .. import errors
 from ..auth import module_token, require_admin, require_admin_beyond_loopback, require_bearer, require_module
 from ..context import Context
 from ..descriptions import describe_replica
-from ..parsing import number_field, text_field
+from ..parsing import flag_field, number_field, preferred_wait, query_parameter, text_field, token_field
+from ..replica_watch import watch_replica
 from ..routing import add_routes
 from ..sessions import describe_session
 from ..transport.request import EmulatorRequest
+
+#: What a request for one replica may wait for. A replica that is gone will not be connected.
+_REACHED: dict[str, Callable[[ReplicaSnapshot], bool]] = {
+    "connected": lambda snapshot: snapshot.state.connected or snapshot.replica.gone,
+    "gone": lambda snapshot: snapshot.replica.gone,
+}
 
 
 @frozen
@@ -34,23 +46,27 @@ class ReplicaRoutes:
             [
                 ("POST", replicas, self.open_replica),
                 ("GET", replicas, self.list_replicas),
+                ("GET", f"{replicas}/<id:replica_id>", self.show_replica),
                 ("DELETE", f"{replicas}/<id:replica_id>", self.delete_replica),
             ],
         )
 
     async def open_replica(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """Answer ``POST /runtimes/{runtimeId}/replicas``: open a replica, and reset nothing."""
-        if self.context.credentials.guarded and module_token(request) is not None:
+        if module_token(request) is not None:
             await require_module(self.context, request, runtime_id)
         else:
             await require_admin_beyond_loopback(self.context, request)
         body = await request.read_json(self.context.limits.max_body)
+        if flag_field(body, "existingRuntime"):
+            await self.context.broker.runtime(runtime_id)
         wanted = ReplicaRequest(
             runtime_id,
             text_field(body, "replicaId"),
             number_field(body, "maxConcurrentTasks", DEFAULT_CONCURRENT_TASKS, 1, MOST_CONCURRENT_TASKS),
             text_field(body, "deployedAppRid"),
             text_field(body, "branch"),
+            token_field(body, "moduleAuthToken"),
         )
         replica = await self.context.broker.open_replica(wanted)
         path = replica_path(runtime_id, replica.replica_id)
@@ -63,6 +79,30 @@ class ReplicaRoutes:
         """Answer ``GET /runtimes/{runtimeId}/replicas`` with every replica, those included that went last."""
         await require_bearer(self.context, request)
         return request.json([describe_replica(each) for each in await self.context.broker.replicas(runtime_id)])
+
+    async def show_replica(self, request: EmulatorRequest, runtime_id: str, replica_id: str) -> bytes:
+        """Answer ``GET /runtimes/{runtimeId}/replicas/{replicaId}`` with one replica and the names of the functions.
+
+        With ``Prefer: wait=N``, park until the replica is ``connected`` or ``gone``, as ``until`` in the query says.
+        Such a request with the token of the replica itself holds it: see :class:`.HeldReplicas`.
+        """
+        until = query_parameter(request, "until")
+        if until not in (None, *_REACHED):
+            raise errors.invalid_request(f"'until' must be {' or '.join(_REACHED)}.", field="until")
+        holding: AbstractContextManager[None] = nullcontext()
+        if module_token(request) is not None:
+            identity = await require_module(self.context, request, runtime_id, replica_id, or_runtime=True)
+            if until is not None and identity.replica_id == replica_id:
+                holding = self.context.held_replicas.held(runtime_id, replica_id)
+        else:
+            await require_bearer(self.context, request)
+        wait = 0.0 if until is None else preferred_wait(request, 0)
+        reached = _REACHED.get(until or "", lambda _: True)
+        with holding:
+            snapshot = await watch_replica(self.context, runtime_id, replica_id, reached, wait)
+        schemas = (await self.context.broker.runtime(runtime_id)).schemas
+        functions: JSONValue = None if schemas is None else sorted(schemas)
+        return request.json({**describe_replica(snapshot), "functions": functions})
 
     async def delete_replica(self, request: EmulatorRequest, runtime_id: str, replica_id: str) -> bytes:
         """Answer ``DELETE /runtimes/{runtimeId}/replicas/{replicaId}``: close a replica and end its jobs."""

@@ -11,7 +11,9 @@ from ...broker.interface import RuntimeSnapshot
 from ...model.faults import Fault
 from ...model.paths import RUNTIMES, runtime_path
 from ...model.registry import SessionRequest
+from ...model.replicas import ModuleIdentity
 from ...model.types import JSONValue
+from .. import errors
 from ..auth import (
     has_admin_token,
     has_module_token,
@@ -21,7 +23,7 @@ from ..auth import (
 )
 from ..context import Context
 from ..descriptions import describe_schemas, describe_snapshot
-from ..parsing import flag_field, required_text, text_field
+from ..parsing import flag_field, required_text, text_field, token_field
 from ..routing import add_routes
 from ..sessions import describe_session
 from ..transport.request import EmulatorRequest
@@ -57,7 +59,12 @@ class RuntimeRoutes:
             text_field(body, "branch"),
             text_field(body, "displayName"),
             flag_field(body, "keepBindings"),
+            token_field(body, "moduleAuthToken"),
         )
+        if session.token is not None:
+            owner = await self.context.broker.module_runtime(session.token)
+            if owner not in (None, ModuleIdentity(runtime_id)):
+                raise errors.token_in_use(runtime_id)
         runtime = await self.context.broker.open_session(session)
         token, path = runtime.module_auth_token, runtime_path(runtime_id)
         return request.json(describe_session(self.context, request, runtime_id, token, path))
