@@ -23,7 +23,7 @@ from redis_server import RedisServer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 
@@ -160,6 +160,23 @@ class Harness:
                 return found
             await pause(0.01)
         raise AssertionError(f"never became true: {condition}")
+
+
+@contextlib.contextmanager
+def logged(part: str) -> Iterator[list[str]]:
+    """Collect the lines of the log that contain a text."""
+    found: list[str] = []
+
+    def observe(event: Any) -> None:
+        line = formatEvent(event)
+        if part in line:
+            found.append(line)
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield found
+    finally:
+        globalLogPublisher.removeObserver(observe)
 
 
 def pause(seconds: float) -> Deferred[None]:
@@ -314,6 +331,7 @@ class Server:
         environment: Variables under which ``twisted-cm`` commands use this server.
         urls: Base URLs by scheme, ``http`` and ``https``.
         banner: What the server printed while it started.
+        log: What the server printed from then on; complete when it has stopped.
     """
 
     def __init__(self, directory: Path, state: Path, *options: str, seed: str = SEED) -> None:
@@ -330,7 +348,7 @@ class Server:
             text=True,
         )
         assert self.process.stdout is not None
-        self.banner = ""
+        self.banner = self.log = ""
         for line in self.process.stdout:
             self.banner += line
             if "Ctrl-C stops." in line:
@@ -357,9 +375,10 @@ class Server:
         )
 
     def stop(self) -> int:
-        """Stop the server; return its exit status."""
-        self.process.terminate()
-        self.process.communicate(timeout=10)
+        """Stop the server, unless it has stopped; return its exit status."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.log = self.process.communicate(timeout=10)[0]
         return self.process.returncode
 
 

@@ -18,9 +18,9 @@ SDK_PYTHON = str(ROOT / ".venv-sdk" / "bin" / "python")
 Launch = Callable[..., "subprocess.Popen[bytes]"]
 
 
-def get(server: Server, path: str) -> Any:
+def get(server: Server, path: str, token: str = "app-token") -> Any:
     """Return the JSON at a path of the server."""
-    with urlopen(Request(server.urls["http"] + path, headers={"Authorization": "Bearer app-token"})) as answer:
+    with urlopen(Request(server.urls["http"] + path, headers={"Authorization": f"Bearer {token}"})) as answer:
         return json.load(answer)
 
 

@@ -8,7 +8,15 @@ import pytest
 from broker_fixtures import Driver, MemoryFixture
 from twisted.internet.defer import Deferred
 
-from twisted_cm.broker.interface import BrokerStopped, Change, NotBound, ReplicaExists, UnknownReplica, UnknownRuntime
+from twisted_cm.broker.interface import (
+    BrokerStopped,
+    Change,
+    NotBound,
+    ReplicaExists,
+    TokenInUse,
+    UnknownReplica,
+    UnknownRuntime,
+)
 from twisted_cm.model.jobs import Job, JobState
 from twisted_cm.model.registry import Registry
 from twisted_cm.model.replicas import GONE_KEPT, ModuleIdentity, ReplicaRequest
@@ -58,6 +66,19 @@ def test_a_replica_id_is_open_once(driver: Driver) -> None:
     driver.open("a", runtime_id="new")
     with pytest.raises(ReplicaExists):
         driver.open("default", runtime_id="new")
+
+
+def test_a_replica_may_bring_a_token_that_nothing_has(driver: Driver) -> None:
+    driver.open("a", token="a token of its own")
+    assert identity(driver, "a token of its own") == ModuleIdentity("r", "a")
+    runtime_token = driver.get(driver.broker.runtime("r")).module_auth_token
+    for token in ("a token of its own", runtime_token):
+        with pytest.raises(TokenInUse):
+            driver.open("b", token=token)
+    assert list(driver.replicas()) == ["default", "a"]
+    driver.get(driver.broker.close_replica("r", "a"))
+    driver.open("b", token="a token of its own")
+    assert identity(driver, "a token of its own") == ModuleIdentity("r", "b")
 
 
 def test_opening_a_replica_resets_nothing(driver: Driver) -> None:

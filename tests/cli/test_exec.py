@@ -40,11 +40,6 @@ def replicas(server: Server, runtime: str = "one") -> list[dict[str, Any]]:
     return [each for each in found if each["replica_id"] != "default" and each["state"] != "gone"]
 
 
-def until_held(command: subprocess.Popen[bytes]) -> None:
-    """Wait until a command holds its replica: one connection opened the replica, and another one waits for its end."""
-    until(lambda: len(psutil.Process(command.pid).net_connections()) == 2, command)
-
-
 @pytest.fixture
 def start(server: Server) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Return a function that starts a command against the server; end the commands later."""
@@ -232,15 +227,15 @@ def test_the_workers_of_a_module_end_with_it(server: Server, start: Any) -> None
     assert psutil.wait_procs([module, *workers], timeout=10)[1] == []
 
 
-def test_the_module_ends_with_the_command(server: Server, start: Any) -> None:
-    command = start(*JOIN, "--", "sleep", "60")
-    until(lambda: psutil.Process(command.pid).children(), command)
-    children = psutil.Process(command.pid).children()
-    until_held(command)
+def test_module_and_replica_end_with_a_command_that_is_killed(server: Server, start: Any) -> None:
+    command = start(*JOIN, "--", SDK_PYTHON, MODULE)
+    line(command, "connected")
+    (module,) = psutil.Process(command.pid).children()
     command.kill()
-    assert psutil.wait_procs(children, timeout=10)[1] == []
-    until_gone = time.monotonic() + 20
-    while replicas(server) and time.monotonic() < until_gone:
+    assert psutil.wait_procs([module], timeout=10)[1] == []
+    for _ in range(400):
+        if not replicas(server):
+            break
         time.sleep(0.05)
     (last,) = (each for each in get(server, f"{RUNTIMES}/one/replicas") if each["replica_id"] != "default")
     assert (last["state"], last["ended_why"]) == ("gone", "the command that ran the replica was killed")
@@ -275,7 +270,6 @@ def test_a_module_joins_again_when_the_server_starts_again(tmp_path: Path, state
 def test_a_module_stops_when_its_replica_is_deleted(server: Server, start: Any) -> None:
     command = start(*JOIN, "--", "sleep", "60")
     (replica,) = until(lambda: replicas(server), command)
-    until_held(command)
     url = f"{server.urls['http']}{RUNTIMES}/one/replicas/{replica['replica_id']}"
     with urlopen(Request(url, headers={"Authorization": "Bearer app-token"}, method="DELETE")):
         pass

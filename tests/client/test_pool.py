@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import pytest_twisted
 from client_helpers import application, begin_stream, never_ending, runtime, start, until
-from conftest import Harness
+from conftest import Harness, logged
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 from twisted.web.client import Agent
@@ -55,3 +57,18 @@ async def test_a_stream_through_another_agent_can_be_closed(harness: Harness, sc
         posted.cancel()
         with pytest.raises(CancelledError):
             await posted
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_wait_for_the_end_of_connections_can_be_canceled(harness: Harness) -> None:
+    pool = ConnectionPool(reactor)
+    modules = application(harness, agent=Agent(reactor, pool=pool))
+    await modules.submit("ri.two", "f")
+    with logged("Unhandled") as lines:
+        closing = start(pool.close())
+        closing.cancel()
+        with pytest.raises(CancelledError):
+            await closing
+        await until(lambda: not pool.open_connections)
+        gc.collect()
+    assert lines == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -27,18 +27,30 @@ def hasty(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
 
 
 @pytest.fixture(params=["memory", "redis"])
-def anywhere(request: pytest.FixtureRequest) -> Iterator[Harness]:
-    """Start an emulator on each kind of broker."""
-    settings: dict[str, Any] = {}
+def start_anywhere(request: pytest.FixtureRequest) -> Iterator[Callable[..., Harness]]:
+    """Return a function that starts an emulator, with more settings; there is one for each kind of broker."""
+    started: list[Harness] = []
+    broker = None
     if request.param == "redis":
         redis: RedisServer = request.getfixturevalue("redis_server")
         assert redis.command("FLUSHALL") == b"+OK\r\n"
-        settings["broker"] = redis.url
-    made = make_harness(**settings)
-    pytest_twisted.blockon(Deferred.fromCoroutine(_listening(made)))
-    yield made
-    pytest_twisted.blockon(made.pool.closeCachedConnections())
-    pytest_twisted.blockon(made.service.stopService())
+        broker = redis.url
+
+    def start(**settings: Any) -> Harness:
+        started.append(make_harness(broker=broker, **settings))
+        pytest_twisted.blockon(Deferred.fromCoroutine(_listening(started[-1])))
+        return started[-1]
+
+    yield start
+    for made in started:
+        pytest_twisted.blockon(made.pool.closeCachedConnections())
+        pytest_twisted.blockon(made.service.stopService())
+
+
+@pytest.fixture
+def anywhere(start_anywhere: Callable[..., Harness]) -> Harness:
+    """Start an emulator on each kind of broker."""
+    return start_anywhere()
 
 
 async def _listening(made: Harness) -> None:

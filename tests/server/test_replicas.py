@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import CONTOUR, RUNTIMES, Harness, pause, raw, receive_until
+from conftest import CONTOUR, RUNTIMES, Harness, logged, pause, raw, receive_until
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.logger import formatEvent, globalLogPublisher
 
 from twisted_cm.model.replicas import GONE_KEPT, MOST_CONCURRENT_TASKS
+from twisted_cm.server.held_replicas import COMMAND_GONE, GRACE
 from twisted_cm.server.refused_polls import HOLD
 
 BEARER = {"Authorization": "Bearer app-token"}
@@ -55,23 +54,6 @@ async def listed(harness: Harness, runtime: str = "one") -> dict[str, dict[str, 
     status, replicas, _ = await harness.call("GET", f"{RUNTIMES}/{runtime}/replicas", **BEARER)
     assert status == 200, replicas
     return {each["replica_id"]: each for each in replicas}
-
-
-@contextmanager
-def logged(part: str) -> Iterator[list[str]]:
-    """Collect the lines of the log that contain a text."""
-    found: list[str] = []
-
-    def observe(event: Any) -> None:
-        line = formatEvent(event)
-        if part in line:
-            found.append(line)
-
-    globalLogPublisher.addObserver(observe)
-    try:
-        yield found
-    finally:
-        globalLogPublisher.removeObserver(observe)
 
 
 @pytest_twisted.ensureDeferred
@@ -362,3 +344,125 @@ async def test_replicas_are_shown_without_tokens(anywhere: Harness) -> None:
     for path in (f"{RUNTIMES}/one/replicas", f"{RUNTIMES}/one", RUNTIMES, f"{CONTOUR}/schemas?rid=ri.one"):
         _, body, _ = await anywhere.call("GET", path, **BEARER)
         assert replica["moduleAuthToken"] not in json.dumps(body)
+
+
+# One replica
+
+
+async def shown(harness: Harness, replica: dict[str, Any], query: str = "", **headers: str) -> tuple[int, Any]:
+    """Ask for one replica with its own token; return the status and the body."""
+    base = replica["getJobUri"].removesuffix("/job").removeprefix(harness.service.addresses.http)
+    answer = await harness.call("GET", base + query, Module_Auth_Token=replica["moduleAuthToken"], **headers)
+    return answer[:2]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_request_waits_until_a_replica_is_connected(anywhere: Harness) -> None:
+    replica = await open_replica(anywhere)
+    assert (await shown(anywhere, replica, "?until=connected"))[1]["state"] == "starting"
+    waiting = Deferred.fromCoroutine(shown(anywhere, replica, "?until=connected", Prefer="wait=30"))
+    beside = Deferred.fromCoroutine(shown(anywhere, replica, "?until=gone", Prefer="wait=1"))
+    await replica_call(anywhere, replica, "POST", "/schemas", [{"functionName": "g"}, {"functionName": "f"}])
+    polling = Deferred.fromCoroutine(poll(anywhere, replica, 30))
+    status, answer = await waiting.addTimeout(10, reactor)
+    assert (status, answer["state"], answer["functions"]) == (200, "responsive", ["f", "g"])
+    status, answer = await beside
+    assert (status, answer["state"], answer["ended_why"]) == (200, "responsive", None)
+    polling.cancel()
+    polling.addErrback(lambda failure: None)
+
+
+@pytest.mark.parametrize("until", ["connected", "gone"])
+@pytest_twisted.ensureDeferred
+async def test_a_request_that_waits_is_told_of_the_end(anywhere: Harness, until: str) -> None:
+    replica = await open_replica(anywhere)
+    waiting = Deferred.fromCoroutine(shown(anywhere, replica, f"?until={until}", Prefer="wait=30"))
+    await pause(0)
+    await anywhere.broker.close_replica("one", replica["replicaId"], "because")
+    status, answer = await waiting.addTimeout(10, reactor)
+    assert (status, answer["state"], answer["ended_why"]) == (200, "gone", "because")
+    # Its token is good for nothing else any more, and only its own.
+    assert (await shown(anywhere, replica))[1]["ended_why"] == "because"
+    assert (await shown(anywhere, {**replica, "moduleAuthToken": "wrong"}))[0] == 401
+    assert (await replica_call(anywhere, replica, "POST", "/restart"))[0] == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_request_that_waits_ends_with_the_runtime(anywhere: Harness) -> None:
+    replica = await open_replica(anywhere, runtime="new")
+    waiting = Deferred.fromCoroutine(shown(anywhere, replica, "?until=gone", Prefer="wait=30"))
+    await pause(0)
+    await anywhere.broker.delete_runtime("new")
+    assert (await waiting.addTimeout(10, reactor))[0] == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_two_things_can_be_waited_for(anywhere: Harness) -> None:
+    replica = await open_replica(anywhere)
+    status, answer = await shown(anywhere, replica, "?until=tomorrow")
+    assert (status, answer["parameters"]) == (400, {"field": "until"})
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_replica_ends_with_the_command_that_holds_it(anywhere: Harness) -> None:
+    held, heard, plain = [await open_replica(anywhere) for _ in range(3)]
+    running = await submit(anywhere)
+    assert await poll(anywhere, held) == running
+    await poll(anywhere, heard)
+    for each, query in ((held, "&hold=true"), (heard, "&hold=true"), (plain, "")):
+        base = each["getJobUri"].removesuffix("/job").removeprefix(anywhere.service.addresses.http)
+        head = f"GET {base}?until=gone{query} HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=30\r\n"
+        with closing(raw(anywhere, f"{head}Module-Auth-Token: {each['moduleAuthToken']}\r\n\r\n")):
+            await anywhere.until(lambda: anywhere.connections() == 2)
+        await anywhere.until(lambda: anywhere.connections() == 1)
+    # Whose connection closes ends after a while, unless something is heard of it.
+    polling = Deferred.fromCoroutine(poll(anywhere, heard, 10))
+    waiting = Deferred.fromCoroutine(shown(anywhere, held, "?until=gone", Prefer="wait=30"))
+    status, answer = await waiting.addTimeout(GRACE * 10, reactor)
+    assert (status, answer["ended_why"]) == (200, COMMAND_GONE)
+    job = await anywhere.broker.job(running)
+    assert (job.state.value, job.error_message) == ("failed", COMMAND_GONE)
+    states = {name: each["state"] for name, each in (await listed(anywhere)).items()}
+    assert states[heard["replicaId"]] == "responsive" and states[plain["replicaId"]] == "starting"
+    await submit(anywhere)
+    assert await polling is not None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_command_that_asks_again_keeps_its_replica(anywhere: Harness) -> None:
+    replica = await open_replica(anywhere)
+    assert (await shown(anywhere, replica, "?hold=true"))[0] == 200
+    status, answer = await shown(anywhere, replica, "?until=gone&hold=true", Prefer=f"wait={GRACE * 2:.0f}")
+    assert (status, answer["state"]) == (200, "starting")
+
+
+# The request that opens one
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_replica_may_bring_its_token(anywhere: Harness) -> None:
+    replica = await open_replica(anywhere, moduleAuthToken="a-token-of-its-own")
+    assert replica["moduleAuthToken"] == "a-token-of-its-own"
+    assert await replica_call(anywhere, replica, "POST", "/restart") == (200, [])
+    for token in ("a-token-of-its-own", "token-two", "short", "with a space in it", "ümlaut-ümlaut"):
+        body = {"moduleAuthToken": token}
+        status, answer, _ = await anywhere.call("POST", f"{RUNTIMES}/one/replicas", body)
+        assert (status, answer["parameters"]["field"]) == (400, "moduleAuthToken"), token
+        status, answer, _ = await anywhere.call("POST", RUNTIMES, {"runtimeId": "three", **body})
+        assert (status, answer["parameters"]["field"]) == (400, "moduleAuthToken"), token
+    assert len(await listed(anywhere)) == 2
+    # A session may keep the token of its runtime.
+    status, session, _ = await anywhere.call("POST", RUNTIMES, {"runtimeId": "one", "moduleAuthToken": "token-one"})
+    assert (status, session["moduleAuthToken"]) == (200, "token-one")
+    assert (await anywhere.module("POST", "/restart"))[0] == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_replica_can_ask_for_a_runtime_that_is_there(anywhere: Harness) -> None:
+    await open_replica(anywhere, existingRuntime=True)
+    status, answer, _ = await anywhere.call("POST", f"{RUNTIMES}/new/replicas", {"existingRuntime": True})
+    assert (status, answer["error"]) == (404, "not_found")
+    assert (await anywhere.call("GET", f"{RUNTIMES}/new", **BEARER))[0] == 404
+    for token, runtime, right in (("token-one", "one", 201), ("token-one", "two", 403), ("wrong", "one", 401)):
+        status, _, _ = await anywhere.call("POST", f"{RUNTIMES}/{runtime}/replicas", {}, Module_Auth_Token=token)
+        assert status == right

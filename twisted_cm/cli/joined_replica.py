@@ -117,18 +117,25 @@ class Companion:
     """
 
     def __init__(
-        self, reactor: Any, plan: ReplicaPlan, say: Callable[[str], None], deleted: Callable[[], None]
+        self,
+        reactor: Any,
+        plan: ReplicaPlan,
+        replica: ReplicaSession,
+        say: Callable[[str], None],
+        deleted: Callable[[], None],
     ) -> None:
         """Prepare to look after a replica.
 
         Args:
             reactor: The source of time.
-            plan: The replica.
+            plan: How the replica was opened.
+            replica: The replica.
             say: Prints a line.
             deleted: Called if somebody has deleted the replica.
         """
         self._reactor = reactor
         self._plan = plan
+        self._replica = replica
         self._say = say
         self._deleted = deleted
         self._lost = False
@@ -136,29 +143,28 @@ class Companion:
     async def run(self) -> None:
         """Look after the replica until it is deleted, or until this is canceled."""
         announced = False
-        async with self._plan.join(self._reactor) as replica:
-            while True:
-                try:
-                    status = await replica.status("gone" if announced else "connected")
-                    self._lost = False
-                    if status.state.connected and not announced:
-                        await self._announce(replica, status)
-                        announced = True
-                except (InvalidModuleAuthToken, NotFound):
-                    announced = not await self._open_again() and announced
-                except ComputeModulesError:
-                    self._miss()
-                    await deferLater(self._reactor, _PAUSE)
-                else:
-                    if status.ended_why is not None:
-                        self._say(f"The replica was deleted: {status.ended_why}. The module stops.")
-                        self._deleted()
-                        return
+        while True:
+            try:
+                status = await self._replica.status("gone" if announced else "connected", hold=True)
+                self._lost = False
+                if status.state.connected and not announced:
+                    await self._announce(status)
+                    announced = True
+            except (InvalidModuleAuthToken, NotFound):
+                announced = not await self._open_again() and announced
+            except ComputeModulesError:
+                self._miss()
+                await deferLater(self._reactor, _PAUSE)
+            else:
+                if status.ended_why is not None:
+                    self._say(f"The replica was deleted: {status.ended_why}. The module stops.")
+                    self._deleted()
+                    return
 
-    async def _announce(self, replica: ReplicaSession, status: ReplicaStatus) -> None:
+    async def _announce(self, status: ReplicaStatus) -> None:
         if status.functions is None:
             await deferLater(self._reactor, _SCHEMAS_FOLLOW)
-            status = await replica.status()
+            status = await self._replica.status(hold=True)
         if status.functions is None:
             reported = "no functions reported"
         else:

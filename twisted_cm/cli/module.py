@@ -133,7 +133,7 @@ def exec_(
             try:
                 variables = write()
                 environment = {name: value for name, value in os.environ.items() if name not in _CREDENTIALS}
-                return await _accompany(reactor, plan, command, environment | variables, say)
+                return await _accompany(reactor, plan, replica, command, environment | variables, say)
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
                 await _delete(reactor, replica)
@@ -154,7 +154,12 @@ async def _open(reactor: Any, plan: ReplicaPlan, reset: bool) -> ReplicaSession:
 
 
 async def _accompany(
-    reactor: Any, plan: ReplicaPlan, command: tuple[str, ...], environment: dict[str, str], say: Callable[[str], None]
+    reactor: Any,
+    plan: ReplicaPlan,
+    replica: ReplicaSession,
+    command: tuple[str, ...],
+    environment: dict[str, str],
+    say: Callable[[str], None],
 ) -> int:
     """Run a module and look after its replica; return the exit status."""
     try:
@@ -163,7 +168,7 @@ async def _accompany(
         click.echo(f"Error: Cannot run {command[0]}: {error.strerror}. Name a program after --.", err=True)
         # The exit statuses that a shell uses.
         return 127 if isinstance(error, FileNotFoundError) else 126
-    companion = Companion(reactor, plan, say, lambda: process.send(signal.SIGTERM))
+    companion = Companion(reactor, plan, replica, say, lambda: process.send(signal.SIGTERM))
     watching = Deferred.fromCoroutine(companion.run())
     watching.addErrback(lambda failure: failure.trap(CancelledError))
     try:

@@ -101,4 +101,7 @@ class ConnectionPool(HTTPConnectionPool):
         closing = [self.closeCachedConnections(), *(each.lost for each in self._open)]
         for connection in list(self._open):
             connection.abortConnection()
-        await DeferredList(closing)
+        # Cancellation ends the wait, and not the closing of the connections.
+        closed: Deferred[None] = Deferred()
+        DeferredList(closing).addCallback(lambda _: closed.callback(None))
+        await closed

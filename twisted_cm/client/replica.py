@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from urllib.parse import urlencode
 
 from typing_extensions import Unpack
 
@@ -122,20 +123,23 @@ class ReplicaSession(ModuleClient):
         uris = SessionURIs.under(f"{connections.url}{replica_path(runtime_id, replica_id)}")
         return cls(connections, runtime_id, replica_id, module_auth_token, uris)
 
-    async def status(self, until: str | None = None, wait: float = _LONGEST_WAIT) -> ReplicaStatus:
+    async def status(self, until: str | None = None, wait: float = _LONGEST_WAIT, hold: bool = False) -> ReplicaStatus:
         """Return what the replica does.
 
         Args:
             until: ``connected`` or ``gone``, to wait until the replica is; by default, the answer comes at once.
             wait: Seconds to wait at most, up to 60. Then the answer says what the replica does instead.
+            hold: Whether the replica ends with this program: if it does not ask again within 2 seconds and nothing is
+                heard of the replica, the emulator deletes it.
 
         Raises:
             InvalidModuleAuthToken: The replica is gone, or the emulator does not know it any more.
             NotFound: The same.
         """
-        query = "" if until is None else f"?until={until}"
+        asked = {"until": until, "hold": "true" if hold else None}
+        query = urlencode({name: value for name, value in asked.items() if value is not None})
         parked = None if until is None else math.ceil(wait)
-        return await self._get(f"{self._path}{query}", parse_replica_status, parked)
+        return await self._get(f"{self._path}?{query}", parse_replica_status, parked)
 
     async def delete(self) -> None:
         """Delete the replica. The jobs that it runs fail at once.

@@ -1,7 +1,7 @@
 """Replicas that end with the command that runs their process.
 
-``twisted-cm exec`` parks a request while its module runs. A command that is killed cannot delete its replica, but its
-connection closes.
+``twisted-cm exec`` has a request parked while its module runs. A command that is killed cannot delete its replica, but
+its connection closes.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..broker.interface import BrokerError, IBroker
 from ..broker.timers import cancel_timer
 
-#: Seconds after the end of the last connection within which the command may connect again, before it counts as gone.
+#: Seconds after the end of its last request within which a command asks again, unless it has gone.
 GRACE = 2.0
 
 #: Why a replica ends whose command has gone.
@@ -35,21 +35,17 @@ class HeldReplicas:
 
     @contextmanager
     def held(self, runtime_id: str, replica_id: str) -> Iterator[None]:
-        """Hold a replica for the time of a request. If the connection closes, close the replica after a while."""
+        """Hold a replica for the time of a request. If no other one comes soon after it, close the replica."""
         key = (runtime_id, replica_id)
         self._holders[key] += 1
         cancel_timer(self._leaving.pop(key, None))
-        lost = False
         try:
             yield
-        except CancelledError:
-            lost = True
-            raise
         finally:
             self._holders[key] -= 1
             if not self._holders[key]:
                 del self._holders[key]
-                if lost and not self._stopped:
+                if not self._stopped:
                     self._leaving[key] = self._clock.callLater(GRACE, self._close, key, self._clock.seconds())
 
     def _close(self, key: tuple[str, str], since: float) -> None:

@@ -14,6 +14,7 @@ from klein import Klein
 from ...broker.interface import ReplicaSnapshot
 from ...model.paths import RUNTIMES, replica_path
 from ...model.replicas import DEFAULT_CONCURRENT_TASKS, DEFAULT_REPLICA, MOST_CONCURRENT_TASKS, ReplicaRequest
+from ...model.tokens import same_token
 from ...model.types import JSONValue
 from .. import errors
 from ..auth import module_token, require_admin, require_admin_beyond_loopback, require_bearer, require_module
@@ -84,18 +85,18 @@ class ReplicaRoutes:
         """Answer ``GET /runtimes/{runtimeId}/replicas/{replicaId}`` with one replica and the names of the functions.
 
         With ``Prefer: wait=N``, park until the replica is ``connected`` or ``gone``, as ``until`` in the query says.
-        Such a request with the token of the replica itself holds it: see :class:`.HeldReplicas`.
+        With ``hold=true`` and the token of the replica, the request holds the replica: see :class:`.HeldReplicas`.
         """
         until = query_parameter(request, "until")
         if until not in (None, *_REACHED):
             raise errors.invalid_request(f"'until' must be {' or '.join(_REACHED)}.", field="until")
         holding: AbstractContextManager[None] = nullcontext()
-        if module_token(request) is not None:
-            identity = await require_module(self.context, request, runtime_id, replica_id, or_runtime=True)
-            if until is not None and identity.replica_id == replica_id:
-                holding = self.context.held_replicas.held(runtime_id, replica_id)
-        else:
+        if module_token(request) is None:
             await require_bearer(self.context, request)
+        elif not await self._was_token_of(module_token(request), runtime_id, replica_id):
+            identity = await require_module(self.context, request, runtime_id, replica_id, or_runtime=True)
+            if query_parameter(request, "hold") == "true" and identity.replica_id == replica_id != DEFAULT_REPLICA:
+                holding = self.context.held_replicas.held(runtime_id, replica_id)
         wait = 0.0 if until is None else preferred_wait(request, 0)
         reached = _REACHED.get(until or "", lambda _: True)
         with holding:
@@ -103,6 +104,14 @@ class ReplicaRoutes:
         schemas = (await self.context.broker.runtime(runtime_id)).schemas
         functions: JSONValue = None if schemas is None else sorted(schemas)
         return request.json({**describe_replica(snapshot), "functions": functions})
+
+    async def _was_token_of(self, token: str | None, runtime_id: str, replica_id: str) -> bool:
+        """Return whether a token is that of a replica that is gone: it may still be told why."""
+        for each in await self.context.broker.replicas(runtime_id):
+            replica = each.replica
+            if replica.replica_id == replica_id and replica.gone:
+                return token is not None and same_token(token, replica.token)
+        return False
 
     async def delete_replica(self, request: EmulatorRequest, runtime_id: str, replica_id: str) -> bytes:
         """Answer ``DELETE /runtimes/{runtimeId}/replicas/{replicaId}``: close a replica and end its jobs."""
