@@ -55,7 +55,8 @@ def run(options: argparse.Namespace) -> None:
     given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     mounted = [each.split(":") for each in options.volume]
     for name, value in given.items():
-        if value.startswith("/"):
+        # Two variables hold paths of URIs.
+        if value.startswith("/") and name not in ("GET_JOB_PATH", "POST_RESULT_PATH"):
             path = Path(value)
             assert path.is_file(), f"{name} names {path}, which does not exist"
             assert any(path.is_relative_to(inside) and outside == inside for outside, inside, _ in mounted), (

@@ -343,6 +343,7 @@ PLAYERS: dict[str, Callable[[Page], None]] = {
     "reliability": Page.play,
     "scaling": play_scaling,
     "scripting": Page.play,
+    "surroundings": Page.play,
     "terminal": play_terminal,
     "testing-with-pytest": Page.play,
     "testing-with-trial": Page.play,

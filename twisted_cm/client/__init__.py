@@ -2,6 +2,7 @@
 
 - :class:`ComputeModules` is an application: it submits jobs and fetches their results.
 - :class:`RuntimeSession` is a runtime: it takes jobs and posts results.
+- :class:`ReplicaSession` is one of several processes of a runtime, and does the same.
 - :class:`EmulatorControl` inspects an emulator, injects faults and resets the emulator.
 
 A client repeats a request that failed, after a delay, if repeating it is safe (see :class:`Retries`):
