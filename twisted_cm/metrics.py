@@ -66,6 +66,10 @@ class Metrics:
             for state in JobState
             if state.finished
         }
+        raised = Counter(
+            "twisted_cm_jobs_raised", "Succeeded jobs whose functions raised.", ["source"], registry=registry
+        )
+        self._raised = {source: raised.labels(source.value) for source in JobSource}
         self._queued_again = Counter(
             "twisted_cm_jobs_queued_again",
             "Jobs that were queued again because their poller vanished or their lease ran out.",
@@ -130,6 +134,8 @@ class Metrics:
                 self._dispatch.observe((job.started_at - job.queued_at) / 1000)
         else:
             self._finished[job.submission.source, job.state].inc()
+            if job.raised is not None:
+                self._raised[job.submission.source].inc()
             if job.started_at is not None and job.completed_at is not None:
                 self._run.observe((job.completed_at - job.started_at) / 1000)
             if job.state is JobState.SUCCEEDED and job.result is not None:

@@ -7,7 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from conftest import Server
-from terminal import Terminal, module
+from terminal import Terminal, cells, module
 
 EVIL = "\x1b[31mred\x07 \x9b2J\u202e \u2066\r\n\tgr\u00fcn \U0001f600"
 SHOWN = "\\x1b[31mred\\x07 \\x9b2J\\u202e \\u2066\\r\r\n\tgr\u00fcn \U0001f600"
@@ -55,3 +55,20 @@ def test_a_module_does_not_see_the_tokens_of_the_emulator(server: Server) -> Non
     seen = json.loads(ran.stdout)
     assert (seen["OTHER"], "GET_JOB_URI" in seen) == ("kept", True)
     assert not {"the boss", "app-token"} & set(seen.values())
+
+
+def test_a_function_that_raised_is_an_error(server: Server) -> None:
+    raised = b'{"exception": "on \\u001b[31mpurpose: Traceback (most recent call last):\\n"}'
+    with ThreadPoolExecutor() as pool:
+        answering = pool.submit(answer, server, raised)
+        ran = server.cm("submit", "ri.one", "f")
+        answering.result()
+    assert (ran.returncode, ran.stdout) == (1, raised)
+    assert ran.stderr == b"Error: f raised: on \\x1b[31mpurpose\n"
+    (job,) = json.loads(server.cm("jobs", "--json", "--status", "raised").stdout)
+    assert job["raised"] and job["status"] == "succeeded"
+    (row,) = cells(server.cm("jobs").stdout)
+    assert row[1] == "raised" and row[8] == "on \\x1b[31mpurpose"
+    story = dict(cells(server.cm("job", job["job_id"]).stdout))
+    assert story["status"] == "raised" and story["raised"].startswith("on \\x1b[31mpurpose: Traceback")
+    assert server.cm("jobs", "--status", "succeeded").stdout == b""

@@ -1,9 +1,11 @@
 import com.fasterxml.jackson.annotation.JsonIgnoreProperties;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.ByteArrayInputStream;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
@@ -25,11 +27,16 @@ public class Client {
         } while (polled.statusCode() == 204);
         ObjectMapper mapper = new ObjectMapper();
         ComputeModuleJob job = mapper.readValue(polled.body(), ComputeModuleJob.class);
+        // A function that raised: the SDK posts the id of the job and the stack trace, without a length.
+        String result = job.queryType().equals("raises")
+            ? "JobId: " + job.jobId() + "\njava.lang.IllegalStateException: on purpose\n\tat Main.main(Main.java)\n"
+            : job.queryType() + " " + mapper.writeValueAsString(job.query());
         HttpResponse<String> posted = client.send(
             HttpRequest.newBuilder(URI.create(base + "/results/" + job.jobId()))
                 .header("Module-Auth-Token", token)
                 .header("Content-Type", "application/octet-stream")
-                .POST(HttpRequest.BodyPublishers.ofString(job.queryType() + " " + mapper.writeValueAsString(job.query())))
+                .POST(HttpRequest.BodyPublishers.ofInputStream(
+                    () -> new ByteArrayInputStream(result.getBytes(StandardCharsets.UTF_8))))
                 .build(),
             HttpResponse.BodyHandlers.ofString());
         System.out.println(posted.statusCode());

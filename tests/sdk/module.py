@@ -30,6 +30,11 @@ def raises(context, event):
     raise ValueError("on purpose")
 
 
+@function
+def unserializable(context, event):
+    return object()
+
+
 @function(streaming=True)
 def stream(context, event) -> Iterable[int]:
     yield from range(event["n"])

@@ -70,3 +70,15 @@ def test_a_job_is_canceled(board: Board) -> None:
     assert board.job(job_id)["status"] == "canceled"
     assert not board.find("#story .buttons button").is_displayed()
     assert board.texts("#story .timeline strong") == ["Queued", "Canceled"]
+
+
+def test_a_function_that_raised_is_told(board: Board) -> None:
+    board.open()
+    job_id = board.submit()
+    board.take()
+    board.module("POST", f"/results/{job_id}", b'{"error":"TypeError","reason":"<b>no</b>"}')
+    board.until(lambda: board.texts("#rows .badge") == ["raised"])
+    board.open_story()
+    board.until(lambda: board.texts("#story .badge") == ["raised"])
+    assert board.texts("#story .timeline strong")[-1] == "Raised"
+    assert "TypeError: <b>no</b>" in board.texts("#story .timeline li")[-1]

@@ -19,12 +19,20 @@ from sdk_processes import SDK_PYTHON, Launch, contour, execute, get, submission,
 TYPESCRIPT = ROOT / "tests" / "sdk" / "typescript"
 
 
+def raised(server: Server) -> list[str]:
+    """Return what functions raised, the last job first, as lists of jobs show it."""
+    jobs = get(server, "/_emulate/foundry/compute-modules/jobs?status=raised")["jobs"]
+    return [each["raised_message"] for each in jobs]
+
+
 def test_python_functions_of_every_kind(server: Server, launch: Launch, tmp_path: Path) -> None:
     launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
     assert execute(server, "typed", {"a": 6, "b": 7}) == b"42"
     echoed = json.loads(execute(server, "untyped", {"x": ["ü", None]}))
     assert (echoed["echo"], echoed["userId"]) == ({"x": ["ü", None]}, "jane")
     assert "on purpose" in json.loads(execute(server, "raises", {}))["exception"]
+    assert "Circular reference" in json.loads(execute(server, "unserializable", {}))["exception"]
+    assert raised(server) == ["Circular reference detected", "on purpose"]
     assert execute(server, "stream", {"n": 5}) == b"01234"
     assert server.cm("submit", "ri.one", "typed", "-", input=b'{"a": 2, "b": 3}').stdout == b"6"
     (tmp_path / "query.json").write_text('{"a": 2, "b": 4}')
@@ -37,6 +45,7 @@ def test_python_functions_of_every_kind(server: Server, launch: Launch, tmp_path
         "stream",
         "together",
         "typed",
+        "unserializable",
         "untyped",
     ]
     typed = next(each for each in shown["schemas"] if each["function_name"] == "typed")
@@ -119,6 +128,12 @@ def test_typescript_responses_streams_and_schemas(server: Server, launch: Launch
     assert execute(server, "count", {"n": 5}) == b"01234"
     schemas = until(lambda: get(server, f"{RUNTIMES}/one")["schemas"], module)
     assert [each["function_name"] for each in schemas] == ["hello"]
+    assert json.loads(execute(server, "raises", {})) == {"error": "TypeError", "reason": "on purpose"}
+    assert json.loads(execute(server, "throws", {})) == {"error": "not an Error"}
+    assert json.loads(execute(server, "unserializable", {}))["error"] == "TypeError"
+    shown = raised(server)
+    assert shown[0].startswith("TypeError: Converting circular structure")
+    assert shown[1:] == ["not an Error", "TypeError: on purpose"]
 
 
 def test_typescript_polls_seldom_while_idle(server: Server, launch: Launch, tmp_path: Path) -> None:
@@ -149,12 +164,17 @@ def test_java_requests_at_the_sidecar(tmp_path: Path, state_dir: Path) -> None:
     server = Server(tmp_path, state_dir, *options)
     try:
         port = server.urls["sidecars"]["one"]["http"].rsplit(":", 1)[1]
-        client = server.start(
+        java = (
             *("exec", "--runtime", "one", "--module-auth-token", "token-one", "--"),
             *("java", "-cp", "/usr/share/java/*", str(ROOT / "tests/sdk/Client.java"), port),
         )
+        client = server.start(*java)
         assert execute(server, "anything", {"b": [1]}) == b'anything {"b":[1]}'
-        assert client.communicate(timeout=30)[0].strip().endswith(b"204")
+        assert b"204" in client.communicate(timeout=30)[0]
+        client = server.start(*java)
+        assert b"on purpose" in execute(server, "raises", {})
+        assert b"204" in client.communicate(timeout=30)[0]
+        assert raised(server) == ["java.lang.IllegalStateException: on purpose"]
     finally:
         server.stop()
 

@@ -403,10 +403,15 @@ class IBroker(Interface):
             UnknownJob: There is no such job.
         """
 
-    def complete(job_id: str, body: IResult) -> Deferred[None]:
+    def complete(job_id: str, body: IResult, raised: str | None = None) -> Deferred[None]:
         """Finish a job with a complete result.
 
         The same bytes posted again are accepted. A result for a canceled job is discarded.
+
+        Args:
+            job_id: The job.
+            body: The result.
+            raised: What the function raised, if the result reports that.
 
         Raises:
             JobAlreadyCompleted: The job has finished with another result.

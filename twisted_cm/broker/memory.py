@@ -426,7 +426,7 @@ class MemoryBroker:
         return True
 
     @immediate
-    def complete(self, job_id: str, body: IResult) -> None:
+    def complete(self, job_id: str, body: IResult, raised: str | None = None) -> None:
         assert isinstance(body, ResultBody)
         job = self._job(job_id)
         if job.state is JobState.CANCELED:
@@ -435,7 +435,7 @@ class MemoryBroker:
             if job.state is JobState.SUCCEEDED and body.same_as(job.result):
                 return
             raise JobAlreadyCompleted(job_id)
-        job.result = body
+        job.result, job.raised = body, raised
         body.finish()
         self._end(job, JobState.SUCCEEDED, None)
 

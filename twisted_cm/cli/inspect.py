@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError
 from ..client.api import EmulatorControl
 from ..model.jobs import JobState
 from ..model.printable import printable
+from ..model.raised import RAISED
 from ..model.types import JSONValue
 from .control import control_command
 from .output import (
@@ -120,22 +121,25 @@ class _JobSelection:
 
     async def find(self, control: EmulatorControl) -> list[dict[str, JSONValue]]:
         """Return the jobs, newest first."""
-        state = None if self.status is None else JobState(self.status)
-        return await control.jobs(self.limit, runtime_id=self.runtime_id, query_type=self.function, state=state)
+        return await control.jobs(self.limit, runtime_id=self.runtime_id, query_type=self.function, status=self.status)
 
     def includes(self, job: dict[str, JSONValue]) -> bool:
         """Return whether a job is one of them."""
         return (
             self.runtime_id in (None, job["runtime_id"])
             and self.function in (None, job["query_type"])
-            and self.status in (None, job["status"])
+            and self.status in (None, _shown_status(job))
         )
 
 
 @click.command()
 @click.option("--runtime", "runtime_id", metavar="ID", help="Only jobs of this runtime.")
 @click.option("--function", metavar="NAME", help="Only jobs of this function.")
-@click.option("--status", type=click.Choice([each.value for each in JobState]), help="Only jobs with this status.")
+@click.option(
+    "--status",
+    type=click.Choice([*(each.value for each in JobState), RAISED]),
+    help="Only jobs with this status; raised means that the function raised.",
+)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="List at most this many jobs.")
 @click.option("--follow", is_flag=True, help="Print each change of a job until Ctrl-C.")
 @JSON_OPTION
@@ -167,17 +171,21 @@ async def jobs(
     print_list(await selection.find(control), as_json, columns, _job_row, "No jobs.")
 
 
+def _shown_status(job: dict[str, JSONValue]) -> str:
+    return RAISED if job["raised"] else str(job["status"])
+
+
 def _job_row(job: dict[str, JSONValue]) -> Row:
     return (
         job["job_id"],
-        job["status"],
+        _shown_status(job),
         job["query_type"],
         job["runtime_id"],
         show_time(job["queued_at"]),
         show_duration(job["started_at"], job["completed_at"]),
         str(job["attempts"]),
         "-" if job["result_bytes"] is None else f"{job['result_bytes']} bytes",
-        show_text(job["error_message"]),
+        show_text(job["raised_message"] or job["error_message"]),
     )
 
 
@@ -206,7 +214,7 @@ async def _follow(
     shown: OrderedDict[str, JSONValue] = OrderedDict()
 
     def show_change(job: dict[str, JSONValue]) -> None:
-        state = (job["status"], job["attempts"])
+        state = (_shown_status(job), job["attempts"])
         if shown.get(job["job_id"]) != state and selection.includes(job):
             show(job)
         shown[job["job_id"]] = state
@@ -246,7 +254,7 @@ async def job(control: EmulatorControl, job_id: str, as_json: bool) -> None:
         return
     rows = [
         ("job", found["job_id"]),
-        ("status", found["status"]),
+        ("status", _shown_status(found)),
         ("function", found["query_type"]),
         ("runtime", found["runtime_id"]),
         ("deployed app", show_text(found["deployed_app_rid"])),
@@ -256,6 +264,7 @@ async def job(control: EmulatorControl, job_id: str, as_json: bool) -> None:
         *((f"attempt {number}", _describe_attempt(each)) for number, each in enumerate(found["attempts"], 1)),
         ("completed", show_time(found["completed_at"])),
         ("error", show_text(found["error_message"])),
+        *([("raised", found["raised_message"])] if found["raised"] else []),
         ("query", json.dumps(found["query"], ensure_ascii=False)),
         ("result", _describe_result(found)),
     ]

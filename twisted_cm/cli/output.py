@@ -17,7 +17,7 @@ Row = Sequence[str]
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
-_STYLES = {"succeeded": "green", "failed": "red", "canceled": "yellow", "running": "cyan"}
+_STYLES = {"succeeded": "green", "failed": "red", "raised": "red", "canceled": "yellow", "running": "cyan"}
 
 
 def show_time(milliseconds: int | None) -> str:

@@ -15,6 +15,7 @@ from ..client.api import ComputeModules
 from ..client.retries import Retries
 from ..config.numbers import FiniteRange
 from ..model.printable import printable
+from ..model.raised import MOST_BYTES, first_line, raised_message
 from ..model.types import JSONValue
 from .connection_options import CallerOptions, caller_options
 from .job_file import BadLines, JobFile
@@ -68,7 +69,7 @@ def submit(
     the result, as "result" (JSON), "result_text" (other text) or "result_base64" (other bytes). "status" is the
     status of the job, "raised" if the function raised, or "error" if a request failed. A job that takes longer than
     --timeout is canceled. Ctrl-C cancels the queued jobs and prints the results so far. The exit status is 1 unless
-    every job succeeded.
+    every job succeeded and no function raised.
 
     \b
     Examples:
@@ -88,20 +89,26 @@ def submit(
         raise click.UsageError("Missing argument 'RID' or 'FUNCTION'.")
     value = _read_query(query or "{}")
 
-    async def submit_one(reactor: Any) -> None:
+    async def submit_one(reactor: Any) -> str | None:
         async with ComputeModules(caller.url, caller.token, **caller.client_arguments(reactor)) as modules:
             if asynchronous:
                 click.echo((await modules.submit(rid, function, value, branch=branch, timeout=timeout)).id)
-                return
+                return None
             terminal = sys.stdout.isatty()
             output: ResultOutput = TerminalOutput(sys.stdout) if terminal else BytesOutput(sys.stdout.buffer)
+            stream = modules.stream(rid, function, value, branch=branch, timeout=timeout)
+            start = b""
             try:
-                async for chunk in modules.stream(rid, function, value, branch=branch, timeout=timeout):
+                async for chunk in stream:
                     output.write(chunk)
+                    start = (start + chunk)[: MOST_BYTES + 1]
             finally:
                 output.close()
+            return raised_message(stream.job_id or "", start)
 
-    run(submit_one)
+    raised = run(submit_one)
+    if raised is not None:
+        raise click.ClickException(printable(f"{function} raised: {first_line(raised)}"))
 
 
 def _open_jobs(path: Path, rid: str | None, function: str | None, branch: str | None) -> JobFile:

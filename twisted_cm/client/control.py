@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator
 from urllib.parse import quote, urlencode
 
-from ..model.jobs import JobState
 from ..model.paths import EMULATOR, RUNTIMES, runtime_path
 from ..model.types import JSONValue
 from .base import BearerClient
@@ -46,7 +45,7 @@ class EmulatorControl(BearerClient):
         *,
         runtime_id: str | None = None,
         query_type: str | None = None,
-        state: JobState | None = None,
+        status: str | None = None,
     ) -> list[dict[str, JSONValue]]:
         """Return the jobs that the emulator keeps, the latest first, as inspection lists them.
 
@@ -54,9 +53,10 @@ class EmulatorControl(BearerClient):
             limit: The maximum number of jobs.
             runtime_id: Only jobs of this runtime.
             query_type: Only jobs of this function.
-            state: Only jobs in this state.
+            status: Only jobs with this status: the value of a state, or ``raised``. Jobs whose function raised are not
+                among those that ``succeeded``.
         """
-        wanted = {"runtime": runtime_id, "function": query_type, "status": None if state is None else state.value}
+        wanted = {"runtime": runtime_id, "function": query_type, "status": status}
         found: list[dict[str, JSONValue]] = []
         before = None
         while len(found) < limit:

@@ -7,6 +7,7 @@ import json
 from attrs import field, frozen
 
 from ..model.jobs import JobState
+from ..model.raised import raised_message
 from ..model.replicas import ReplicaState
 from ..model.types import JSONValue
 
@@ -41,14 +42,8 @@ class Result:
 
     @property
     def exception(self) -> str | None:
-        """What the function raised, if it did. The SDKs post that as a result: ``{"exception": "…"}``."""
-        try:
-            value = self.json()
-        except (ValueError, RecursionError):
-            return None
-        if isinstance(value, dict) and len(value) == 1 and isinstance(value.get("exception"), str):
-            return str(value["exception"])
-        return None
+        """What the function raised, if it did. Each SDK posts that as a result, in a form of its own."""
+        return raised_message(self.job_id or "", self.content)
 
 
 @frozen

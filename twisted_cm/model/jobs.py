@@ -134,6 +134,7 @@ class Job:
         attempt_log: The last :data:`ATTEMPTS_KEPT` attempts.
         result: The bytes that a runtime posted or is posting; ``None`` until then.
         error_message: Why it failed or was canceled.
+        raised: What its function raised, if its result reports that.
     """
 
     job_id: str
@@ -149,6 +150,7 @@ class Job:
     attempt_log: list[Attempt] = field(factory=list, init=False)
     result: JobResult | None = field(default=None, init=False)
     error_message: str | None = field(default=None, init=False)
+    raised: str | None = field(default=None, init=False)
 
     @property
     def size(self) -> int:
@@ -201,12 +203,14 @@ class JobFilter:
 
     Attributes:
         before: Admit jobs with a smaller number.
+        raised: Whether the function of the job raised.
     """
 
     runtime_id: str | None = None
     query_type: str | None = None
     state: JobState | None = None
     before: int | None = None
+    raised: bool | None = None
 
     def fits(self, job: Job) -> bool:
         """Return whether the filter admits ``job``."""
@@ -215,4 +219,5 @@ class JobFilter:
             and self.runtime_id in (None, job.runtime_id)
             and self.query_type in (None, job.submission.query_type)
             and self.state in (None, job.state)
+            and self.raised in (None, job.raised is not None)
         )

@@ -178,6 +178,7 @@ class Recorder:
             "function": submission.query_type,
             "query": None if submission.query is None else mask_json(submission.query),
             "state": job.state.value,
+            "raised": job.raised is not None,
             "result": None if job.result is None else await self._result(job.result),
             "message": job.error_message,
             "runtime": job.runtime_id,

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from ..client.api import RuntimeSession
 from ..client.errors import ApiError
 from ..client.records import ModuleJob
+from ..model.raised import raised_message
 from .read import Recording
 
 #: Seconds that one poll parks.
@@ -99,7 +100,8 @@ class Replay:
             self.outcomes["failed as recorded"] += 1
         else:
             await self._session.post_result(job.job_id, found.content)
-            self.outcomes["answered"] += 1
+            raised = raised_message(job.job_id, found.content)
+            self.outcomes["answered" if raised is None else "raised as recorded"] += 1
 
     def summarize(self) -> str:
         """Return one line that says how many jobs ended in each way."""

@@ -10,6 +10,7 @@ from attrs import asdict
 from ..broker.interface import ReplicaSnapshot, RuntimeSnapshot
 from ..model.faults import Fault, describe_fault
 from ..model.jobs import Job
+from ..model.raised import first_line
 from ..model.runtimes import FunctionSchema, Runtime
 from ..model.types import JSONValue
 from .json_body import to_json
@@ -33,6 +34,7 @@ async def describe_job(job: Job) -> tuple[bytes, bytes, bytes]:
         "result_content_type": None if job.result is None else job.result.content_type,
         "result_body_utf8": text,
         "attempts": [asdict(attempt) for attempt in job.attempt_log],
+        "raised_message": job.raised,
         **binary,
     }
     return to_json(description)[:-1] + b',"query":', job.submission.query or b"null", b"}"
@@ -43,6 +45,7 @@ def summarize_job(job: Job) -> JSONValue:
     return {
         **_describe_progress(job),
         "attempts": job.attempts,
+        "raised_message": None if job.raised is None else first_line(job.raised),
         "result_bytes": None if job.result is None else job.result.size,
         "number": job.number,
     }
@@ -63,6 +66,7 @@ def _describe_progress(job: Job) -> dict[str, JSONValue]:
         "started_at": job.started_at,
         "completed_at": job.completed_at,
         "error_message": job.error_message,
+        "raised": job.raised is not None,
     }
 
 

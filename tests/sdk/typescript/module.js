@@ -9,6 +9,15 @@ const definitions = {
 };
 new ComputeModule({ logger: console, definitions })
   .register("hello", async (query) => "Hello, " + query.name)
+  .register("raises", async () => {
+    throw new TypeError("on purpose");
+  })
+  .register("throws", async () => Promise.reject("not an Error"))
+  .register("unserializable", async () => {
+    const value = {};
+    value.itself = value;
+    return value;
+  })
   .registerStreaming("count", (query, writable) => {
     let n = 0;
     const next = () => {

@@ -378,6 +378,7 @@ class RedisBroker:
             wanted.runtime_id or "",
             wanted.query_type or "",
             "" if wanted.state is None else wanted.state.value,
+            "" if wanted.raised is None else str(int(wanted.raised)),
             str(most),
         )
         return [self._records.job(record) for record in found]
@@ -421,8 +422,8 @@ class RedisBroker:
         return await self._posts.begin(job_id, body, replica_id)
 
     @_deferred
-    async def complete(self, job_id: str, body: IResult) -> None:
-        await self._posts.complete(job_id, body)
+    async def complete(self, job_id: str, body: IResult, raised: str | None = None) -> None:
+        await self._posts.complete(job_id, body, raised)
         self._timers.job_ended()
 
     @_deferred

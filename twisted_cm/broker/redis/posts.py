@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import secrets
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from ..flow import PacedWriter
@@ -93,6 +93,10 @@ class PostedResult(PacedWriter, RedisResult):
     def abandon(self) -> None:
         self.aborted = True
         self._buffer.clear()
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        small = self.small
+        return super().read(offset, size) if small is None else succeed(small[offset : offset + size])
 
     def is_behind(self) -> bool:
         return len(self._buffer) >= HIGH_WATER
@@ -179,7 +183,7 @@ class Posts:
             body.begin()
         return begun
 
-    async def complete(self, job_id: str, body: IResult) -> None:
+    async def complete(self, job_id: str, body: IResult, raised: str | None) -> None:
         """Give a job its whole result: see :meth:`.IBroker.complete`."""
         assert isinstance(body, PostedResult)
         data = body.small
@@ -193,7 +197,7 @@ class Posts:
                     self.ended(job_id)
                 raise
         reply = await self._node.call_again(
-            "complete", job_id, body.body_id, str(body.size), body.content_type or "", data or b""
+            "complete", job_id, body.body_id, str(body.size), body.content_type or "", data or b"", *_given(raised)
         )
         self.ended(job_id)
         if reply == b"unknown job":
@@ -204,3 +208,7 @@ class Posts:
     def ended(self, job_id: str) -> None:
         """Forget the stream of a job that has ended."""
         self._streams.pop(job_id, None)
+
+
+def _given(argument: str | None) -> list[str]:
+    return [] if argument is None else [argument]

@@ -50,6 +50,7 @@ class JobRecords:
         job.started_at = _time(fields, "started_at")
         job.completed_at = _time(fields, "completed_at")
         job.error_message = fields.get("error")
+        job.raised = fields.get("raised")
         job.attempt_log = [
             _attempt(fields[f"a{number}"]) for number in range(1, job.attempts + 1) if f"a{number}" in fields
         ]

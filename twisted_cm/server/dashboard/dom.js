@@ -63,6 +63,11 @@ export function arrange(parent, keys, kept, make) {
   }
 }
 
+/** Return what people see as the status of a job: its status, or that its function raised. */
+export function shownStatus(job) {
+  return job.raised ? "raised" : job.status;
+}
+
 /** Announce a text to screen readers. */
 export function announce(text) {
   byId("announcer").textContent = text;

@@ -1,6 +1,6 @@
 /** @file The list of jobs: one page of it, kept up to date. */
 
-import { announce, arrange, badge, byId, count, el, formatBytes, formatDuration, formatTime, setText } from "./dom.js";
+import { announce, arrange, badge, byId, count, el, formatBytes, formatDuration, formatTime, setText, shownStatus } from "./dom.js";
 
 const PAGE = 50;
 
@@ -115,7 +115,7 @@ export class JobList {
   #fits(job) {
     const { runtime, function: name, status } = this.filter;
     return (!runtime || job.runtime_id === runtime) && (!name || job.query_type === name) &&
-      (!status || job.status === status);
+      (!status || shownStatus(job) === status);
   }
 
   /** Update jobs with their current records. */
@@ -204,8 +204,8 @@ function between(from, to) {
 function fillRow(row, job) {
   const [name, status, ...cells] = row.cells;
   setText(name.firstChild, job.query_type);
-  if (status.firstChild.textContent !== job.status) {
-    status.replaceChildren(badge(job.status));
+  if (status.firstChild.textContent !== shownStatus(job)) {
+    status.replaceChildren(badge(shownStatus(job)));
   }
   const texts = [
     job.runtime_id,

@@ -1,6 +1,6 @@
 /** @file One job's story: its steps, its query and its result. */
 
-import { announce, badge, byId, download, el, formatBytes, formatDuration, formatTime, setText } from "./dom.js";
+import { announce, badge, byId, download, el, formatBytes, formatDuration, formatTime, setText, shownStatus } from "./dom.js";
 import { parseExact, pretty } from "./exact.js";
 
 /** The most characters of a query or a result that are shown. */
@@ -117,8 +117,9 @@ export class Story {
     this.job = job;
     setText(this.error, "");
     const finished = job.completed_at !== null;
-    if (this.title.textContent !== job.query_type + job.status) {
-      this.title.replaceChildren(el("span", { class: "name" }, job.query_type), badge(job.status));
+    const status = shownStatus(job);
+    if (this.title.textContent !== job.query_type + status) {
+      this.title.replaceChildren(el("span", { class: "name" }, job.query_type), badge(status));
     }
     setText(this.names, `${job.job_id} on runtime ${job.runtime_id}`);
     if (finished && document.activeElement === this.cancelButton) {
@@ -176,10 +177,11 @@ function stepsOf(job, attempts) {
     }
   });
   if (job.completed_at !== null) {
-    const what = job.status[0].toUpperCase() + job.status.slice(1);
+    const status = shownStatus(job);
+    const what = status[0].toUpperCase() + status.slice(1);
     const attempt = job.attempts.at(-1);
     const ran = attempt === undefined ? null : `ran for ${formatDuration(job.completed_at - attempt.started_at)}`;
-    steps.push([job.status, job.completed_at, what, job.error_message, ran,
+    steps.push([status, job.completed_at, what, job.raised ? shorten(job.raised_message) : job.error_message, ran,
       `${formatDuration(job.completed_at - job.queued_at)} in total`]);
   }
   return steps;

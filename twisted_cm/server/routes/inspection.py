@@ -7,6 +7,7 @@ from klein import Klein
 
 from ...model.jobs import JobFilter, JobState
 from ...model.paths import EMULATOR
+from ...model.raised import RAISED
 from .. import errors
 from ..auth import require_bearer
 from ..context import Context
@@ -40,11 +41,13 @@ class InspectionRoutes:
     async def list_jobs(self, request: EmulatorRequest) -> bytes:
         """Answer ``GET /jobs`` with a page of the jobs that are kept, newest first."""
         await require_bearer(self.context, request)
+        state, raised = _status(request)
         wanted = JobFilter(
             query_parameter(request, "runtime"),
             query_parameter(request, "function"),
-            _state(request),
+            state,
             _whole_number(request, "before", 2**53),
+            raised,
         )
         limit = _whole_number(request, "limit", MOST_LISTED) or 100
         found = await self.context.broker.jobs(wanted, limit + 1)
@@ -83,13 +86,17 @@ class InspectionRoutes:
         return b""
 
 
-def _state(request: EmulatorRequest) -> JobState | None:
+def _status(request: EmulatorRequest) -> tuple[JobState | None, bool | None]:
+    """Return the state that the jobs are to be in, and whether their functions are to have raised."""
     value = query_parameter(request, "status")
+    if value == RAISED:
+        return JobState.SUCCEEDED, True
     try:
-        return None if value is None else JobState(value)
+        state = None if value is None else JobState(value)
     except ValueError:
-        known = ", ".join(each.value for each in JobState)
+        known = ", ".join([*(each.value for each in JobState), RAISED])
         raise errors.invalid_request(f"'status' must be one of {known}, not '{value}'.", field="status") from None
+    return state, False if state is JobState.SUCCEEDED else None
 
 
 def _whole_number(request: EmulatorRequest, name: str, most: int) -> int | None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from attrs import frozen
 from klein import Klein
 from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
 
 from ...broker.interface import BrokerError, BrokerUnavailable, UnknownJob
 from ...model.faults import FaultKind
 from ...model.jobs import Job
 from ...model.paths import RUNTIMES, SIDECAR
+from ...model.raised import MOST_BYTES, raised_message
 from ...model.replicas import DEFAULT_REPLICA
 from .. import errors
 from ..auth import Identify, require_module, require_poller
@@ -38,6 +40,8 @@ class ModuleRoutes:
         context: What the routes share.
         identify: Says which replica sends a request.
     """
+
+    _log: ClassVar[Logger] = Logger()
 
     context: Context
     identify: Identify = require_module
@@ -160,7 +164,10 @@ class ModuleRoutes:
                 await request.body.begun()
                 begun = await broker.begin_result(job_id, body, replica_id)
             await request.body.pipe(body, self.context.limits.max_body)
-            await broker.complete(job_id, body)
+            raised = None
+            if body.size <= MOST_BYTES:
+                raised = raised_message(job_id, await body.read(0, body.size))
+            await broker.complete(job_id, body, raised)
         except (BodyLost, CancelledError, OSError, errors.ApiError, BrokerUnavailable) as error:
             body.abandon()
             if begun:
@@ -170,6 +177,14 @@ class ModuleRoutes:
             if isinstance(error, OSError):
                 raise errors.unavailable(f"The result cannot be kept: {error.strerror}.") from None
             raise
+        if raised is not None:
+            # What it raised is part of a result, and may hold a secret.
+            self._log.info(
+                "job {job_id}: function {function} raised on runtime {runtime_id}",
+                job_id=job_id,
+                function=job.submission.query_type,
+                runtime_id=runtime_id,
+            )
         return request.no_content()
 
     async def restart(self, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> bytes:

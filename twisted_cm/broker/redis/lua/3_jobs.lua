@@ -402,7 +402,7 @@ function ops.look(now, node, id, watched)
   return {record(id), small_result(id)}
 end
 
-function ops.list(now, node, before, runtime, query_type, state, most)
+function ops.list(now, node, before, runtime, query_type, state, raised, most)
   local found = {}
   local index = P .. (runtime == '' and 'jobs' or 'jobs:' .. runtime)
   local from = before == '' and '+inf' or '(' .. before
@@ -410,8 +410,9 @@ function ops.list(now, node, before, runtime, query_type, state, most)
   while true do
     local ids = call('ZREVRANGEBYSCORE', index, from, '-inf', 'LIMIT', at, 200)
     for _, id in ipairs(ids) do
-      local its_type, its_state = unpack(get(id, 'type', 'state'))
-      if (query_type == '' or query_type == its_type) and (state == '' or state == its_state) then
+      local its_type, its_state, its_raised = unpack(get(id, 'type', 'state', 'raised'))
+      if (query_type == '' or query_type == its_type) and (state == '' or state == its_state)
+        and (raised == '' or raised == (its_raised and '1' or '0')) then
         if #found == tonumber(most) then
           return found
         end

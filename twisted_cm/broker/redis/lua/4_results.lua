@@ -91,8 +91,9 @@ local function same(one, other, size)
   return true
 end
 
--- End a job with a whole result. A small result is in data, a large one in parts that were written before.
-function ops.complete(now, node, id, body, size, content_type, data)
+-- End a job with a whole result. A small result is in data, a large one in parts that were written before. If the
+-- result reports that the function raised, raised is what.
+function ops.complete(now, node, id, body, size, content_type, data, raised)
   local state, its_body, its_size = unpack(get(id, 'state', 'body', 'result_size'))
   local job = P .. 'job:' .. id
   if state == 'succeeded' and its_body == body then
@@ -108,6 +109,9 @@ function ops.complete(now, node, id, body, size, content_type, data)
     call('HSET', job, 'body', body, 'result_size', size, 'whole', 1)
     if content_type ~= '' then
       call('HSET', job, 'content_type', content_type)
+    end
+    if raised then
+      call('HSET', job, 'raised', raised)
     end
     return end_job(id, 'succeeded', now)
   end
