@@ -205,9 +205,10 @@ class ContourRoutes:
         return request.json(describe_functions(await self._runtime_of(rid, branch)))
 
     async def deployed_app_status(self, request: EmulatorRequest, rid: str, branch: str) -> bytes:
-        """Answer ``GET …/deployed-apps/{rid}/{branch}/status``: whether the runtime is connected."""
+        """Answer ``GET …/deployed-apps/{rid}/{branch}/status`` with the replicas of a deployed app's runtime."""
         await require_bearer(self.context, request)
-        return request.json(describe_deployed_app(rid, await self._runtime_of(rid, branch)))
+        binding = await self.context.broker.resolve(rid, branch)
+        return request.json(describe_deployed_app(rid, await self.context.broker.snapshot(binding.runtime_id)))
 
 
 async def send_result(request: EmulatorRequest, result: JobResult) -> bool:
