@@ -23,7 +23,7 @@ from redis_server import RedisServer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 
@@ -167,6 +167,23 @@ def pause(seconds: float) -> Deferred[None]:
     deferred: Deferred[None] = Deferred()
     reactor.callLater(seconds, deferred.callback, None)
     return deferred
+
+
+@contextlib.contextmanager
+def logged(part: str) -> Iterator[list[str]]:
+    """Collect the lines of the log that contain a text."""
+    found: list[str] = []
+
+    def observe(event: Any) -> None:
+        line = formatEvent(event)
+        if part in line:
+            found.append(line)
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield found
+    finally:
+        globalLogPublisher.removeObserver(observe)
 
 
 def free_port() -> int:

@@ -34,6 +34,7 @@ from .server.context import Context
 from .server.credentials import Credentials
 from .server.refused_polls import RefusedPolls
 from .server.transport.site import EmulatorSite
+from .server.unchecked_queries import UncheckedQueries
 from .server.workers import Workers
 
 __all__ = ["CannotStart", "EmulatorService", "SeedReloader", "Settings", "make_service"]
@@ -151,6 +152,7 @@ class EmulatorService(Service):
             metrics=self.metrics,
             readiness=self.readiness,
             validate_queries=self._seed.validate_queries,
+            unchecked_queries=UncheckedQueries(),
             refused_polls=self._refused_polls,
             workers=self._workers,
             started_at=int(self._reactor.seconds() * 1000),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import Harness, make_harness, pause
+from conftest import SEED, Harness, make_harness, pause
 from redis_server import RedisServer
 from server.dashboard_fixtures import board, browser, dashboard_server
 from twisted.internet.defer import Deferred
@@ -27,14 +27,30 @@ def hasty(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
 
 
 @pytest.fixture(params=["memory", "redis"])
-def anywhere(request: pytest.FixtureRequest) -> Iterator[Harness]:
+def each_broker(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return the settings of an emulator on each kind of broker."""
+    if request.param == "memory":
+        return {}
+    redis: RedisServer = request.getfixturevalue("redis_server")
+    assert redis.command("FLUSHALL") == b"+OK\r\n"
+    return {"broker": redis.url}
+
+
+@pytest.fixture
+def anywhere(each_broker: dict[str, Any]) -> Iterator[Harness]:
     """Start an emulator on each kind of broker."""
-    settings: dict[str, Any] = {}
-    if request.param == "redis":
-        redis: RedisServer = request.getfixturevalue("redis_server")
-        assert redis.command("FLUSHALL") == b"+OK\r\n"
-        settings["broker"] = redis.url
-    made = make_harness(**settings)
+    yield from served(make_harness(**each_broker))
+
+
+@pytest.fixture
+def checking(each_broker: dict[str, Any]) -> Iterator[Harness]:
+    """Start an emulator that checks queries, on each kind of broker."""
+    seed = SEED.replace("poll_timeout: 30\n", "poll_timeout: 30\n    validate_queries: true\n")
+    yield from served(make_harness(seed, cors_origins=("https://app.example",), **each_broker))
+
+
+def served(made: Harness) -> Iterator[Harness]:
+    """Wait until an emulator listens, yield it, and stop it."""
     pytest_twisted.blockon(Deferred.fromCoroutine(_listening(made)))
     yield made
     pytest_twisted.blockon(made.pool.closeCachedConnections())

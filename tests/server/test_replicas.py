@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import CONTOUR, RUNTIMES, Harness, pause, raw, receive_until
+from conftest import CONTOUR, RUNTIMES, Harness, logged, pause, raw, receive_until
 from server.replica_steps import BEARER, listed, open_replica, poll, replica_call, submit
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.logger import formatEvent, globalLogPublisher
 
 from twisted_cm.model.replicas import GONE_KEPT, MOST_CONCURRENT_TASKS
 from twisted_cm.server.refused_polls import HOLD
-
-
-@contextmanager
-def logged(part: str) -> Iterator[list[str]]:
-    """Collect the lines of the log that contain a text."""
-    found: list[str] = []
-
-    def observe(event: Any) -> None:
-        line = formatEvent(event)
-        if part in line:
-            found.append(line)
-
-    globalLogPublisher.addObserver(observe)
-    try:
-        yield found
-    finally:
-        globalLogPublisher.removeObserver(observe)
 
 
 @pytest_twisted.ensureDeferred

@@ -15,6 +15,7 @@ from ..model.limits import Limits
 from .browsers import BrowserGuard
 from .credentials import Credentials
 from .refused_polls import RefusedPolls
+from .unchecked_queries import UncheckedQueries
 from .workers import Workers
 
 
@@ -26,6 +27,7 @@ class Context:
         reset: Goes back to the seed.
         readiness: Tells of each part of the emulator whether it can do its work.
         validate_queries: Whether each query is checked against its function's schema before it is queued.
+        unchecked_queries: Says of queries that they are not checked.
         refused_polls: The polls whose tokens are not valid.
         workers: Do what would take the reactor too long.
         started_at: When the emulator began to serve, in milliseconds since the epoch.
@@ -42,6 +44,7 @@ class Context:
     metrics: Metrics
     readiness: Callable[[], Awaitable[Mapping[str, bool]]]
     validate_queries: bool
+    unchecked_queries: UncheckedQueries
     refused_polls: RefusedPolls
     workers: Workers
     started_at: int

@@ -101,7 +101,7 @@ class ContourRoutes:
 
     async def _run(self, request: EmulatorRequest, runtime_id: str, submission: Submission) -> Job:
         """Queue a job, and park until its result."""
-        job = await submit(self.context, runtime_id, submission)
+        job = await submit(self.context, runtime_id, submission, request)
         request.setHeader("X-Job-Id", job.job_id)
         try:
             return await self.context.broker.wait_result(job.job_id, self.context.limits.sync_timeout)
@@ -112,7 +112,7 @@ class ContourRoutes:
     async def submit(self, request: EmulatorRequest) -> bytes:
         """Answer ``POST …/deployed-apps/jobs``: queue a job, and send its handle."""
         runtime_id, submission = await self._submission(request, JobSource.CONTOUR_ASYNC)
-        return request.json(describe_handle(await submit(self.context, runtime_id, submission)))
+        return request.json(describe_handle(await submit(self.context, runtime_id, submission, request)))
 
     # Asking
 
