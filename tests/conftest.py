@@ -162,6 +162,13 @@ class Harness:
         raise AssertionError(f"never became true: {condition}")
 
 
+def pause(seconds: float) -> Deferred[None]:
+    """Return a Deferred that fires after some seconds of the reactor's time."""
+    deferred: Deferred[None] = Deferred()
+    reactor.callLater(seconds, deferred.callback, None)
+    return deferred
+
+
 @contextlib.contextmanager
 def logged(part: str) -> Iterator[list[str]]:
     """Collect the lines of the log that contain a text."""
@@ -177,13 +184,6 @@ def logged(part: str) -> Iterator[list[str]]:
         yield found
     finally:
         globalLogPublisher.removeObserver(observe)
-
-
-def pause(seconds: float) -> Deferred[None]:
-    """Return a Deferred that fires after some seconds of the reactor's time."""
-    deferred: Deferred[None] = Deferred()
-    reactor.callLater(seconds, deferred.callback, None)
-    return deferred
 
 
 def free_port() -> int:

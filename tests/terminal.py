@@ -18,9 +18,9 @@ from conftest import BIN, RUNTIMES, Server
 class Terminal:
     """A command that writes to a terminal of its own, or only its errors."""
 
-    def __init__(self, server: Server, *arguments: str, stderr_only: bool = False) -> None:
+    def __init__(self, server: Server, *arguments: str, stderr_only: bool = False, columns: int = 400) -> None:
         self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 400, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         # These would take precedence over the size of the terminal.
         environment = {name: value for name, value in server.environment.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(

@@ -35,6 +35,7 @@ from .server.credentials import Credentials
 from .server.held_replicas import HeldReplicas
 from .server.refused_polls import RefusedPolls
 from .server.transport.site import EmulatorSite
+from .server.unchecked_queries import UncheckedQueries
 from .server.workers import Workers
 
 __all__ = ["CannotStart", "EmulatorService", "SeedReloader", "Settings", "make_service"]
@@ -153,6 +154,7 @@ class EmulatorService(Service):
             metrics=self.metrics,
             readiness=self.readiness,
             validate_queries=self._seed.validate_queries,
+            unchecked_queries=UncheckedQueries(),
             refused_polls=self._refused_polls,
             held_replicas=self._held_replicas,
             workers=self._workers,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from attrs import asdict
 from broker_fixtures import Driver
 
-from twisted_cm.model.replicas import SILENT_AFTER, SILENT_AT_WORK_AFTER
+from twisted_cm.broker.interface import ReplicaSnapshot
+from twisted_cm.model.replicas import SILENT_AFTER, SILENT_AT_WORK_AFTER, ReplicaState
 
 pytestmark = pytest.mark.beside_the_reactor
 
@@ -90,3 +94,25 @@ def test_a_runtime_is_connected_while_a_replica_is(driver: Driver) -> None:
     assert driver.get(driver.broker.runtime("r")).last_poll_at == 41000
     driver.get(driver.broker.close_replica("r", "a"))
     assert connected() == (True, 1)
+
+
+def test_a_runtime_is_shown_with_its_replicas(driver: Driver) -> None:
+    for name in ("a", "b"):
+        driver.open(name, limit=2)
+    job = driver.submit()
+    driver.take(replica_id="a")
+    driver.park(60, replica_id="a")
+    driver.get(driver.broker.close_replica("r", "b"))
+
+    def described(replicas: list[ReplicaSnapshot]) -> list[tuple[Any, ...]]:
+        return [(asdict(each.replica), each.state, each.job_ids, each.parked_polls) for each in replicas]
+
+    shown = described(driver.get(driver.broker.snapshot("r")).replicas)
+    assert [(each[0]["replica_id"], *each[1:]) for each in shown] == [
+        ("default", ReplicaState.STARTING, [], 0),
+        ("a", ReplicaState.RESPONSIVE, [job.job_id], 1),
+        ("b", ReplicaState.GONE, [], 0),
+    ]
+    assert shown == described(driver.get(driver.broker.replicas("r")))
+    (listed,) = [each for each in driver.get(driver.broker.snapshots()) if each.runtime.runtime_id == "r"]
+    assert described(listed.replicas) == shown

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
-from typing import IO
+from typing import IO, Any
+from urllib.request import Request, urlopen
 
 import pytest
 import pytest_twisted
-from conftest import BIN, Harness, Server, serve_one
+from conftest import BIN, RUNTIMES, Harness, Server, serve_one
 from terminal import Terminal, cells, enqueue, module
 from twisted.internet.threads import deferToThread
 
+from twisted_cm.cli.output import show_time
 from twisted_cm.client import EmulatorControl
 from twisted_cm.model.jobs import JobSource, Submission
 from twisted_cm.server.routes import events
@@ -34,11 +37,78 @@ def test_status_and_runtimes(server: Server) -> None:
     assert (as_json["runtimes"], as_json["connected_runtimes"], as_json["deployed_apps"]) == (2, 1, 2)
     assert 0 < as_json["started_at"] < json.loads(server.cm("runtimes", "--json").stdout)[1]["last_poll_at"]
     one, two = cells(server.cm("runtimes").stdout)
-    assert one == ["one", "no", "-", "1", "0", "0", "ri.one@master"]
-    assert (two[0], two[1], two[3:]) == ("two", "yes", ["0", "1", "0", "ri.two@dev, ri.off@master (inactive)"])
+    assert one == ["one", "0/1", "-", "1", "0", "0", "ri.one@master"]
+    assert (two[0], two[1], two[3:]) == ("two", "1/1", ["0", "1", "0", "ri.two@dev, ri.off@master (inactive)"])
     shown = Terminal(server, "runtimes").end()
     assert "DEPLOYED APPS" in shown and "\t" not in shown
     assert "ri.off@master (inactive)" in shown
+
+
+def call(server: Server, method: str, path: str, body: Any = None, token: str = "token-one") -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Module-Auth-Token": token, "Prefer": "wait=0"}
+    with urlopen(Request(server.urls["http"] + path, data, headers, method=method), timeout=10) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+def open_replicas(server: Server) -> dict[str, Any]:
+    """Open a replica that runs a job, one that has not polled, and one that is gone; return them by id."""
+    opened = {}
+    for name, limit in (("busy", 1), ("idle", 3), ("gone", 1)):
+        body = {"replicaId": name, "maxConcurrentTasks": limit}
+        opened[name] = call(server, "POST", f"{RUNTIMES}/one/replicas", body)
+    call(server, "DELETE", f"{RUNTIMES}/one/replicas/gone")
+    enqueue(server, "f")
+    call(server, "GET", f"{RUNTIMES}/one/replicas/busy/job", token=opened["busy"]["moduleAuthToken"])
+    return opened
+
+
+def test_replicas_are_counted_and_listed(server: Server) -> None:
+    open_replicas(server)
+    one, two = cells(server.cm("runtimes").stdout)
+    assert (one[:2], two[:2]) == (["one", "1/2"], ["two", "0/1"])
+    listed = json.loads(server.cm("runtimes", "one", "--json").stdout)
+    assert json.loads(server.cm("runtimes", "--json").stdout)[0]["replicas"] == listed
+    busy, idle, gone = listed
+    assert (busy["state"], busy["last_poll_at"] >= busy["opened_at"]) == ("busy", True)
+    (job_id,) = busy["running_jobs"]
+    times = [show_time(moment) for moment in (busy["last_poll_at"], busy["opened_at"], idle["opened_at"])]
+    assert cells(server.cm("runtimes", "one").stdout) == [
+        ["busy", "busy", "1", times[0], times[1], job_id],
+        ["idle", "starting", "3", "-", times[2], "-"],
+        ["gone", "gone", "1", "-", show_time(gone["ended_at"]), "replica stopped"],
+    ]
+    (default,) = cells(server.cm("runtimes", "two").stdout)
+    assert (default[:4], default[5]) == (["default", "starting", "-", "-"], "-")
+
+
+def test_tables_of_replicas_fit_eighty_columns(server: Server) -> None:
+    long = {
+        "runtimeId": "a-runtime-with-a-long-name",
+        "deployedAppRid": "ri.foundry.main.deployed-app.with-a-long-name",
+    }
+    call(server, "POST", RUNTIMES, long)
+    with urlopen(Request(f"{server.urls['http']}{RUNTIMES}/{long['runtimeId']}/replicas", b"{}")):
+        pass
+    open_replicas(server)
+    for arguments, headings in (
+        (["runtimes"], ["RUNTIME", "REPLICAS", "LAST POLL", "QUEUED", "RUNNING", "POLLS", "DEPLOYED APPS"]),
+        (["runtimes", "one"], ["REPLICA", "STATE", "LIMIT", "LAST POLL", "SINCE"]),
+        (["runtimes", long["runtimeId"]], ["REPLICA", "STATE", "LIMIT", "LAST POLL", "SINCE"]),
+    ):
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", Terminal(server, *arguments, columns=80).end()).splitlines()
+        assert max(map(len, lines)) <= 80
+        assert any(re.findall(r"\S+(?: \S+)*", line)[: len(headings)] == headings for line in lines), lines
+
+
+def test_an_unknown_runtime_is_named_with_the_nearest(server: Server) -> None:
+    for wanted, said in (
+        ("onee", "Error: Unknown runtime 'onee'. Did you mean 'one'?\n"),
+        ("xyz", "Error: Unknown runtime 'xyz'. 'twisted-cm runtimes' lists all of them.\n"),
+        ("\x1b[31m", "Error: Unknown runtime '\\x1b[31m'. 'twisted-cm runtimes' lists all of them.\n"),
+    ):
+        refused = server.cm("runtimes", wanted)
+        assert (refused.returncode, refused.stdout, refused.stderr.decode()) == (1, b"", said)
 
 
 def test_jobs_are_listed_and_told(server: Server) -> None:

@@ -16,6 +16,7 @@ from twisted_cm.client import (
     NotFound,
     RuntimeSession,
 )
+from twisted_cm.model.replicas import ReplicaRequest
 
 
 @pytest_twisted.ensureDeferred
@@ -72,3 +73,17 @@ async def test_an_administrator_opens_and_deletes_a_runtime() -> None:
                 await session.poll(wait=0)
     finally:
         await guarded.service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_replicas_of_a_runtime_are_listed(harness: Harness) -> None:
+    async with EmulatorControl(harness.service.addresses.http, "app-token") as control:
+        opened = await harness.broker.open_replica(ReplicaRequest("one", "r/1", 2))
+        default, replica = await control.replicas("one")
+        assert (default["replica_id"], default["max_concurrent_tasks"]) == ("default", None)
+        assert (replica["replica_id"], replica["state"], replica["max_concurrent_tasks"]) == ("r/1", "starting", 2)
+        assert (await control.runtime("one"))["replicas"] == [replica]
+        await harness.broker.close_replica("one", opened.replica_id)
+        assert [each["ended_why"] for each in await control.replicas("one")] == [None, "replica stopped"]
+        with pytest.raises(NotFound, match="none"):
+            await control.replicas("none")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import Harness, make_harness, pause
+from conftest import SEED, Harness, make_harness, pause
 from redis_server import RedisServer
 from server.dashboard_fixtures import board, browser, dashboard_server
 from twisted.internet.defer import Deferred
@@ -51,6 +51,13 @@ def start_anywhere(request: pytest.FixtureRequest) -> Iterator[Callable[..., Har
 def anywhere(start_anywhere: Callable[..., Harness]) -> Harness:
     """Start an emulator on each kind of broker."""
     return start_anywhere()
+
+
+@pytest.fixture
+def checking(start_anywhere: Callable[..., Harness]) -> Harness:
+    """Start an emulator that checks queries, on each kind of broker."""
+    seed = SEED.replace("poll_timeout: 30\n", "poll_timeout: 30\n    validate_queries: true\n")
+    return start_anywhere(seed=seed, cors_origins=("https://app.example",))
 
 
 async def _listening(made: Harness) -> None:

@@ -12,12 +12,15 @@ import pytest
 import pytest_twisted
 from conftest import CONTOUR, RUNTIMES, Harness, raw, receive_until, serve_one
 from every_route import (
+    BARE,
+    BARE_REPLICA,
     CLIENT,
     EMULATOR,
     MODULE,
     PRESENTED,
     REPLICA,
     ROUTES,
+    SIDECAR_MODULE,
     SIDECAR_ROUTES,
     ask,
     prepare,
@@ -125,6 +128,17 @@ FOREIGN = [
 OWN = [{"Origin": "OWN"}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {}]
 
 
+#: What a request carries to be let in by a guard; by others, a bearer token.
+PERMITS = {
+    MODULE: "module token",
+    SIDECAR_MODULE: "module token",
+    BARE: "module token",
+    REPLICA: "replica token",
+    BARE_REPLICA: "replica token",
+    CLIENT: "client",
+}
+
+
 def changes_state(route: str) -> bool:
     return not route.startswith("GET ") or route.endswith("/job")
 
@@ -135,7 +149,7 @@ async def test_pages_of_other_sites_change_nothing() -> None:
         pages = [*((page, True) for page in FOREIGN), *((page, False) for page in OWN), ({"Origin": SITE}, False)]
         for route, (guard, body, right) in {**ROUTES, **SIDECAR_ROUTES}.items():
             addresses = harness.service.addresses if route in ROUTES else harness.service.sidecar_addresses["one"]
-            permit = {MODULE: "module token", REPLICA: "replica token", CLIENT: "client"}.get(guard, "bearer")
+            permit = PERMITS.get(guard, "bearer")
             for page, foreign in pages:
                 ids = await prepare(harness, route)
                 before = state(harness)

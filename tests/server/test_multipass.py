@@ -86,7 +86,7 @@ async def test_errors_are_those_of_rfc_6749(oauth: Harness) -> None:
     for form, headers, status, error in cases:
         answered, answer, sent = await oauth.call("POST", TOKEN, form, **headers)
         assert (answered, answer["error"]) == (status, error), form[:80]
-        assert answer["error_description"]
+        assert answer["errorDescription"] == answer["error_description"] != ""
         assert sent.hasHeader("WWW-Authenticate") == (status == 401 and "Authorization" in headers)
 
 

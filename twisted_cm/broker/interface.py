@@ -75,23 +75,6 @@ class BrokerUnavailable(BrokerError):
 
 
 @frozen
-class RuntimeSnapshot:
-    """One runtime as inspection shows it.
-
-    Attributes:
-        queued: The number of jobs that wait for a poll.
-        running: The number of jobs that are dispatched and not finished.
-        parked_polls: The number of polls that wait for a job.
-    """
-
-    runtime: Runtime
-    bindings: list[Binding]
-    queued: int
-    running: int
-    parked_polls: int
-
-
-@frozen
 class ReplicaSnapshot:
     """One replica as inspection shows it.
 
@@ -105,6 +88,25 @@ class ReplicaSnapshot:
     state: ReplicaState
     job_ids: list[str]
     parked_polls: int
+
+
+@frozen
+class RuntimeSnapshot:
+    """One runtime as inspection shows it.
+
+    Attributes:
+        queued: The number of jobs that wait for a poll.
+        running: The number of jobs that are dispatched and not finished.
+        parked_polls: The number of polls that wait for a job.
+        replicas: Its replicas, as :meth:`IBroker.replicas` returns them.
+    """
+
+    runtime: Runtime
+    bindings: list[Binding]
+    queued: int
+    running: int
+    parked_polls: int
+    replicas: list[ReplicaSnapshot]
 
 
 @frozen

@@ -159,7 +159,8 @@ class MemoryBroker:
     def _snapshot(self, work: Work) -> RuntimeSnapshot:
         runtime = self._describe(work)
         bindings = self.registry.bindings_of(runtime.runtime_id)
-        return RuntimeSnapshot(runtime, bindings, work.waiting, len(work.running), work.parked_polls)
+        replicas = work.snapshots(self.registry.replicas[runtime.runtime_id].values(), self._now())
+        return RuntimeSnapshot(runtime, bindings, work.waiting, len(work.running), work.parked_polls, replicas)
 
     def _describe(self, work: Work) -> Runtime:
         return evolve(work.runtime, connected=work.connected(self._now()))
@@ -285,8 +286,7 @@ class MemoryBroker:
 
     @immediate
     def replicas(self, runtime_id: str) -> list[ReplicaSnapshot]:
-        work = self._work_of(runtime_id)
-        return work.snapshots(self.registry.replicas[runtime_id].values(), self._now())
+        return self._snapshot(self._work_of(runtime_id)).replicas
 
     @immediate
     def close_replica(self, runtime_id: str, replica_id: str, reason: str = REPLICA_STOPPED) -> None:

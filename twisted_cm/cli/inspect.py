@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from ..client.api import EmulatorControl
 from ..model.jobs import JobState
 from ..model.printable import printable
 from ..model.raised import RAISED
+from ..model.replicas import ReplicaState
 from ..model.types import JSONValue
 from .control import control_command
 from .output import (
@@ -33,6 +35,9 @@ from .output import (
 
 #: While jobs are followed, the last shown state of this many of them is remembered.
 _MOST_REMEMBERED = 10_000
+
+_RUNTIME_COLUMNS = ("RUNTIME", "REPLICAS", "LAST POLL", "QUEUED", "RUNNING", "POLLS", "DEPLOYED APPS")
+_REPLICA_COLUMNS = ("REPLICA", "STATE", "LIMIT", "LAST POLL", "SINCE", "RUNS, OR WHY IT ENDED")
 
 
 @click.command()
@@ -82,18 +87,36 @@ async def status(control: EmulatorControl, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("runtime_id", metavar="[RUNTIME]", required=False)
 @JSON_OPTION
 @control_command
-async def runtimes(control: EmulatorControl, as_json: bool) -> None:
-    """List runtimes with their deployed apps.
+async def runtimes(control: EmulatorControl, runtime_id: str | None, as_json: bool) -> None:
+    """List runtimes with their deployed apps, or the replicas of one runtime.
+
+    The column REPLICAS counts the replicas of each runtime that take jobs, and all that are open. With RUNTIME, each
+    replica is listed with its state, with the number of jobs that it may run at once, and with the jobs that it runs
+    or the reason why it ended. The last replicas that are gone are listed too.
 
     \b
     Examples:
       twisted-cm runtimes
-      twisted-cm runtimes --json
+      twisted-cm runtimes my-runtime
+      twisted-cm runtimes my-runtime --json
     """
-    columns = ("RUNTIME", "CONNECTED", "LAST POLL", "QUEUED", "RUNNING", "POLLS", "DEPLOYED APPS")
-    print_list(await control.runtimes(), as_json, columns, _runtime_row, "No runtimes.")
+    found = await control.runtimes()
+    if runtime_id is None:
+        print_list(found, as_json, _RUNTIME_COLUMNS, _runtime_row, "No runtimes.")
+        return
+    runtime = next((each for each in found if each["runtime_id"] == runtime_id), None)
+    if runtime is None:
+        raise _unknown_runtime(runtime_id, [each["runtime_id"] for each in found])
+    print_list(runtime["replicas"], as_json, _REPLICA_COLUMNS, _replica_row, "No replicas.")
+
+
+def _unknown_runtime(runtime_id: str, known: list[str]) -> click.ClickException:
+    near = difflib.get_close_matches(runtime_id, known, n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else "'twisted-cm runtimes' lists all of them."
+    return click.ClickException(printable(f"Unknown runtime '{runtime_id}'. {hint}"))
 
 
 def _runtime_row(runtime: dict[str, JSONValue]) -> Row:
@@ -103,10 +126,29 @@ def _runtime_row(runtime: dict[str, JSONValue]) -> Row:
     )
     return (
         runtime["runtime_id"],
-        "yes" if runtime["connected"] else "no",
+        _count_replicas(runtime["replicas"]),
         show_time(runtime["last_poll_at"]),
         *(str(runtime[name]) for name in ("queued_jobs", "running_jobs", "parked_polls")),
         ", ".join(bindings) or "-",
+    )
+
+
+def _count_replicas(replicas: list[dict[str, JSONValue]]) -> str:
+    """Count the replicas that take jobs, and all that are open."""
+    states = [ReplicaState(each["state"]) for each in replicas]
+    members = [each for each in states if each is not ReplicaState.GONE]
+    return f"{sum(each.connected for each in members)}/{len(members)}"
+
+
+def _replica_row(replica: dict[str, JSONValue]) -> Row:
+    gone = replica["ended_at"] is not None
+    return (
+        replica["replica_id"],
+        replica["state"],
+        show_text(replica["max_concurrent_tasks"]),
+        show_time(replica["last_poll_at"]),
+        show_time(replica["ended_at"] if gone else replica["opened_at"]),
+        replica["ended_why"] if gone else ", ".join(replica["running_jobs"]) or "-",
     )
 
 

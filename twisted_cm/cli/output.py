@@ -17,7 +17,17 @@ Row = Sequence[str]
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
-_STYLES = {"succeeded": "green", "failed": "red", "raised": "red", "canceled": "yellow", "running": "cyan"}
+_STYLES = {
+    "succeeded": "green",
+    "failed": "red",
+    "raised": "red",
+    "canceled": "yellow",
+    "running": "cyan",
+    "responsive": "green",
+    "busy": "cyan",
+    "starting": "yellow",
+    "silent": "red",
+}
 
 
 def show_time(milliseconds: int | None) -> str:
@@ -74,7 +84,10 @@ def print_table(columns: Row, rows: Iterable[Row], nothing: str = "") -> None:
     if not rows:
         click.echo(nothing)
         return
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading, *cells in zip(columns, *rows, strict=True):
+        # A column that is no wider than its heading gains nothing from folding; the wider ones have to.
+        table.add_column(heading, no_wrap=all(len(cell) <= len(heading) for cell in cells))
     for row in rows:
         # A str would be searched for markup, a Text is not.
         table.add_row(*(Text(cell, style=_STYLES.get(cell, ""), overflow="fold") for cell in row))

@@ -32,8 +32,15 @@ class EmulatorControl(BearerClient):
         return await self._get(RUNTIMES, parse_objects)
 
     async def runtime(self, runtime_id: str) -> dict[str, JSONValue]:
-        """Return one runtime with its queue counts, bindings, faults and schemas, as inspection shows it."""
+        """Return one runtime with its queue counts, replicas, bindings, faults and schemas, as inspection shows it."""
         return await self._get(runtime_path(runtime_id), dict)
+
+    async def replicas(self, runtime_id: str) -> list[dict[str, JSONValue]]:
+        """Return the replicas of a runtime, as inspection shows them: the default one, then those that were opened.
+
+        The last replicas that are gone are among them, each with the reason in ``ended_why``.
+        """
+        return await self._get(f"{runtime_path(runtime_id)}/replicas", parse_objects)
 
     async def delete_runtime(self, runtime_id: str) -> None:
         """Delete a runtime and end its jobs. This needs the admin token."""

@@ -23,7 +23,7 @@ _OWN_NAMES = ("localhost", "host.docker.internal")
 _ALLOWED_HEADERS = (
     "Authorization, Content-Type, Module-Auth-Token, Prefer, Idempotency-Key, Fetch-User-Agent, X-OSDK-Request-Context"
 )
-_EXPOSED_HEADERS = "X-Job-Id, Preference-Applied, Retry-After"
+_EXPOSED_HEADERS = "X-Job-Id, X-Query-Validation, Preference-Applied, Retry-After"
 
 
 @frozen

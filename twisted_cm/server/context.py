@@ -16,6 +16,7 @@ from .browsers import BrowserGuard
 from .credentials import Credentials
 from .held_replicas import HeldReplicas
 from .refused_polls import RefusedPolls
+from .unchecked_queries import UncheckedQueries
 from .workers import Workers
 
 
@@ -27,6 +28,7 @@ class Context:
         reset: Goes back to the seed.
         readiness: Tells of each part of the emulator whether it can do its work.
         validate_queries: Whether each query is checked against its function's schema before it is queued.
+        unchecked_queries: Says of queries that they are not checked.
         refused_polls: The polls whose tokens are not valid.
         held_replicas: The replicas that end with the commands that run them.
         workers: Do what would take the reactor too long.
@@ -44,6 +46,7 @@ class Context:
     metrics: Metrics
     readiness: Callable[[], Awaitable[Mapping[str, bool]]]
     validate_queries: bool
+    unchecked_queries: UncheckedQueries
     refused_polls: RefusedPolls
     held_replicas: HeldReplicas
     workers: Workers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import asdict
 
@@ -11,6 +11,7 @@ from ..broker.interface import ReplicaSnapshot, RuntimeSnapshot
 from ..model.faults import Fault, describe_fault
 from ..model.jobs import Job
 from ..model.raised import first_line
+from ..model.replicas import DEFAULT_REPLICA
 from ..model.runtimes import FunctionSchema, Runtime
 from ..model.types import JSONValue
 from .json_body import to_json
@@ -86,7 +87,7 @@ def describe_runtime(runtime: Runtime, token_shown: bool) -> dict[str, JSONValue
 
 
 def describe_snapshot(snapshot: RuntimeSnapshot, faults: Iterable[Fault], token_shown: bool) -> dict[str, JSONValue]:
-    """Return a runtime with its queue, bindings and faults.
+    """Return a runtime with its queue, replicas, bindings and faults.
 
     Args:
         faults: All faults; those that are for other runtimes are left out.
@@ -98,6 +99,7 @@ def describe_snapshot(snapshot: RuntimeSnapshot, faults: Iterable[Fault], token_
         "queued_jobs": snapshot.queued,
         "running_jobs": snapshot.running,
         "parked_polls": snapshot.parked_polls,
+        "replicas": [describe_replica(each) for each in replicas_in_use(snapshot.replicas)],
         "faults": [describe_fault(each) for each in faults if each.plan.runtime_id in (None, runtime.runtime_id)],
         "bindings": [
             {
@@ -109,6 +111,19 @@ def describe_snapshot(snapshot: RuntimeSnapshot, faults: Iterable[Fault], token_
             for binding in snapshot.bindings
         ],
     }
+
+
+def replicas_in_use(replicas: Sequence[ReplicaSnapshot]) -> list[ReplicaSnapshot]:
+    """Return the replicas of a runtime, those that are gone included, without a default replica that nobody uses.
+
+    Every runtime has a default replica. Nobody uses it if it has never polled while another replica is open.
+    """
+    others = any(not each.replica.gone for each in replicas if each.replica.replica_id != DEFAULT_REPLICA)
+    return [
+        each
+        for each in replicas
+        if not others or each.replica.replica_id != DEFAULT_REPLICA or each.replica.last_poll_at is not None
+    ]
 
 
 def describe_replica(snapshot: ReplicaSnapshot) -> dict[str, JSONValue]:

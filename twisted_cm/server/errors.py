@@ -58,6 +58,8 @@ class ApiError(Exception):
             "errorCode": _CODES[self.status],
             "errorName": "".join(word.capitalize() for word in self.error.split("_")),
             "errorInstanceId": str(uuid4()),
+            # OSDK clients show this one.
+            "errorDescription": self.description,
             "parameters": self.parameters,
         }
         return json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")

@@ -6,10 +6,21 @@ import json
 from datetime import datetime, timezone
 from uuid import NAMESPACE_URL, uuid5
 
+from ..broker.interface import RuntimeSnapshot
 from ..model.jobs import Job, JobState
+from ..model.replicas import ReplicaState
 from ..model.runtimes import Runtime
 from ..model.types import JSONValue
+from .descriptions import replicas_in_use
 from .json_body import to_json
+
+#: Foundry's words for the states of replicas that are open. A replica that is full still responds.
+_REPLICA_STATES = {
+    ReplicaState.STARTING: "STARTING",
+    ReplicaState.RESPONSIVE: "RESPONSIVE",
+    ReplicaState.BUSY: "RESPONSIVE",
+    ReplicaState.SILENT: "UNRESPONSIVE",
+}
 
 
 def describe_handle(job: Job) -> JSONValue:
@@ -92,24 +103,36 @@ def describe_functions(runtime: Runtime) -> JSONValue:
     ]
 
 
-def describe_deployed_app(rid: str, runtime: Runtime) -> JSONValue:
-    """Return the status of a compute module: one replica, which is responsive while the runtime is connected."""
+def describe_deployed_app(rid: str, snapshot: RuntimeSnapshot) -> JSONValue:
+    """Return the status of a compute module and of its replicas; those that are gone do not count.
+
+    The platform scales a module between a minimum and a maximum. Here both are the number of replicas that are open.
+    """
+    runtime = snapshot.runtime
+    in_use = replicas_in_use(snapshot.replicas)
+    members = [each for each in in_use if not each.replica.gone]
+    responsive = sum(each.state.connected for each in members)
+    total = len(members)
+    moments = [moment for each in in_use for moment in (each.replica.opened_at, each.replica.ended_at or 0)]
+    updated = max([runtime.opened_at, *moments]) / 1000
     replicas = {
-        "configuredMaxModules": 1,
-        "configuredMinModules": 1,
+        "configuredMaxModules": total,
+        "configuredMinModules": total,
         "images": [],
         "moduleGroupName": runtime.runtime_id,
         "replicaSetDiagnostic": None,
         "replicaSetId": runtime.runtime_id,
         "replicas": [
             {
-                "replicaId": runtime.runtime_id,
-                "state": {"reason": [], "state": "RESPONSIVE" if runtime.connected else "STARTING"},
+                "replicaId": each.replica.replica_id,
+                "state": {"reason": [], "state": _REPLICA_STATES[each.state]},
+                "maxConcurrentTasks": each.replica.limit,
             }
+            for each in members
         ],
-        "responsiveReplicas": int(runtime.connected),
-        "state": "ACTIVE" if runtime.connected else "STARTING",
-        "totalReplicas": 1,
+        "responsiveReplicas": responsive,
+        "state": "ACTIVE" if responsive else "STARTING",
+        "totalReplicas": total,
     }
     return {
         "computeModuleId": rid,
@@ -117,9 +140,9 @@ def describe_deployed_app(rid: str, runtime: Runtime) -> JSONValue:
         "buildJobRid": "",
         "currentReplicaSet": replicas,
         "targetReplicaSet": None,
-        "previousUpdate": datetime.fromtimestamp(runtime.opened_at / 1000, timezone.utc).isoformat(),
+        "previousUpdate": datetime.fromtimestamp(updated, timezone.utc).isoformat(),
         "resourceProgressStatus": _union("appliedInCluster", {}),
-        "scalingConfig": {"maxNumModules": 1, "minNumModules": 1},
+        "scalingConfig": {"maxNumModules": total, "minNumModules": total},
     }
 
 

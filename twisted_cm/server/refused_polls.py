@@ -6,20 +6,16 @@ and itself busy.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..broker.parked import Parked, fire_all
 from ..model.replicas import ModuleIdentity
+from .logged_once import LoggedOnce
 
 #: Seconds for which such a poll waits for its answer.
 HOLD = 1.0
-
-#: The number of replicas that are remembered as logged.
-REMEMBERED = 1000
 
 
 class RefusedPolls:
@@ -30,7 +26,7 @@ class RefusedPolls:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._waiting: dict[int, Parked[None]] = {}
-        self._logged: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._logged: LoggedOnce[tuple[str, str]] = LoggedOnce()
         self._stopped = False
 
     @property
@@ -44,10 +40,7 @@ class RefusedPolls:
         Returns:
             A Deferred that fires after :data:`HOLD` seconds, or when the emulator stops. To cancel it ends the wait.
         """
-        if (runtime_id, replica_id) not in self._logged:
-            self._logged[runtime_id, replica_id] = None
-            if len(self._logged) > REMEMBERED:
-                self._logged.popitem(last=False)
+        if self._logged.is_due((runtime_id, replica_id)):
             self._log.warn(
                 "runtime {runtime_id}, replica {replica_id}: a process polls with a token that is not valid;"
                 " stop it, or start it again with a new token",
@@ -60,8 +53,7 @@ class RefusedPolls:
 
     def accepted(self, identity: ModuleIdentity) -> None:
         """Note that a poll of a replica has been accepted, so that its next refusal is logged again."""
-        if self._logged:
-            self._logged.pop((identity.runtime_id, identity.replica_id), None)
+        self._logged.forget((identity.runtime_id, identity.replica_id))
 
     def stop(self) -> None:
         """Let all polls be refused now."""

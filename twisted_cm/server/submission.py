@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from ..model.faults import FaultKind
 from ..model.jobs import Job, Submission
+from ..model.runtimes import FunctionSchema
 from . import errors
 from .context import Context
 from .faults import draw_fault
 from .query_validation import UncheckableQuery, check_query, is_quick
 from .submitted import NO_QUERY
+from .transport.request import EmulatorRequest
 from .workers import Refused, TookTooLong, WorkFailed
 
 
-async def submit(context: Context, runtime_id: str, submission: Submission) -> Job:
+async def submit(
+    context: Context, runtime_id: str, submission: Submission, request: EmulatorRequest | None = None
+) -> Job:
     """Queue a job, after a check of its query if the user asked for one.
 
     A fault may fail the job at once, or hold it back for ever. If the submission was sent before with the same key, its
-    job is returned.
+    job is returned. If the runtime has posted no schemas, its queries are not checked.
+
+    Args:
+        request: The request that submits the job, if there is one. Its answer says if the query is not checked.
 
     Raises:
         ApiError: 404 if the runtime does not have the function, 400 if the query does not fit it or cannot be
@@ -30,9 +37,13 @@ async def submit(context: Context, runtime_id: str, submission: Submission) -> J
         # The checks and the faults were for the first time that it was sent.
         former = await context.broker.submitted(submission)
         if former is not None:
+            if context.validate_queries:
+                await _schemas(context, runtime_id, request)
             return former
     if context.validate_queries:
-        await _check_query(context, runtime_id, function, submission.query or NO_QUERY)
+        schemas = await _schemas(context, runtime_id, request)
+        if schemas is not None:
+            await _check_query(context, schemas, function, submission.query or NO_QUERY)
     failing = await draw_fault(context, FaultKind.FAIL_JOB, runtime_id, function)
     dropping = failing or await draw_fault(context, FaultKind.DROP_JOB, runtime_id, function)
     job = await context.broker.enqueue(runtime_id, submission, held=dropping is not None)
@@ -41,11 +52,19 @@ async def submit(context: Context, runtime_id: str, submission: Submission) -> J
     return job
 
 
-async def _check_query(context: Context, runtime_id: str, function: str, query: bytes) -> None:
+async def _schemas(
+    context: Context, runtime_id: str, request: EmulatorRequest | None
+) -> dict[str, FunctionSchema] | None:
+    """Return the schemas to check a query against. If there are none, the runtime may have any function: say so."""
     schemas = (await context.broker.runtime(runtime_id)).schemas
     if schemas is None:
-        # The runtime has not posted its functions yet, so it may have any.
-        return
+        context.unchecked_queries.skipped(runtime_id, request)
+    else:
+        context.unchecked_queries.has_schemas(runtime_id)
+    return schemas
+
+
+async def _check_query(context: Context, schemas: dict[str, FunctionSchema], function: str, query: bytes) -> None:
     schema = schemas.get(function)
     if schema is None:
         raise errors.unknown_function(function, sorted(schemas))

@@ -51,7 +51,7 @@ from .records import describe_schema, describe_submission, read_replicas, read_r
 from .registry import Changes, Shared, SharedRegistry
 from .replicas import Replicas
 from .timers import Timers
-from .values import text, to_json
+from .values import pairs, text, to_json
 from .watches import Watches
 
 P = ParamSpec("P")
@@ -203,10 +203,12 @@ class RedisBroker:
             if not process or known is None:
                 raise UnknownRuntime(runtime_id)
             opened = registry.replicas[runtime_id].values()
-            replicas = read_replicas(known, opened, stored, int(self.node.clock.seconds() * 1000))
+            opened_at = int(pairs(process)["opened_at"])
+            replicas = read_replicas(known, opened, stored, int(self.node.clock.seconds() * 1000), opened_at)
             runtime = read_runtime(known, process, schemas, any(each.state.connected for each in replicas))
             parked = sum(each.parked_polls for each in replicas)
-            found.append(RuntimeSnapshot(runtime, registry.bindings_of(runtime_id), queued, running, parked))
+            bindings = registry.bindings_of(runtime_id)
+            found.append(RuntimeSnapshot(runtime, bindings, queued, running, parked, replicas))
         return found
 
     @_deferred

@@ -127,7 +127,7 @@ def _time(fields: dict[str, str], name: str) -> int | None:
 
 
 def read_replicas(
-    runtime: Runtime, opened: Iterable[Replica], stored: Iterable[Any], now: int, opened_at: int = 0
+    runtime: Runtime, opened: Iterable[Replica], stored: Iterable[Any], now: int, opened_at: int
 ) -> list[ReplicaSnapshot]:
     """Read the default replica of a runtime, and those that were opened.
 

@@ -99,7 +99,10 @@ function runtimePath(runtimeId) {
 
 /** Follows the emulator's events. When they end it connects again, after a wait that doubles with each failure. */
 export class EventStream {
-  /** @param on Callbacks: `connected()`, `event(kind, data)`, and `waiting(milliseconds)` before it connects again. */
+  /**
+   * @param on Callbacks: `connected()`, `event(kind, data)`, `silence()` when the emulator says that there were no
+   * events for a while, and `waiting(milliseconds)` before it connects again.
+   */
   constructor(api, on) {
     this.api = api;
     this.on = on;
@@ -176,6 +179,8 @@ export class EventStream {
     }));
     if (fields.has("event")) {
       this.on.event(fields.get("event"), JSON.parse(fields.get("data")));
+    } else {
+      this.on.silence();
     }
   }
 }

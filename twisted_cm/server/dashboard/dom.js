@@ -106,6 +106,11 @@ export function formatDuration(milliseconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
+/** Format an age in whole seconds, so that it changes once a second. */
+export function formatAge(milliseconds) {
+  return milliseconds < 60_000 ? `${Math.max(0, Math.round(milliseconds / 1000))} s` : formatDuration(milliseconds);
+}
+
 export function count(number, what) {
   return `${number} ${what}${number === 1 ? "" : "s"}`;
 }

@@ -1,6 +1,7 @@
-/** @file The runtimes: whether they are connected, what is bound to them, and which functions they have. */
+/** @file The runtimes: whether they are connected, their replicas, their deployed apps and their functions. */
 
-import { arrange, byId, el, formatDuration, setText } from "./dom.js";
+import { arrange, byId, el, formatAge, setText } from "./dom.js";
+import { Replicas } from "./replicas.js";
 import { signature } from "./schemas.js";
 import { pretty } from "./exact.js";
 
@@ -8,10 +9,14 @@ import { pretty } from "./exact.js";
 const MOST_SHOWN = 100;
 
 export class Runtimes {
-  /** @param submit Called with a runtime's id, and a function schema or null, when the user wants to submit a job. */
-  constructor(api, submit) {
+  /**
+   * @param submit Called with a runtime's id, and a function schema or null, when the user wants to submit a job.
+   * @param open Called with the ids of a job and of its runtime when the user opens the job.
+   */
+  constructor(api, submit, open) {
     this.api = api;
     this.submit = submit;
+    this.open = open;
     this.runtimes = [];
     this.cards = new Map();
   }
@@ -23,7 +28,7 @@ export class Runtimes {
   async load() {
     this.runtimes = await this.api.get("runtimes");
     const shown = new Map(this.runtimes.slice(0, MOST_SHOWN).map((runtime) => [runtime.runtime_id, runtime]));
-    arrange(byId("runtimes"), [...shown.keys()], this.cards, (id) => new Card(this.api, id, this.submit));
+    arrange(byId("runtimes"), [...shown.keys()], this.cards, (id) => new Card(this.api, id, this.submit, this.open));
     for (const [runtimeId, card] of this.cards) {
       card.update(shown.get(runtimeId));
     }
@@ -44,7 +49,7 @@ export class Runtimes {
 }
 
 class Card {
-  constructor(api, runtimeId, submit) {
+  constructor(api, runtimeId, submit, open) {
     this.api = api;
     this.runtimeId = runtimeId;
     this.submit = submit;
@@ -53,12 +58,14 @@ class Card {
     this.state = el("span", { class: "badge" });
     this.polled = el("span", {});
     this.counts = el("span", {});
+    this.replicas = new Replicas(runtimeId, open);
     this.bindings = el("ul", { class: "bindings" });
     this.functions = el("ul", { class: "functions" });
     this.details = el("details", { toggle: () => this.#loadSchemas() }, el("summary", {}, "Functions"), this.functions);
     this.node = el("li", {},
       el("h3", {}, el("span", { class: "name" }, runtimeId), this.state),
       el("p", { class: "quiet" }, this.polled, " · ", this.counts),
+      this.replicas.node,
       this.bindings,
       this.details,
       el("button", { type: "button", click: () => submit(runtimeId, null) }, "Submit a job…"),
@@ -72,6 +79,7 @@ class Card {
     setText(this.state, state);
     this.state.className = `badge ${runtime.connected ? "connected" : "absent"}`;
     setText(this.counts, `${runtime.queued_jobs} queued, ${runtime.running_jobs} running`);
+    this.replicas.update(runtime.replicas);
     if (JSON.stringify(former?.bindings) !== JSON.stringify(runtime.bindings)) {
       this.bindings.replaceChildren(...runtime.bindings.map(describeBinding));
     }
@@ -83,6 +91,7 @@ class Card {
   tick(now) {
     const polled = this.runtime?.last_poll_at ?? null;
     setText(this.polled, polled === null ? "never polled" : `polled ${formatAge(now - polled)} ago`);
+    this.replicas.tick(now);
   }
 
   async #loadSchemas() {
@@ -116,11 +125,6 @@ class Card {
       el("details", {}, el("summary", {}, "Schema"), el("pre", { tabindex: "0" }, pretty(schema.schema_payload))),
     );
   }
-}
-
-/** Format an age in whole seconds, so that it changes once a second. */
-function formatAge(milliseconds) {
-  return milliseconds < 60_000 ? `${Math.max(0, Math.round(milliseconds / 1000))} s` : formatDuration(milliseconds);
 }
 
 function describeBinding(binding) {

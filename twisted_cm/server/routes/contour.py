@@ -101,7 +101,7 @@ class ContourRoutes:
 
     async def _run(self, request: EmulatorRequest, runtime_id: str, submission: Submission) -> Job:
         """Queue a job, and park until its result."""
-        job = await submit(self.context, runtime_id, submission)
+        job = await submit(self.context, runtime_id, submission, request)
         request.setHeader("X-Job-Id", job.job_id)
         try:
             return await self.context.broker.wait_result(job.job_id, self.context.limits.sync_timeout)
@@ -112,7 +112,7 @@ class ContourRoutes:
     async def submit(self, request: EmulatorRequest) -> bytes:
         """Answer ``POST …/deployed-apps/jobs``: queue a job, and send its handle."""
         runtime_id, submission = await self._submission(request, JobSource.CONTOUR_ASYNC)
-        return request.json(describe_handle(await submit(self.context, runtime_id, submission)))
+        return request.json(describe_handle(await submit(self.context, runtime_id, submission, request)))
 
     # Asking
 
@@ -205,9 +205,10 @@ class ContourRoutes:
         return request.json(describe_functions(await self._runtime_of(rid, branch)))
 
     async def deployed_app_status(self, request: EmulatorRequest, rid: str, branch: str) -> bytes:
-        """Answer ``GET …/deployed-apps/{rid}/{branch}/status``: whether the runtime is connected."""
+        """Answer ``GET …/deployed-apps/{rid}/{branch}/status`` with the replicas of a deployed app's runtime."""
         await require_bearer(self.context, request)
-        return request.json(describe_deployed_app(rid, await self._runtime_of(rid, branch)))
+        binding = await self.context.broker.resolve(rid, branch)
+        return request.json(describe_deployed_app(rid, await self.context.broker.snapshot(binding.runtime_id)))
 
 
 async def send_result(request: EmulatorRequest, result: JobResult) -> bool:

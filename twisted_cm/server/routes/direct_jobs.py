@@ -58,7 +58,7 @@ class DirectJobRoutes:
         submission = Submission(
             body.required_text("queryType"), body.query, JobSource.RUNTIME_DIRECT, submitter=submitter, key=key
         )
-        job = await submit(self.context, runtime_id, submission)
+        job = await submit(self.context, runtime_id, submission, request)
         return await request.answer_in_parts(await describe_job(job), "application/json", 201)
 
     async def show_job(self, request: EmulatorRequest, runtime_id: str, job_id: str) -> bytes:

@@ -142,6 +142,7 @@ class ModuleRoutes:
         except RecursionError:
             raise errors.invalid_request("Invalid function schemas: they are nested too deeply.") from None
         await self.context.broker.put_schemas(runtime_id, schemas)
+        self.context.unchecked_queries.has_schemas(runtime_id)
 
     async def post_result(
         self, request: EmulatorRequest, runtime_id: str, job_id: str, replica_id: str = DEFAULT_REPLICA
