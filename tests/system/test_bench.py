@@ -22,3 +22,12 @@ def test_each_figure_comes_with_its_floor() -> None:
         assert each["value"] > 0 and each["floor"] > 0 and each["ratio"] > 0, each
         assert each["scenario"] in ran.stderr
     assert {each["bar"] for each in figures} == {"", "<=1.5", ">=0.7", ">=0.6"}
+
+
+def test_only_the_jobs_of_killed_modules_fail() -> None:
+    command = [sys.executable, str(SUITE.with_name("replicas.py")), "--kills", "3", "--modules", "2", "--callers", "4"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    figures = json.loads(ran.stdout)
+    assert figures["failed, but not on a killed replica"] == 0
+    assert figures["outcomes"]["succeeded"] > 0
