@@ -23,6 +23,8 @@ def test_python_functions_of_every_kind(server: Server, launch: Launch, tmp_path
     assert execute(server, "typed", {"a": 6, "b": 7}) == b"42"
     echoed = json.loads(execute(server, "untyped", {"x": ["ü", None]}))
     assert (echoed["echo"], echoed["userId"]) == ({"x": ["ü", None]}, "jane")
+    for owner in json.loads(execute(server, "asks_who_calls", {"url": server.urls["http"]})):
+        assert owner["username"] == "jane"
     assert "on purpose" in json.loads(execute(server, "raises", {}))["exception"]
     assert execute(server, "stream", {"n": 5}) == b"01234"
     assert server.cm("submit", "ri.one", "typed", "-", input=b'{"a": 2, "b": 3}').stdout == b"6"
@@ -30,6 +32,7 @@ def test_python_functions_of_every_kind(server: Server, launch: Launch, tmp_path
     assert server.cm("submit", "ri.one", "typed", f"@{tmp_path / 'query.json'}", "--branch", "master").stdout == b"8"
     shown = get(server, f"{RUNTIMES}/one")
     assert [each["function_name"] for each in shown["schemas"]] == [
+        "asks_who_calls",
         "forever",
         "raises",
         "stream",
