@@ -12,8 +12,10 @@ from ..broker.interface import IBroker
 from ..metrics import Metrics
 from ..model.addresses import Addresses
 from ..model.limits import Limits
+from ..model.proxies import Proxy
 from .browsers import BrowserGuard
 from .credentials import Credentials
+from .passing.upstream import Upstream
 from .refused_polls import RefusedPolls
 from .workers import Workers
 
@@ -29,6 +31,8 @@ class Context:
         refused_polls: The polls whose tokens are not valid.
         workers: Do what would take the reactor too long.
         started_at: When the emulator began to serve, in milliseconds since the epoch.
+        upstream: Sends what is passed on.
+        proxies: Which requests are passed on to other servers.
     """
 
     reactor: IReactorTime
@@ -45,3 +49,5 @@ class Context:
     refused_polls: RefusedPolls
     workers: Workers
     started_at: int
+    upstream: Upstream
+    proxies: tuple[Proxy, ...] = ()
