@@ -55,12 +55,14 @@ PRESENTED: dict[str, dict[str, str]] = {
     "bearer as module token": {"Module-Auth-Token": "app-token"},
     "module token": {"Module-Auth-Token": "token-one"},
     "bearer": {"Authorization": "Bearer app-token"},
+    "job token": {"Authorization": "TOKEN-OF-JOB"},
+    "ended job token": {"Authorization": "TOKEN-OF-ENDED-JOB"},
     "admin": {"Authorization": "Bearer boss"},
     "client": basic("app", "secret"),
     "wrong client": basic("app", "wrong"),
     # The test itself gets two more, the OAuth tokens "issued" and "expired".
 }
-BEARERS = {"bearer", "issued"}
+BEARERS = {"bearer", "issued", "job token"}
 EVERYTHING = {*PRESENTED, "issued", "expired"}
 
 
@@ -229,7 +231,7 @@ async def running(**settings: Any) -> AsyncIterator[Harness]:
 
 
 async def prepare(harness: Harness, route: str) -> dict[str, str]:
-    """Go back to the seed, with two replicas, a job that is done, a queued one and a fault.
+    """Go back to the seed, with two replicas, a job that is done, a queued one, a running one of ``two``, and a fault.
 
     Returns:
         The value for each parameter in the path of a route, and for the tokens of the replicas.
@@ -242,6 +244,9 @@ async def prepare(harness: Harness, route: str) -> dict[str, str]:
     await harness.broker.complete(job.job_id, body)
     replicas = [await harness.broker.open_replica(ReplicaRequest("one", each)) for each in ("replica", "other")]
     waiting = await harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
+    running = await harness.broker.enqueue("two", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
+    await harness.broker.poll("two", 0)
+    credentials = harness.service.credentials
     fault = await harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, function="never"))
     ends_it = route.startswith("DELETE") or "soft-cancel" in route or route.endswith(("/results/<job_id>", "/fail"))
     return {
@@ -249,6 +254,8 @@ async def prepare(harness: Harness, route: str) -> dict[str, str]:
         "replica_id": "replica",
         "REPLICA": replicas[0].token,
         "OTHER-REPLICA": replicas[1].token,
+        "TOKEN-OF-JOB": f"Bearer {credentials.job_token(running)}",
+        "TOKEN-OF-ENDED-JOB": f"Bearer {credentials.job_token(job)}",
         "job_id": waiting.job_id if ends_it else job.job_id,
         "fault_id": fault.fault_id,
         "rid": "ri.one",

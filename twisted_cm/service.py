@@ -28,11 +28,12 @@ from .listeners import CannotStart, Listeners, is_loopback
 from .metrics import Metrics
 from .model.tokens import DEVELOPMENT_TOKEN, BearerToken
 from .recording.record import CannotRecord, Recorder
-from .server.app import emulator_site, sidecar_site
+from .server.app import change_routes, emulator_site, sidecar_site
 from .server.browsers import BrowserGuard
 from .server.context import Context
 from .server.credentials import Credentials
 from .server.held_replicas import HeldReplicas
+from .server.passing.upstream import Upstream
 from .server.refused_polls import RefusedPolls
 from .server.transport.site import EmulatorSite
 from .server.unchecked_queries import UncheckedQueries
@@ -85,6 +86,7 @@ class EmulatorService(Service):
         self._seed = settings.seed
         self._workers = Workers(reactor)
         self._refused_polls = RefusedPolls(reactor)
+        self._upstream = Upstream(reactor)
         self._seed_loaded = False
         self.sites: list[EmulatorSite] = []
         self.broker, self.faults, tokens = _make_stores(reactor, settings)
@@ -159,6 +161,8 @@ class EmulatorService(Service):
             held_replicas=self._held_replicas,
             workers=self._workers,
             started_at=int(self._reactor.seconds() * 1000),
+            upstream=self._upstream,
+            proxies=self._seed.proxies,
         )
         if self._recorder is not None:
             self._recorder.start(self.broker)
@@ -216,14 +220,17 @@ class EmulatorService(Service):
     async def reseed(self, seed: Seed) -> None:
         """Apply what differs between the current seed and another one.
 
-        Runtimes, deployed apps, tokens, OAuth clients and faults change. Ports, time-outs, limits, the broker and
-        sidecars stay as they were at the start.
+        Runtimes, deployed apps, tokens, OAuth clients, faults and proxies change. Ports, time-outs, limits, the broker
+        and sidecars stay as they were at the start.
         """
         with self._loading_seed():
             await self.broker.reseed(seed.registry())
         development_token = self.development_token
         self.credentials.replace(self._bearer_tokens(seed), seed.oauth_clients)
         await self.faults.reseed(seed.faults)
+        if seed.proxies != self._seed.proxies:
+            self.context = evolve(self.context, proxies=seed.proxies)
+            change_routes(self.site, self.context)
         self._seed = seed
         if self.development_token and not development_token:
             self._log.warn("the new seed has no tokens; {token} is valid now", token=DEVELOPMENT_TOKEN)
@@ -247,7 +254,9 @@ class EmulatorService(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         closing = self._listeners.stop()
         stopped = self.broker.stop().addCallback(lambda _: DeferredList(list(self._wind_up())))
-        return DeferredList([stopped, *closing]).addCallback(lambda _: self.broker.close())
+        ended = DeferredList([stopped, *closing])
+        ended.addCallback(lambda _: Deferred.fromCoroutine(self._upstream.close()))
+        return ended.addCallback(lambda _: self.broker.close())
 
     def _wind_up(self) -> Iterator[Deferred[None]]:
         """Do what is left once the broker has stopped."""

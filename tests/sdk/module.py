@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
 from compute_modules.annotations import function
 
 
@@ -23,6 +24,14 @@ def typed(context, event: Pair) -> int:
 @function
 def untyped(context, event):
     return {"echo": event, "userId": context["userId"], "jobId": context["jobId"]}
+
+
+@function
+def asks_who_calls(context, event):
+    """Return what the emulator says of the owner of the job's token, in each form in which the job carries it."""
+    headers = (context["authHeader"], f"Bearer {context['tempCredsAuthToken']}")
+    url = f"{event['url']}/multipass/api/me"
+    return [requests.get(url, headers={"Authorization": each}, timeout=10).json() for each in headers]
 
 
 @function

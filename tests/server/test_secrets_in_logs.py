@@ -40,9 +40,14 @@ foundry:
 
 
 class Talker:
-    """Sends secrets to a server."""
+    """Sends secrets to a server.
+
+    Attributes:
+        made_up: The secrets that the server itself made.
+    """
 
     def __init__(self, server: Server) -> None:
+        self.made_up: list[str] = []
         self.address = urlsplit(server.urls["http"])
 
     def say(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
@@ -74,8 +79,13 @@ class Talker:
 
     def poll(self) -> str:
         status, envelope = self.module("GET", "/job")
-        assert (status, envelope["computeModuleJobV1"]["query"]) == (200, {"hush-key": "hush-query"})
-        job_id: str = envelope["computeModuleJobV1"]["jobId"]
+        job = envelope["computeModuleJobV1"]
+        assert (status, job["query"]) == (200, {"hush-key": "hush-query"})
+        # The id of the job, with which its token begins, is in the log.
+        self.made_up.append(job["temporaryCredentialsAuthToken"].rpartition(".")[2])
+        me = self.say("GET", f"{MULTIPASS}/me", Authorization=job["authHeader"])
+        assert (me[0], me[1]["username"]) == (200, "jane")
+        job_id: str = job["jobId"]
         return job_id
 
     def status(self, job_id: str) -> str:
@@ -132,14 +142,14 @@ def live(server: Server, talker: Talker, log: list[str]) -> list[str]:
     for kind, expected in (("fail_job", "failed"), ("drop_job", "queued")):
         assert talker.status(talker.submit(kind)) == expected
     # OAuth tokens.
-    made_up = []
+    made_up = talker.made_up
     form = {"Content_Type": "application/x-www-form-urlencoded"}
     for secret, expected in (("hush-secret", 200), ("hush-wrong", 401)):
         grant = f"grant_type=client_credentials&client_id=app&client_secret={secret}".encode()
         status, answer = talker.say("POST", f"{MULTIPASS}/oauth2/token", grant, **form)
         assert status == expected
         made_up += [answer["access_token"]] if expected == 200 else []
-    (token,) = made_up
+    token = made_up[-1]
     assert talker.say("GET", f"{MULTIPASS}/me", Authorization=f"Bearer {token}")[1]["username"] == "app"
     revocation = f"token={token}&client_id=app&client_secret=hush-secret".encode()
     assert talker.say("POST", f"{MULTIPASS}/oauth2/revoke_token", revocation, **form)[0] == 200
@@ -155,6 +165,7 @@ def live(server: Server, talker: Talker, log: list[str]) -> list[str]:
         (401, ("GET", RUNTIMES), {"Authorization": "Bearer hush-wrong"}),
         (401, ("GET", f"{RUNTIMES}/one/job"), {"Module-Auth-Token": "hush-wrong"}),
         (401, ("GET", RUNTIMES), {"Authorization": "Basic hush-basic"}),
+        (401, ("GET", RUNTIMES), {"Authorization": f"Bearer {job_id}.{made_up[0]}"}),
         (403, ("POST", f"{EMULATOR}/reset"), {"Origin": "https://hush.example"}),
         (403, ("GET", INFO), {"Host": "hush.example"}),
         (404, ("GET", "/nowhere?token=hush-token"), {}),

@@ -30,6 +30,8 @@ def test_python_functions_of_every_kind(server: Server, launch: Launch, tmp_path
     assert execute(server, "typed", {"a": 6, "b": 7}) == b"42"
     echoed = json.loads(execute(server, "untyped", {"x": ["ü", None]}))
     assert (echoed["echo"], echoed["userId"]) == ({"x": ["ü", None]}, "jane")
+    for owner in json.loads(execute(server, "asks_who_calls", {"url": server.urls["http"]})):
+        assert owner["username"] == "jane"
     assert "on purpose" in json.loads(execute(server, "raises", {}))["exception"]
     assert "Circular reference" in json.loads(execute(server, "unserializable", {}))["exception"]
     assert raised(server) == ["Circular reference detected", "on purpose"]
@@ -39,6 +41,7 @@ def test_python_functions_of_every_kind(server: Server, launch: Launch, tmp_path
     assert server.cm("submit", "ri.one", "typed", f"@{tmp_path / 'query.json'}", "--branch", "master").stdout == b"8"
     shown = get(server, f"{RUNTIMES}/one")
     assert [each["function_name"] for each in shown["schemas"]] == [
+        "asks_who_calls",
         "forever",
         "raises",
         "slow",

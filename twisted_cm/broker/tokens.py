@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
-from zope.interface import Interface, implementer
+from zope.interface import Attribute, Interface, implementer
 
 from ..model.tokens import MOST_TOKENS, IssuedToken
 
 
 class ITokenStore(Interface):
     """The bearer tokens that were issued, by :func:`~twisted_cm.model.tokens.fingerprint`."""
+
+    job_key: bytes = Attribute(
+        """The key of :func:`~twisted_cm.model.tokens.job_token`, random, and the same in all processes that share a
+        broker. The tokens of jobs are not kept: they follow from it."""
+    )
 
     def put(digest: bytes, issued: IssuedToken) -> Deferred[None]:
         """Keep a token until it expires, or until :data:`MOST_TOKENS` others were issued after it."""
@@ -34,6 +40,7 @@ class MemoryTokens:
         Args:
             now: Returns the time in seconds since the epoch.
         """
+        self.job_key = secrets.token_bytes(32)
         self._now = now
         self._issued: OrderedDict[bytes, IssuedToken] = OrderedDict()
 

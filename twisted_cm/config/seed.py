@@ -17,11 +17,13 @@ from jsonschema import Draft202012Validator
 
 from ..model.faults import FaultPlan, fault_plan
 from ..model.limits import JobLimits
+from ..model.proxies import Proxy
 from ..model.registry import Registry
 from ..model.runtimes import DEFAULT_BRANCH, Binding, Runtime
 from ..model.tokens import DEVELOPMENT_TOKEN, TOKEN_LIFETIME, BearerToken, OAuthClient, Principal
 from .json_schemas import load_schema
 from .module_settings import RESERVED, ModuleSettings
+from .proxies import mistakes_in_proxies, read_proxies
 from .seed_file import InvalidSeed, load_document
 from .seed_path import ALREADY_DEFINED, Lines, SeedPath
 from .seed_problems import explain, format_problem
@@ -69,6 +71,7 @@ class Seed:
         broker: The URL of the Redis to share; ``None`` to keep everything in the process.
         job_limits: Leases, queue depth and retention.
         faults: The faults that are active from the start.
+        proxies: Which requests are passed on to other servers.
         warnings: What was accepted and has no effect, one line each.
     """
 
@@ -84,6 +87,7 @@ class Seed:
     runtimes: tuple[SeedRuntime, ...] = ()
     bindings: tuple[Binding, ...] = ()
     sidecars: tuple[Sidecar, ...] = ()
+    proxies: tuple[Proxy, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -162,8 +166,10 @@ def parse_seed(text: str, is_json: bool = False) -> Seed:
     problems = sorted(
         {
             (lines.line(path), format_problem(path, lines, message))
-            for error in _VALIDATOR.iter_errors(document)
-            for path, message in explain(error)
+            for path, message in (
+                *(each for error in _VALIDATOR.iter_errors(document) for each in explain(error)),
+                *mistakes_in_proxies(document),
+            )
         }
     )
     if problems:
@@ -258,6 +264,7 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
         runtimes=tuple(runtimes),
         bindings=tuple(bindings),
         sidecars=tuple(sidecars),
+        proxies=read_proxies(foundry),
         warnings=tuple(warnings),
     )
 

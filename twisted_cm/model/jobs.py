@@ -90,7 +90,9 @@ class Submission:
         query: The function's input, as the bytes of JSON that were sent; ``None`` if a broker did not read them.
         deployed_app_rid: The deployed app that was addressed; ``None`` for a runtime-direct job.
         branch: The branch of the deployed app that was resolved, or ``None``.
-        submitter: The login of the user that submitted it; ``userId`` in the envelope.
+        submitter: The login of the user that submitted it; ``userId`` in the envelope. Empty if a module did.
+        scopes: The scopes of the submitter's token. The same submission with another token is still the same.
+        admin: Whether the submitter had the rights of the admin token.
         size: The size of the query in bytes; known even where the query is not.
         key: Identifies the submission if it is sent again; ``None`` if each one makes a job.
     """
@@ -103,6 +105,8 @@ class Submission:
     submitter: str = ""
     size: int = field(default=Factory(_size_of_query, takes_self=True))
     key: str | None = None
+    scopes: tuple[str, ...] = field(default=(), eq=False)
+    admin: bool = field(default=False, eq=False)
 
 
 @define(slots=True)

@@ -16,6 +16,21 @@ CONTOUR_SERVICE = "/contour-backend-multiplexer/api"
 CONTOUR = f"{CONTOUR_SERVICE}/module-group-multiplexer"
 MULTIPASS = "/multipass/api"
 
+#: The first segments of the paths that the emulator answers itself, or may answer in a later version.
+OWN_SEGMENTS = frozenset(
+    {
+        "_emulate",
+        "api",
+        "contour-backend-multiplexer",
+        "healthz",
+        "interactive-module",
+        "metrics",
+        "multipass",
+        "openapi.json",
+        "readyz",
+    }
+)
+
 
 def runtime_path(runtime_id: str) -> str:
     """Return the path of a runtime's routes, with the id percent-encoded."""

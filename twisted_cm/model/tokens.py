@@ -73,6 +73,23 @@ def fingerprint(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
+def job_token(key: bytes, job_id: str) -> str:
+    """Return the bearer token of a job: its id, with a MAC that only an emulator can make.
+
+    Args:
+        key: The key of the MAC, of up to 64 bytes.
+        job_id: The job.
+    """
+    mac = hashlib.blake2b(job_id.encode("utf-8", "surrogatepass"), digest_size=20, key=key)
+    return f"{job_id}.{mac.hexdigest()}"
+
+
+def job_of_token(key: bytes, token: str) -> str | None:
+    """Return the id of the job that a bearer token was made for, or ``None`` if :func:`job_token` did not make it."""
+    job_id = token.rpartition(".")[0]
+    return job_id if job_id and same_token(token, job_token(key, job_id)) else None
+
+
 def same_token(presented: str, expected: str) -> bool:
     """Return whether two tokens are equal, in a time that does not depend on where they differ."""
     return hmac.compare_digest(presented.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))

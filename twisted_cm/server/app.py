@@ -18,6 +18,7 @@ from .routes.module import ModuleRoutes
 from .routes.monitoring import MonitoringRoutes
 from .routes.multipass import MultipassRoutes
 from .routes.openapi import OpenAPIRoute
+from .routes.proxy import ProxyRoutes
 from .routes.replicas import ReplicaRoutes
 from .routes.runtimes import RuntimeRoutes
 from .routing import new_app
@@ -27,6 +28,11 @@ from .transport.site import EmulatorSite
 def emulator_site(context: Context) -> EmulatorSite:
     """Return the site of the main listeners, which have all routes but the sidecar form."""
     return _site(emulator_app(context), context)
+
+
+def change_routes(site: EmulatorSite, context: Context) -> None:
+    """Route the next requests to a site of the main listeners with another context."""
+    site.resource = _resource(emulator_app(context))
 
 
 def emulator_app(context: Context) -> Klein:
@@ -44,6 +50,7 @@ def emulator_app(context: Context) -> Klein:
     DashboardRoutes().register(app)
     MonitoringRoutes(context).register(app)
     OpenAPIRoute().register(app)
+    ProxyRoutes(context).register(app)
     return app
 
 
@@ -61,8 +68,12 @@ def sidecar_app(context: Context, runtime_id: str) -> Klein:
 
 
 def _site(app: Klein, context: Context) -> EmulatorSite:
+    return EmulatorSite(_resource(app), context.guard, context.reactor, context.metrics.count_error)
+
+
+def _resource(app: Klein) -> Dispatcher:
     for rule in app.url_map.iter_rules():
         # A HEAD request for a job would take it from the queue and lose it.
         if rule.methods is not None and rule.rule.endswith("/job"):
             rule.methods.discard("HEAD")
-    return EmulatorSite(Dispatcher(app, refusal), context.guard, context.reactor, context.metrics.count_error)
+    return Dispatcher(app, refusal)

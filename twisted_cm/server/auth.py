@@ -7,8 +7,9 @@ from typing import NoReturn, TypeAlias
 
 from werkzeug.datastructures import Authorization
 
-from ..broker.interface import UnknownReplica, UnknownRuntime
+from ..broker.interface import UnknownJob, UnknownReplica, UnknownRuntime
 from ..model.faults import FaultKind
+from ..model.jobs import JobState
 from ..model.replicas import DEFAULT_REPLICA, ModuleIdentity
 from ..model.runtimes import Runtime
 from ..model.tokens import Principal, Role, same_token
@@ -76,13 +77,26 @@ async def require_bearer(context: Context, request: EmulatorRequest) -> Principa
     """Return the owner of the bearer token that the request carries.
 
     Raises:
-        ApiError: 401 if the token is missing, unknown or expired.
+        ApiError: 401 if the token is missing, unknown or expired, or if its job does not run.
     """
     token = bearer_token(request)
-    principal = None if token is None else await context.credentials.principal(token)
+    principal = None if token is None else await _owner(context, token)
     if principal is None:
         raise errors.invalid_token()
     return principal
+
+
+async def _owner(context: Context, token: str) -> Principal | None:
+    """Return the owner of a bearer token. The token of a job belongs to its submitter while the job runs."""
+    credentials = context.credentials
+    job_id = credentials.job_of_token(token)
+    if job_id is None:
+        return await credentials.principal(token)
+    try:
+        job = await context.broker.wait_end(job_id, 0)
+    except UnknownJob:
+        return None
+    return credentials.submitter(job) if job.state is JobState.RUNNING else None
 
 
 async def require_admin(context: Context, request: EmulatorRequest) -> None:

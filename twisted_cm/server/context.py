@@ -12,9 +12,11 @@ from ..broker.interface import IBroker
 from ..metrics import Metrics
 from ..model.addresses import Addresses
 from ..model.limits import Limits
+from ..model.proxies import Proxy
 from .browsers import BrowserGuard
 from .credentials import Credentials
 from .held_replicas import HeldReplicas
+from .passing.upstream import Upstream
 from .refused_polls import RefusedPolls
 from .unchecked_queries import UncheckedQueries
 from .workers import Workers
@@ -33,6 +35,8 @@ class Context:
         held_replicas: The replicas that end with the commands that run them.
         workers: Do what would take the reactor too long.
         started_at: When the emulator began to serve, in milliseconds since the epoch.
+        upstream: Sends what is passed on.
+        proxies: Which requests are passed on to other servers.
     """
 
     reactor: IReactorTime
@@ -51,3 +55,5 @@ class Context:
     held_replicas: HeldReplicas
     workers: Workers
     started_at: int
+    upstream: Upstream
+    proxies: tuple[Proxy, ...] = ()

@@ -6,7 +6,18 @@ import secrets
 from collections.abc import Callable, Iterable
 
 from ..broker.tokens import ITokenStore, MemoryTokens
-from ..model.tokens import BearerToken, IssuedToken, OAuthClient, Principal, Role, fingerprint, same_token
+from ..model.jobs import Job
+from ..model.tokens import (
+    BearerToken,
+    IssuedToken,
+    OAuthClient,
+    Principal,
+    Role,
+    fingerprint,
+    job_of_token,
+    job_token,
+    same_token,
+)
 
 
 class Credentials:
@@ -56,6 +67,24 @@ class Credentials:
         if issued is None or issued.client_id not in self._clients or self.now() >= issued.expires_at:
             return None
         return Principal(issued.client_id, issued.scopes, self._role)
+
+    def job_token(self, job: Job) -> str:
+        """Return the bearer token with which the function that runs a job may call back."""
+        return job_token(self.issued.job_key, job.job_id)
+
+    def job_of_token(self, token: str) -> str | None:
+        """Return the id of the job that a bearer token was made for, or ``None`` if it is no token of a job."""
+        return job_of_token(self.issued.job_key, token)
+
+    def submitter(self, job: Job) -> Principal:
+        """Return whom the token of a job acts as: the user who submitted it, or the runtime whose module did."""
+        submission = job.submission
+        role = Role.ADMIN if submission.admin else self._role
+        return Principal(submission.submitter or job.runtime_id, submission.scopes, role)
+
+    def holds_admin_token(self, principal: Principal) -> bool:
+        """Return whether a principal has its role from the admin token."""
+        return self.admin_token is not None and principal.role is Role.ADMIN
 
     def client(self, client_id: str, client_secret: str) -> OAuthClient | None:
         """Return the OAuth client with that id, or ``None`` if it is unknown or the secret is wrong."""

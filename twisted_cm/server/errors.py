@@ -27,8 +27,10 @@ _CODES = {
     422: "INVALID_ARGUMENT",
     429: "RATE_LIMIT",
     500: "INTERNAL",
+    502: "UNAVAILABLE",
     503: "UNAVAILABLE",
     504: "TIMEOUT",
+    508: "FAILED_PRECONDITION",
 }
 
 
@@ -252,3 +254,24 @@ def job_timeout(job_id: str) -> ApiError:
 def unavailable(description: str, **parameters: JSONValue) -> ApiError:
     """Make the error for a time when no work is accepted."""
     return ApiError(503, names.UNAVAILABLE, description, parameters, {"Retry-After": "1"})
+
+
+def bad_gateway(prefix: str, what_failed: str) -> ApiError:
+    """Make the error for a request that was passed on and has no answer; it does not name the other server."""
+    return ApiError(
+        502,
+        names.BAD_GATEWAY,
+        f"The server that the seed names for '{prefix}' {what_failed}. Check 'foundry.proxy' in the seed.",
+        {"prefix": prefix},
+    )
+
+
+def loop_detected(prefix: str) -> ApiError:
+    """Make the error for a request that comes back after it was passed on."""
+    return ApiError(
+        508,
+        names.LOOP_DETECTED,
+        f"The request was passed on before, and came back: the server that the seed names for '{prefix}' leads to this"
+        " emulator. Name another one under 'foundry.proxy'.",
+        {"prefix": prefix},
+    )

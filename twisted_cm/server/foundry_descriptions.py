@@ -146,19 +146,25 @@ def describe_deployed_app(rid: str, snapshot: RuntimeSnapshot) -> JSONValue:
     }
 
 
-def flat_job(job: Job) -> tuple[bytes, bytes, bytes]:
+def flat_job(job: Job, token: str) -> tuple[bytes, bytes, bytes]:
     """Return a job as the Java SDK reads it (contract section 2), in JSON, in three parts; the second is the query.
 
-    Credentials are empty because there is no Foundry that a function could call with them.
+    Args:
+        job: The job.
+        token: Its bearer token. In ``authHeader`` it has the form of a header, as that name means at Palantir.
     """
     submission = job.submission
     assert submission.query is not None
     before = {"jobId": job.job_id, "queryType": submission.query_type}
-    after = {"temporaryCredentialsAuthToken": "", "authHeader": "", "userId": submission.submitter}
+    after = {
+        "temporaryCredentialsAuthToken": token,
+        "authHeader": f"Bearer {token}",
+        "userId": submission.submitter,
+    }
     return to_json(before)[:-1] + b',"query":', submission.query, b"," + to_json(after)[1:]
 
 
-def envelope(job: Job) -> tuple[bytes, bytes, bytes]:
+def envelope(job: Job, token: str) -> tuple[bytes, bytes, bytes]:
     """Return a job as the other SDKs read it (contract section 1), in three parts like :func:`flat_job`."""
-    before, query, after = flat_job(job)
+    before, query, after = flat_job(job, token)
     return b'{"type":"computeModuleJobV1","computeModuleJobV1":' + before, query, after + b"}"

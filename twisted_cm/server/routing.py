@@ -31,10 +31,18 @@ class IdConverter(BaseConverter):
         return decoded
 
 
+class RestConverter(BaseConverter):
+    """The rest of a path, of any number of segments, empty ones too."""
+
+    regex = ".*"
+    part_isolating = False
+
+
 def new_app() -> Klein:
-    """Return a Klein application without routes, for paths with ``<id:name>`` in them."""
+    """Return a Klein application without routes, for paths with ``<id:name>`` in them or ``<rest:name>`` at the end."""
     app = Klein()
     app.url_map.converters["id"] = IdConverter
+    app.url_map.converters["rest"] = RestConverter
     app.url_map.merge_slashes = False
     return app
 

@@ -47,7 +47,7 @@ from .observers import NodeObservers
 from .polls import Polls
 from .posts import Posts
 from .queries import write_query
-from .records import describe_schema, describe_submission, read_replicas, read_runtime, unknown
+from .records import describe_rights, describe_schema, describe_submission, read_replicas, read_runtime, unknown
 from .registry import Changes, Shared, SharedRegistry
 from .replicas import Replicas
 from .timers import Timers
@@ -327,6 +327,7 @@ class RedisBroker:
                 "1" if held else "0",
                 "1" if watched else "0",
                 submission.key or "",
+                describe_rights(submission),
             )
             if reply == b"unknown runtime":
                 raise UnknownRuntime(runtime_id)

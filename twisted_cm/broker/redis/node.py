@@ -46,6 +46,7 @@ class RedisNode:
         connection: The connection to Redis.
         limits: The limits of jobs, by name, that this node sets when it joins.
         job_lease: Seconds of a job's lease, the same for all nodes; ``None`` if jobs have no lease.
+        job_key: The key of the tokens of jobs, the same for all nodes once this one has joined.
         handlers: What to call with a publication, by its kind.
         attached: What to call when the connection has been made, before other parts may use it.
         loaded: What to call with the registry (JSON, or ``None``) and the faults whenever they have changed.
@@ -71,6 +72,7 @@ class RedisNode:
         self.limits: dict[str, str] = {}
         self.keeps_limits = False
         self.job_lease: float | None = None
+        self.job_key = secrets.token_hex(32).encode("ascii")
         self.attached: list[Callable[[], Awaitable[None]]] = []
         self.loaded: list[Callable[[bytes | None, list[bytes]], None]] = []
         self.known: Callable[[], list[str]] = list
@@ -188,7 +190,8 @@ class RedisNode:
         self._former_ids.append(self.node_id)
         self._alive_at = self._reactor.seconds()
         keeps_limits = "1" if self.keeps_limits else "0"
-        job_lease = await self.send("join", former, lease, json.dumps(self.limits), known, keeps_limits)
+        joined = await self.send("join", former, lease, json.dumps(self.limits), known, keeps_limits, self.job_key)
+        job_lease, self.job_key = joined
         self.job_lease = None if job_lease is None else float(job_lease)
         self._former_ids = [self.node_id]
         await self.load()

@@ -14,7 +14,7 @@ from ...model.runtimes import FunctionSchema, Runtime
 from ..interface import ReplicaSnapshot, UnknownReplica, UnknownRuntime
 from .node import RedisNode
 from .results import Followers, RedisResult
-from .values import content, pairs, text
+from .values import content, pairs, text, to_json
 
 
 class JobRecords:
@@ -33,6 +33,7 @@ class JobRecords:
         """
         fields = pairs(record)
         meta = json.loads(fields["meta"])
+        rights = json.loads(fields.get("rights", "{}"))
         submission = Submission(
             fields["type"],
             None if query is None else content(query),
@@ -42,6 +43,8 @@ class JobRecords:
             meta["submitter"],
             int(fields["size"]),
             fields.get("key"),
+            tuple(rights.get("scopes", ())),
+            rights.get("admin", False),
         )
         job = Job(fields["id"], fields["runtime"], submission, int(fields["queued_at"]), int(fields["number"]))
         job.state = JobState(fields["state"])
@@ -82,6 +85,16 @@ def describe_submission(submission: Submission) -> dict[str, str | None]:
         "branch": submission.branch,
         "submitter": submission.submitter,
     }
+
+
+def describe_rights(submission: Submission) -> str:
+    """Return the rights of the submitter as JSON, for the field ``rights`` of the job; an empty text if there are none.
+
+    They are apart from the other fields, because the same submission may come again with a token of other rights.
+    """
+    if not submission.scopes and not submission.admin:
+        return ""
+    return to_json({"scopes": list(submission.scopes), "admin": submission.admin})
 
 
 def _attempt(stored: str) -> Attempt:

@@ -21,6 +21,10 @@ class RedisTokens:
     def __init__(self, node: RedisNode) -> None:
         self._node = node
 
+    @property
+    def job_key(self) -> bytes:
+        return self._node.job_key
+
     def put(self, digest: bytes, issued: IssuedToken) -> Deferred[None]:
         put = self._node.call("put_token", digest, to_json(asdict(issued)), str(MOST_TOKENS))
         return put.addCallback(lambda _: None)

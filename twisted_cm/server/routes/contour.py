@@ -83,7 +83,17 @@ class ContourRoutes:
         rid = body.required_text("deployedAppRid")
         query_type = body.required_text("queryType")
         binding = await self.context.broker.resolve(rid, body.text("deployedAppBranch"))
-        submission = Submission(query_type, body.query, source, rid, binding.branch, principal.login, key=key)
+        submission = Submission(
+            query_type,
+            body.query,
+            source,
+            rid,
+            binding.branch,
+            principal.login,
+            key=key,
+            scopes=principal.scopes,
+            admin=self.context.credentials.holds_admin_token(principal),
+        )
         return binding.runtime_id, submission
 
     async def execute(self, request: EmulatorRequest) -> None:

@@ -8,6 +8,7 @@ from klein import Klein
 from ...broker.interface import UnknownJob
 from ...model.jobs import JobSource, Submission
 from ...model.paths import RUNTIMES
+from ...model.tokens import Principal
 from ..auth import (
     has_admin_token,
     has_module_token,
@@ -49,14 +50,20 @@ class DirectJobRoutes:
         """Answer ``POST /runtimes/{runtimeId}/jobs``: queue a job for the runtime."""
         if module_token(request) is not None:
             await require_module(self.context, request, runtime_id)
-            submitter, caller = "", f"runtime {runtime_id}"
+            submitter, caller = Principal(""), f"runtime {runtime_id}"
         else:
-            submitter = (await require_bearer(self.context, request)).login
-            caller = f"user {submitter}"
+            submitter = await require_bearer(self.context, request)
+            caller = f"user {submitter.login}"
         key = submission_key(request, caller)
         body = await read_submission(self.context, request)
         submission = Submission(
-            body.required_text("queryType"), body.query, JobSource.RUNTIME_DIRECT, submitter=submitter, key=key
+            body.required_text("queryType"),
+            body.query,
+            JobSource.RUNTIME_DIRECT,
+            submitter=submitter.login,
+            key=key,
+            scopes=submitter.scopes,
+            admin=self.context.credentials.holds_admin_token(submitter),
         )
         job = await submit(self.context, runtime_id, submission, request)
         return await request.answer_in_parts(await describe_job(job), "application/json", 201)

@@ -29,7 +29,7 @@ from ..transport.body import BodyLost
 from ..transport.request import EmulatorRequest
 
 Handler: TypeAlias = Callable[..., Any]
-Written: TypeAlias = Callable[[Job], tuple[bytes, ...]]
+Written: TypeAlias = Callable[[Job, str], tuple[bytes, ...]]
 
 
 @frozen
@@ -111,7 +111,7 @@ class ModuleRoutes:
             if await draw_fault(self.context, FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
                 await broker.deliver_again(job_id)
             await delay_by_fault(self.context, FaultKind.DELAY_DISPATCH, runtime_id, function)
-            parts = written(job)
+            parts = written(job, self.context.credentials.job_token(job))
             # Last, since it does not hold for long.
             if not await broker.holds(job_id, attempt):
                 return None

@@ -20,6 +20,7 @@
 --   nodes, beat:N  the nodes; the heartbeat of node N, which expires
 --   handing:N      the jobs that N has taken for a poll and not delivered; streams:N those whose results it receives
 --   leases:N       the leases whose timers N keeps, by their ends; parking:N the replicas that have polls on N
+--   job_key        the key of the tokens of jobs
 --   registry, version, limits, counts, observing, faults…, issued…
 
 local P = ''

@@ -240,7 +240,7 @@ end
 
 -- Queue a job. A long query was put before, and query is empty. A node repeats this if it lost the answer, so the second
 -- call with an id must change nothing.
-function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held, watched, key)
+function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held, watched, key, rights)
   local job = P .. 'job:' .. id
   if call('EXISTS', job) == 1 then
     return record(id)
@@ -261,6 +261,9 @@ function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held
   local number = count('submitted', 1)
   call('HSET', job, 'id', id, 'runtime', runtime, 'number', number, 'type', query_type, 'meta', meta, 'size', size,
     'state', 'queued', 'queued_at', now, 'attempts', 0)
+  if rights ~= '' then
+    call('HSET', job, 'rights', rights)
+  end
   if put then
     call('PERSIST', P .. 'query:' .. id)
   else

@@ -45,8 +45,9 @@ local function reclaim(dead, heir, now, known)
   return #leases > 0
 end
 
--- Let a node join, with its limits unless it keeps those that there are. Return the lease of jobs.
-function ops.join(now, node, former, lease, limits, known, keeps_limits)
+-- Let a node join, with its limits unless it keeps those that there are. Return the lease of jobs, and the key of their
+-- tokens, which is that of the first node.
+function ops.join(now, node, former, lease, limits, known, keeps_limits, job_key)
   local is_known = {}
   for _, each in ipairs(cjson.decode(known)) do
     is_known[each] = true
@@ -67,7 +68,8 @@ function ops.join(now, node, former, lease, limits, known, keeps_limits)
     end
     reclaim(each, node, now, is_known)
   end
-  return call('HGET', P .. 'limits', 'lease')
+  call('SET', P .. 'job_key', job_key, 'NX')
+  return {call('HGET', P .. 'limits', 'lease'), call('GET', P .. 'job_key')}
 end
 
 -- Take over what nodes hold that are not nodes any more, and forget their polls. Return 2 if leases were taken over.

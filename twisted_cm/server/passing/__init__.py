@@ -1,0 +1,1 @@
+"""Requests that are passed on to other servers, and their answers on the way back."""
