@@ -43,6 +43,8 @@ class PostedResult(PacedWriter, RedisResult):
         self._lease = lease
         self._renewed_at = 0.0
         self._buffer = bytearray()
+        # All bytes, as long as they are few, for those who look at them while Redis may be away.
+        self._start: bytearray | None = bytearray()
         self._acknowledged = 0
         self._writing = False
         self._failure: Failure | None = None
@@ -65,6 +67,10 @@ class PostedResult(PacedWriter, RedisResult):
             return
         self._buffer += data
         self.size += len(data)
+        if self._start is not None:
+            self._start += data
+            if self.size > SMALL:
+                self._start = None
         if self.begun or len(self._buffer) > SMALL or self._acknowledged:
             self._pump()
         else:
@@ -95,8 +101,8 @@ class PostedResult(PacedWriter, RedisResult):
         self._buffer.clear()
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
-        small = self.small
-        return super().read(offset, size) if small is None else succeed(small[offset : offset + size])
+        start = self._start
+        return super().read(offset, size) if start is None else succeed(bytes(start[offset : offset + size]))
 
     def is_behind(self) -> bool:
         return len(self._buffer) >= HIGH_WATER
