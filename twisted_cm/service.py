@@ -28,7 +28,7 @@ from .listeners import CannotStart, Listeners, is_loopback
 from .metrics import Metrics
 from .model.tokens import DEVELOPMENT_TOKEN, BearerToken
 from .recording.record import CannotRecord, Recorder
-from .server.app import change_routes, emulator_site, sidecar_site
+from .server.app import change_proxies, emulator_site, sidecar_site
 from .server.browsers import BrowserGuard
 from .server.context import Context
 from .server.credentials import Credentials
@@ -162,11 +162,10 @@ class EmulatorService(Service):
             workers=self._workers,
             started_at=int(self._reactor.seconds() * 1000),
             upstream=self._upstream,
-            proxies=self._seed.proxies,
         )
         if self._recorder is not None:
             self._recorder.start(self.broker)
-        self.site = emulator_site(context)
+        self.site = emulator_site(context, self._seed.proxies)
         served = [(self._main, self.site)]
         for runtime_id, listener in self._sidecars.items():
             addressed = evolve(context, addresses=listener.addresses)
@@ -229,8 +228,7 @@ class EmulatorService(Service):
         self.credentials.replace(self._bearer_tokens(seed), seed.oauth_clients)
         await self.faults.reseed(seed.faults)
         if seed.proxies != self._seed.proxies:
-            self.context = evolve(self.context, proxies=seed.proxies)
-            change_routes(self.site, self.context)
+            change_proxies(self.site, self.context, seed.proxies)
         self._seed = seed
         if self.development_token and not development_token:
             self._log.warn("the new seed has no tokens; {token} is valid now", token=DEVELOPMENT_TOKEN)

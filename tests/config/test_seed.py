@@ -122,7 +122,10 @@ def test_what_cannot_be_read_is_said(text: str, message: str) -> None:
             "foundry: {compute_modules: {queue_bytes: 9223372036854775808}}",
             "line 1: foundry.compute_modules.queue_bytes: a number of 64 bits is too large",
         ),
-        ("foundry: {xyzzy: 1}", "line 1: foundry.xyzzy: unknown key; known keys: port, oauth_clients, compute_modules"),
+        (
+            "foundry: {xyzzy: 1}",
+            "line 1: foundry.xyzzy: unknown key; known keys: port, proxy, oauth_clients, compute_modules",
+        ),
         (
             "foundry: {compute_modules: {retention: []}}",
             "line 1: foundry.compute_modules.retention: must be of type object or null, not array",

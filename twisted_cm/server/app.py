@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from klein import Klein
 
+from ..model.proxies import Proxy
 from .auth import allow_without_token, require_sidecar_module
 from .context import Context
 from .dispatch import Dispatcher
@@ -25,17 +28,17 @@ from .routing import new_app
 from .transport.site import EmulatorSite
 
 
-def emulator_site(context: Context) -> EmulatorSite:
+def emulator_site(context: Context, proxies: Iterable[Proxy] = ()) -> EmulatorSite:
     """Return the site of the main listeners, which have all routes but the sidecar form."""
-    return _site(emulator_app(context), context)
+    return _site(emulator_app(context, proxies), context)
 
 
-def change_routes(site: EmulatorSite, context: Context) -> None:
-    """Route the next requests to a site of the main listeners with another context."""
-    site.resource = _resource(emulator_app(context))
+def change_proxies(site: EmulatorSite, context: Context, proxies: Iterable[Proxy]) -> None:
+    """Pass the next requests to a site of the main listeners on to other servers than before."""
+    site.resource = _resource(emulator_app(context, proxies))
 
 
-def emulator_app(context: Context) -> Klein:
+def emulator_app(context: Context, proxies: Iterable[Proxy] = ()) -> Klein:
     """Return the routes of the main listeners."""
     app = new_app()
     DiscoveryRoutes(context).register(app)
@@ -50,7 +53,7 @@ def emulator_app(context: Context) -> Klein:
     DashboardRoutes().register(app)
     MonitoringRoutes(context).register(app)
     OpenAPIRoute().register(app)
-    ProxyRoutes(context).register(app)
+    ProxyRoutes(context, proxies).register(app)
     return app
 
 

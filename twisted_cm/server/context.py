@@ -12,7 +12,6 @@ from ..broker.interface import IBroker
 from ..metrics import Metrics
 from ..model.addresses import Addresses
 from ..model.limits import Limits
-from ..model.proxies import Proxy
 from .browsers import BrowserGuard
 from .credentials import Credentials
 from .held_replicas import HeldReplicas
@@ -36,7 +35,6 @@ class Context:
         workers: Do what would take the reactor too long.
         started_at: When the emulator began to serve, in milliseconds since the epoch.
         upstream: Sends what is passed on.
-        proxies: Which requests are passed on to other servers.
     """
 
     reactor: IReactorTime
@@ -56,4 +54,3 @@ class Context:
     workers: Workers
     started_at: int
     upstream: Upstream
-    proxies: tuple[Proxy, ...] = ()

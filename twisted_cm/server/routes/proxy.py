@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -26,10 +26,11 @@ class ProxyRoutes:
     """The routes of the prefixes that the seed names, for every method."""
 
     context: Context
+    proxies: Iterable[Proxy]
 
     def register(self, app: Klein) -> None:
         """Put the routes on ``app``."""
-        for proxy in self.context.proxies:
+        for proxy in self.proxies:
             for path in (proxy.prefix, f"{proxy.prefix}/<rest:rest>"):
                 app.route(path, endpoint=f"* {path}")(self._handler(proxy))
 
