@@ -325,7 +325,7 @@ async def test_a_server_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> 
         assert (await harness.call("GET", "/x"))[0] == 200
         target.answer = b""
         monkeypatch.setattr(patience, "ANSWER_TIMEOUT", 0.2)
-        monkeypatch.setattr("twisted_cm.server.passing.upstream.ANSWER_TIMEOUT", 0.2)
+        monkeypatch.setattr("twisted_cm.server.passing.sender.ANSWER_TIMEOUT", 0.2)
         for body in (None, b"body"):
             _is_bad_gateway(await harness.call("POST", "/x", body), "did not answer within 0.2 seconds")
             await harness.until(lambda: target.last.lost)

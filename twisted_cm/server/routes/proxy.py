@@ -31,6 +31,7 @@ class ProxyRoutes:
     def register(self, app: Klein) -> None:
         """Put the routes on ``app``."""
         for proxy in self.proxies:
+            self.context.upstream.prepare()
             for path in (proxy.prefix, f"{proxy.prefix}/<rest:rest>"):
                 app.route(path, endpoint=f"* {path}")(self._handler(proxy))
 
