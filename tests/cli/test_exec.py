@@ -68,7 +68,7 @@ def restarted(server: Server, tmp_path: Path, state_dir: Path, ports: dict[str, 
 def test_it_joins_beside_what_runs_and_leaves_at_its_end(server: Server, start: Any, state_dir: Path) -> None:
     queued = json.loads(contour(server, "POST", "/deployed-apps/jobs", submission("forever", {})))["id"]
     first = start(*JOIN, "--", SDK_PYTHON, MODULE)
-    assert line(first, "connected") == "twisted-cm: one: connected, 8 functions"
+    assert line(first, "connected") == "twisted-cm: one: connected, 9 functions"
     until(lambda: json.loads(contour(server, "GET", f"/jobs/{queued}/status"))["type"] == "running", first)
     second = start(*JOIN, "--", SDK_PYTHON, MODULE)
     line(second, "connected")

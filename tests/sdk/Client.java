@@ -16,14 +16,20 @@ public class Client {
     record ComputeModuleJob(String jobId, String queryType, Object query) {}
 
     public static void main(String[] args) throws Exception {
+        // Newer SDKs read their addresses from the environment, and send no token.
+        String jobUri = System.getenv("GET_JOB_URI_V2");
+        boolean newer = jobUri != null;
         String base = "http://127.0.0.1:" + args[0];
-        String token = Files.readString(Path.of(System.getenv("MODULE_AUTH_TOKEN")));
+        String results = newer ? System.getenv("POST_RESULT_URI_V2") : base + "/results";
+        HttpRequest.Builder requests = HttpRequest.newBuilder();
+        if (!newer) {
+            requests.header("Module-Auth-Token", Files.readString(Path.of(System.getenv("MODULE_AUTH_TOKEN"))));
+        }
+        URI poll = URI.create(newer ? jobUri : base + "/job");
         HttpClient client = HttpClient.newHttpClient();
         HttpResponse<String> polled;
         do {
-            polled = client.send(
-                HttpRequest.newBuilder(URI.create(base + "/job")).header("Module-Auth-Token", token).GET().build(),
-                HttpResponse.BodyHandlers.ofString());
+            polled = client.send(requests.copy().uri(poll).GET().build(), HttpResponse.BodyHandlers.ofString());
         } while (polled.statusCode() == 204);
         ObjectMapper mapper = new ObjectMapper();
         ComputeModuleJob job = mapper.readValue(polled.body(), ComputeModuleJob.class);
@@ -32,8 +38,8 @@ public class Client {
             ? "JobId: " + job.jobId() + "\njava.lang.IllegalStateException: on purpose\n\tat Main.main(Main.java)\n"
             : job.queryType() + " " + mapper.writeValueAsString(job.query());
         HttpResponse<String> posted = client.send(
-            HttpRequest.newBuilder(URI.create(base + "/results/" + job.jobId()))
-                .header("Module-Auth-Token", token)
+            requests.copy()
+                .uri(URI.create(results + "/" + job.jobId()))
                 .header("Content-Type", "application/octet-stream")
                 .POST(HttpRequest.BodyPublishers.ofInputStream(
                     () -> new ByteArrayInputStream(result.getBytes(StandardCharsets.UTF_8))))

@@ -108,6 +108,18 @@ def test_callers_of_a_killed_python_module_are_answered_and_those_beside_it_run_
     assert execute(server, "typed", {"a": 1, "b": 2}) == b"2"
 
 
+def test_no_short_job_waits_for_a_busy_replica_while_another_is_idle(server: Server, launch: Launch) -> None:
+    modules = [launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py")) for _ in range(2)]
+    with ThreadPoolExecutor(1) as pool:
+        long = pool.submit(execute, server, "slow", {"seconds": 6})
+        until(lambda: get(server, f"{RUNTIMES}/one")["running_jobs"] == 1, modules[0])
+        for _ in range(20):
+            assert execute(server, "slow", {"seconds": 0.05}) == b"0.05"
+        # All twenty have run on the other one.
+        assert not long.done()
+        assert long.result(timeout=30) == b"6"
+
+
 @pytest.mark.parametrize("server", ["validate_queries: true"], indirect=True)
 def test_queries_are_checked_against_what_the_python_sdk_posts(server: Server, launch: Launch) -> None:
     launch(SDK_PYTHON, str(ROOT / "tests/sdk/module.py"))
@@ -162,14 +174,16 @@ def test_typescript_polls_seldom_while_idle(server: Server, launch: Launch, tmp_
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="The Java SDK's requests need a JDK.")
-def test_java_requests_at_the_sidecar(tmp_path: Path, state_dir: Path) -> None:
+@pytest.mark.parametrize("newer", [False, True], ids=["with its token", "newer, without a token"])
+def test_java_requests_at_the_sidecar(tmp_path: Path, state_dir: Path, newer: bool) -> None:
     options = ("--sidecar", "one", "--sidecar-port", "0", "--sidecar-tls-port", "0")
     server = Server(tmp_path, state_dir, *options)
     try:
         port = server.urls["sidecars"]["one"]["http"].rsplit(":", 1)[1]
         java = (
-            *("exec", "--runtime", "one", "--module-auth-token", "token-one", "--"),
-            *("java", "-cp", "/usr/share/java/*", str(ROOT / "tests/sdk/Client.java"), port),
+            *("exec", "--runtime", "one", "--module-auth-token", "token-one"),
+            *(("--sidecar-port", port) if newer else ()),
+            *("--", "java", "-cp", "/usr/share/java/*", str(ROOT / "tests/sdk/Client.java"), port),
         )
         client = server.start(*java)
         assert execute(server, "anything", {"b": [1]}) == b'anything {"b":[1]}'
@@ -178,6 +192,9 @@ def test_java_requests_at_the_sidecar(tmp_path: Path, state_dir: Path) -> None:
         assert b"on purpose" in execute(server, "raises", {})
         assert b"204" in client.communicate(timeout=30)[0]
         assert raised(server) == ["java.lang.IllegalStateException: on purpose"]
+        # Each was a replica of its own.
+        jobs = get(server, "/_emulate/foundry/compute-modules/jobs")["jobs"]
+        assert len({each["replica_id"] for each in jobs} - {"default"}) == 2
     finally:
         server.stop()
 
