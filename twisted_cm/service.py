@@ -152,7 +152,7 @@ class EmulatorService(Service):
             addresses=self.addresses,
             faults=self.faults,
             reset=self.reset,
-            guard=self._browser_guard(),
+            guard=self._browser_guard(self.credentials.guarded),
             metrics=self.metrics,
             readiness=self.readiness,
             validate_queries=self._seed.validate_queries,
@@ -168,7 +168,8 @@ class EmulatorService(Service):
         self.site = emulator_site(context, self._seed.proxies)
         served = [(self._main, self.site)]
         for runtime_id, listener in self._sidecars.items():
-            addressed = evolve(context, addresses=listener.addresses)
+            # A sidecar is on loopback, and needs no token, whatever the main listeners do.
+            addressed = evolve(context, addresses=listener.addresses, guard=self._browser_guard(False))
             served.append((listener, sidecar_site(addressed, runtime_id)))
         self.sites += [site for _, site in served]
         self._warn_about(self._seed)
@@ -185,9 +186,9 @@ class EmulatorService(Service):
 
         self.broker.start().addCallback(listen)
 
-    def _browser_guard(self) -> BrowserGuard:
+    def _browser_guard(self, any_host: bool) -> BrowserGuard:
         hosts = None
-        if not self.credentials.guarded:
+        if not any_host:
             base_url = urlsplit(self.settings.base_url or "").hostname
             named = (*self.settings.allowed_hosts, base_url, self.settings.interface)
             hosts = frozenset(name.lower() for name in named if name)

@@ -28,6 +28,13 @@ def beside(start_anywhere: Callable[..., Harness], state_dir: Path) -> Harness:
     return start_anywhere(sidecars=(Sidecar("one", 0, 0),), certificate=local_certificate(state_dir, "127.0.0.1"))
 
 
+@pytest.fixture
+def guarded(start_anywhere: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch) -> Harness:
+    """Start an emulator with a sidecar whose main listeners can be reached from other machines."""
+    monkeypatch.setattr("twisted_cm.service.is_loopback", lambda interface: False)
+    return start_anywhere(sidecars=(Sidecar("one", 0, 0),), admin_token="boss")
+
+
 async def ask(
     harness: Harness, method: str, path: str, body: bytes | None = None, tls: bool = False, **headers: str
 ) -> tuple[int, Any]:
@@ -124,6 +131,14 @@ async def test_a_token_is_needed_everywhere_else(
 ) -> None:
     monkeypatch.setattr("twisted_cm.server.refused_polls.HOLD", 0)
     assert (await ask(beside, "GET", path, tls=tls))[0] == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_that_points_here_is_refused_also_beyond_loopback(guarded: Harness) -> None:
+    # A browser sends no Sec-Fetch headers to such a name, and a page of that name may ask for anything.
+    await guarded.broker.enqueue("one", Submission("f", b"1", JobSource.RUNTIME_DIRECT))
+    assert (await ask(guarded, "GET", "/job", Host="evil.example:8946"))[0] == 403
+    assert (await ask(guarded, "GET", "/job"))[0] == 200
 
 
 @pytest_twisted.ensureDeferred
