@@ -20,6 +20,7 @@ from ..model.raised import RAISED
 from ..model.replicas import ReplicaState
 from ..model.types import JSONValue
 from .control import control_command
+from .job_ids import find_job_id
 from .output import (
     JSON_OPTION,
     Row,
@@ -284,13 +285,15 @@ async def _follow(
 async def job(control: EmulatorControl, job_id: str, as_json: bool) -> None:
     """Show one job with its query and result.
 
-    ID is the job's id, as 'submit --async' and 'jobs' print it.
+    ID is the job's id, as 'submit --async' and 'jobs' print it, or its last characters, if no other job that is kept
+    ends with them. 'last' is the job that was submitted last.
 
     \b
     Examples:
-      twisted-cm job "$(twisted-cm submit --async ri.mine add '{"a": 1, "b": 2}')"
+      twisted-cm job last
+      twisted-cm job 4aa5
     """
-    found = await control.job(job_id)
+    found = await control.job(await find_job_id(control, job_id))
     if as_json:
         print_json(found)
         return

@@ -23,6 +23,7 @@ _COMMANDS = {
     "serve": ("serve", "serve"),
     "status": ("inspect", "status"),
     "submit": ("submit", "submit"),
+    "wait": ("wait", "wait"),
 }
 
 

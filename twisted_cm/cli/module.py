@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.threads import deferToThread
 
 from ..client.api import ComputeModulesError, InvalidModuleAuthToken, NotFound, ReplicaSession

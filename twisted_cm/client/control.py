@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from urllib.parse import quote, urlencode
 
 from ..model.paths import EMULATOR, RUNTIMES, runtime_path
@@ -79,7 +79,7 @@ class EmulatorControl(BearerClient):
         """Return everything that the emulator knows about one job, as inspection shows it."""
         return await self._get(f"{EMULATOR}/jobs/{quote(job_id, safe='')}", dict)
 
-    async def events(self) -> AsyncIterator[tuple[str, JSONValue]]:
+    async def events(self) -> AsyncGenerator[tuple[str, JSONValue], None]:
         """Yield the kind and data of each change in the emulator, until the emulator stops.
 
         The first event is ``reload``: every later change will be reported. Another ``reload`` means that changes were
