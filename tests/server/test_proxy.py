@@ -12,10 +12,9 @@ import trustme
 from conftest import RUNTIMES, Harness, free_port, make_harness, pause, raw, receive_until
 from server.proxy_target import OK, Target, passing, proxy_seed
 from twisted.internet.defer import Deferred
-from twisted.internet.ssl import PrivateCertificate
 
 from twisted_cm.config.seed import parse_seed
-from twisted_cm.config.tls import local_certificate
+from twisted_cm.config.tls import local_certificate, user_certificate
 from twisted_cm.model.paths import OWN_SEGMENTS
 from twisted_cm.server.passing import patience
 
@@ -295,10 +294,11 @@ async def test_a_certificate_is_verified(state_dir: Path, tmp_path: Path, monkey
         assert (await harness.call("GET", "/x"))[:2] == (200, b"ok")
     authority = trustme.CA()
     issued = authority.issue_cert("other.example")
-    pem = issued.private_key_pem.bytes() + issued.cert_chain_pems[0].bytes()
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    async with Target(certificate=PrivateCertificate.loadPEM(pem)) as target, passing({"/x": target.url}) as harness:
+    other = user_certificate(tmp_path / "server.pem", None, tmp_path / "ca.pem")
+    async with Target(certificate=other) as target, passing({"/x": target.url}) as harness:
         _is_bad_gateway(await harness.call("GET", "/x"), "has no certificate that is trusted")
 
 
