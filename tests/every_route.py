@@ -244,7 +244,8 @@ async def prepare(harness: Harness, route: str) -> dict[str, str]:
     await harness.broker.complete(job.job_id, body)
     replicas = [await harness.broker.open_replica(ReplicaRequest("one", each)) for each in ("replica", "other")]
     waiting = await harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
-    running = await harness.broker.enqueue("two", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
+    submitted = Submission("f", b"{}", JobSource.RUNTIME_DIRECT, submitter="jane")
+    running = await harness.broker.enqueue("two", submitted)
     await harness.broker.poll("two", 0)
     credentials = harness.service.credentials
     fault = await harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, function="never"))

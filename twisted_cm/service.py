@@ -152,7 +152,7 @@ class EmulatorService(Service):
             addresses=self.addresses,
             faults=self.faults,
             reset=self.reset,
-            guard=self._browser_guard(self.credentials.guarded),
+            guard=self._browser_guard(any_host=self.credentials.guarded),
             metrics=self.metrics,
             readiness=self.readiness,
             validate_queries=self._seed.validate_queries,
@@ -169,7 +169,7 @@ class EmulatorService(Service):
         served = [(self._main, self.site)]
         for runtime_id, listener in self._sidecars.items():
             # A sidecar is on loopback, and needs no token, whatever the main listeners do.
-            addressed = evolve(context, addresses=listener.addresses, guard=self._browser_guard(False))
+            addressed = evolve(context, addresses=listener.addresses, guard=self._browser_guard(only_loopback=True))
             served.append((listener, sidecar_site(addressed, runtime_id)))
         self.sites += [site for _, site in served]
         self._warn_about(self._seed)
@@ -186,13 +186,13 @@ class EmulatorService(Service):
 
         self.broker.start().addCallback(listen)
 
-    def _browser_guard(self, any_host: bool) -> BrowserGuard:
+    def _browser_guard(self, any_host: bool = False, only_loopback: bool = False) -> BrowserGuard:
         hosts = None
         if not any_host:
             base_url = urlsplit(self.settings.base_url or "").hostname
             named = (*self.settings.allowed_hosts, base_url, self.settings.interface)
             hosts = frozenset(name.lower() for name in named if name)
-        return BrowserGuard(hosts, frozenset(self.settings.cors_origins))
+        return BrowserGuard(hosts, frozenset(self.settings.cors_origins), only_loopback)
 
     def _warn_about(self, seed: Seed) -> None:
         for warning in seed.warnings:

@@ -227,6 +227,48 @@ def test_the_workers_of_a_module_end_with_it(server: Server, start: Any) -> None
     assert psutil.wait_procs([module, *workers], timeout=10)[1] == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_early_ends_the_command(server: Server, start: Any, number: signal.Signals) -> None:
+    for _ in range(3):
+        command = start(*JOIN, "--", "sleep", "45")
+        while not replicas(server):
+            assert command.poll() is None
+        command.send_signal(number)
+        assert command.wait(timeout=20) == 128 + number
+        assert replicas(server) == []
+
+
+def test_what_a_killed_command_has_left_is_removed(server: Server, start: Any, state_dir: Path) -> None:
+    directory = state_dir / "runtimes" / "one"
+    command = start(*JOIN, "--", "sleep", "45")
+    (replica,) = until(lambda: replicas(server), command)
+    held = directory / replica["replica_id"]
+    until(lambda: (held / "module-auth-token").exists(), command)
+    abandoned = directory / "replica-abandoned"
+    abandoned.mkdir()
+    (abandoned / "module-auth-token").touch()
+    new = directory / "replica-new"
+    new.mkdir()
+    for each in (held, abandoned):
+        os.utime(each, (0, 0))
+    assert server.cm(*JOIN, "--", "true").returncode == 0
+    assert held.exists() and new.exists() and not abandoned.exists()
+
+
+def test_variables_of_another_module_are_left_out(server: Server) -> None:
+    server.environment |= {"GET_JOB_URI_V2": "http://stale", "SOURCE_CREDENTIALS": "/stale", "OTHER": "kept"}
+    seen = json.loads(server.cm(*JOIN, "--", *SHOW).stdout)
+    assert seen["OTHER"] == "kept" and not {"GET_JOB_URI_V2", "SOURCE_CREDENTIALS"} & seen.keys()
+
+
+@pytest.mark.parametrize("server", ["faults: [{kind: expire_token}]"], indirect=True)
+def test_a_fault_of_the_module_does_not_strike_the_command(server: Server) -> None:
+    assert server.cm(*JOIN, "--", "true").returncode == 0
+    (fault,) = json.loads(server.cm("faults", "--json").stdout)
+    assert fault["struck"] == 0
+    assert replicas(server) == []
+
+
 def test_module_and_replica_end_with_a_command_that_is_killed(server: Server, start: Any) -> None:
     command = start(*JOIN, "--", SDK_PYTHON, MODULE)
     line(command, "connected")
@@ -236,7 +278,7 @@ def test_module_and_replica_end_with_a_command_that_is_killed(server: Server, st
     for _ in range(400):
         if not replicas(server):
             break
-        time.sleep(0.05)
+        time.sleep(0.1)
     (last,) = (each for each in get(server, f"{RUNTIMES}/one/replicas") if each["replica_id"] != "default")
     assert (last["state"], last["ended_why"]) == ("gone", "the command that ran the replica was killed")
 

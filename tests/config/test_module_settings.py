@@ -28,21 +28,21 @@ def test_a_runtime_of_which_nothing_is_said_has_nothing_around_it() -> None:
 
 def test_everything_is_read() -> None:
     assert settings(
-        "sources: {A: {url: u, secrets: {s: v}, configuration: {c: 1}}}\n"
+        "sources: {A: {url: u, secrets: {s: v}, configuration: {c: 1.0}}}\n"
         "        resources: {a: {rid: r, branch: b}}\n"
         "        build_token: b\n"
         "        application: app\n"
         "        services: {x: [y, z]}\n"
         "        max_concurrent_tasks: 3\n"
-        "        env: {E: f, N: 1.5}"
+        "        env: {E: f, N: 1}"
     ) == ModuleSettings(
-        sources={"A": Source("u", {"s": "v"}, {"c": 1})},
+        sources={"A": Source("u", {"s": "v"}, {"c": 1.0})},
         resources={"a": Resource("r", "b")},
         build_token="b",
         application="app",
         services={"x": ["y", "z"]},
         max_concurrent_tasks=3,
-        env={"E": "f", "N": "1.5"},
+        env={"E": "f", "N": "1"},
     )
 
 
@@ -62,6 +62,8 @@ def test_everything_is_read() -> None:
         ("services: {a: https://b}", "line 7: {}.services.a: must be of type array, not string"),
         ("services: {a: []}", "line 7: {}.services.a: "),
         ("env: {A: true}", "line 7: {}.env.A: must be of type string or number, not boolean"),
+        ("env: {A: 1.0}", "line 7: {}.env.A: the number 1.0 may be written in other ways; put it in quotes"),
+        ('env: {A: "b\\0c"}', "line 7: {}.env.A: must not be blank or contain characters that are not allowed"),
         ("env: {A B: x}", "line 7: {}.env.A B: a variable must have letters, digits and underscores"),
         ("env: {GET_JOB_URI: x}", "line 7: {}.env.GET_JOB_URI: the emulator sets this variable; choose another name"),
         ("env: {CLIENT_SECRET: x}", "line 7: {}.env.CLIENT_SECRET: the emulator sets this variable"),

@@ -366,7 +366,10 @@ async def test_only_two_things_can_be_waited_for(anywhere: Harness) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_replica_ends_with_the_command_that_holds_it(anywhere: Harness) -> None:
+async def test_a_replica_ends_with_the_command_that_holds_it(
+    anywhere: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twisted_cm.server.held_replicas.GRACE", 0.3)
     held, heard, plain = [await open_replica(anywhere) for _ in range(3)]
     running = await submit(anywhere)
     assert await poll(anywhere, held) == running
@@ -380,7 +383,7 @@ async def test_a_replica_ends_with_the_command_that_holds_it(anywhere: Harness) 
     # Whose connection closes ends after a while, unless something is heard of it.
     polling = Deferred.fromCoroutine(poll(anywhere, heard, 10))
     waiting = Deferred.fromCoroutine(shown(anywhere, held, "?until=gone", Prefer="wait=30"))
-    status, answer = await waiting.addTimeout(GRACE * 10, reactor)
+    status, answer = await waiting.addTimeout(10, reactor)
     assert (status, answer["ended_why"]) == (200, COMMAND_GONE)
     job = await anywhere.broker.job(running)
     assert (job.state.value, job.error_message) == ("failed", COMMAND_GONE)
@@ -391,10 +394,23 @@ async def test_a_replica_ends_with_the_command_that_holds_it(anywhere: Harness) 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_command_that_asks_again_keeps_its_replica(anywhere: Harness) -> None:
+async def test_a_command_that_was_answered_may_be_suspended(anywhere: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twisted_cm.server.held_replicas.GRACE", 0.1)
     replica = await open_replica(anywhere)
     assert (await shown(anywhere, replica, "?hold=true"))[0] == 200
-    status, answer = await shown(anywhere, replica, "?until=gone&hold=true", Prefer=f"wait={GRACE * 2:.0f}")
+    status, answer = await shown(anywhere, replica, "?until=gone", Prefer="wait=1")
+    assert (status, answer["state"]) == (200, "starting")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_command_that_connects_again_keeps_its_replica(anywhere: Harness) -> None:
+    replica = await open_replica(anywhere)
+    base = replica["getJobUri"].removesuffix("/job").removeprefix(anywhere.service.addresses.http)
+    head = f"GET {base}?until=gone&hold=true HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=30\r\n"
+    with closing(raw(anywhere, f"{head}Module-Auth-Token: {replica['moduleAuthToken']}\r\n\r\n")):
+        await anywhere.until(lambda: anywhere.connections() == 2)
+    await anywhere.until(lambda: anywhere.connections() == 1)
+    status, answer = await shown(anywhere, replica, "?until=gone&hold=true", Prefer=f"wait={GRACE + 1:.0f}")
     assert (status, answer["state"]) == (200, "starting")
 
 

@@ -18,6 +18,7 @@ from twisted_cm.client.connections import https_policy
 from twisted_cm.config.seed import Sidecar
 from twisted_cm.config.tls import local_certificate
 from twisted_cm.model.jobs import JobFilter, JobSource, Submission
+from twisted_cm.server.refused_polls import HOLD
 
 FOUNDRY = "/interactive-module/api/internal-query"
 
@@ -124,6 +125,19 @@ async def test_a_browser_or_a_wrong_token_gets_no_job(
     assert [job.state.value for job in await beside.broker.jobs(JobFilter(), 10)] == ["queued"]
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_poll_of_a_replica_that_is_not_there_is_refused_late(beside: Harness) -> None:
+    started = reactor.seconds()
+    assert (await ask(beside, "GET", "/replicas/unknown/job"))[0] == 404
+    await beside.broker.delete_runtime("one")
+    assert (await ask(beside, "GET", "/job"))[0] == 404
+    assert reactor.seconds() - started >= HOLD * 2
+    # Not for a browser.
+    started = reactor.seconds()
+    assert (await ask(beside, "GET", "/job", Sec_Fetch_Site="none"))[0] == 404
+    assert reactor.seconds() - started < HOLD
+
+
 @pytest.mark.parametrize(("path", "tls"), [(f"{FOUNDRY}/job", False), (f"{FOUNDRY}/job", True), ("/job", True)])
 @pytest_twisted.ensureDeferred
 async def test_a_token_is_needed_everywhere_else(
@@ -137,7 +151,8 @@ async def test_a_token_is_needed_everywhere_else(
 async def test_a_name_that_points_here_is_refused_also_beyond_loopback(guarded: Harness) -> None:
     # A browser sends no Sec-Fetch headers to such a name, and a page of that name may ask for anything.
     await guarded.broker.enqueue("one", Submission("f", b"1", JobSource.RUNTIME_DIRECT))
-    assert (await ask(guarded, "GET", "/job", Host="evil.example:8946"))[0] == 403
+    for host in ("evil.example:8946", "0.0.0.0:8946", "[::ffff:127.0.0.1]:8946", "[::]:8946", "192.0.2.1"):
+        assert (await ask(guarded, "GET", "/job", Host=host))[0] == 403, host
     assert (await ask(guarded, "GET", "/job"))[0] == 200
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import deferLater
 
 from ..client.api import (
@@ -24,7 +25,7 @@ from ..model.runtimes import new_module_auth_token
 from .runtime_options import KnownRuntime
 
 #: Seconds before a request is repeated that no server answered.
-_PAUSE = 1.0
+_PAUSE = 0.5
 
 #: Seconds after its first poll within which the TypeScript SDK posts its schemas.
 _SCHEMAS_FOLLOW = 1.0
@@ -142,28 +143,34 @@ class Companion:
 
     async def run(self) -> None:
         """Look after the replica until it is deleted, or until this is canceled."""
-        announced = False
-        while True:
-            try:
-                status = await self._replica.status("gone" if announced else "connected", hold=True)
-                self._lost = False
-                if status.state.connected and not announced:
-                    await self._announce(status)
-                    announced = True
-            except (InvalidModuleAuthToken, NotFound):
-                announced = not await self._open_again() and announced
-            except ComputeModulesError:
-                self._miss()
-                await deferLater(self._reactor, _PAUSE)
-            else:
-                if status.ended_why is not None:
-                    self._say(f"The replica was deleted: {status.ended_why}. The module stops.")
-                    self._deleted()
-                    return
+        connected = False
+        announcing: Deferred[None] = succeed(None)
+        try:
+            while True:
+                try:
+                    status = await self._replica.status("gone" if connected else "connected", hold=True)
+                    self._lost = False
+                    if status.state.connected and not connected:
+                        connected = True
+                        announcing = Deferred.fromCoroutine(self._announce(status))
+                        announcing.addErrback(lambda failure: failure.trap(CancelledError, ComputeModulesError))
+                except (InvalidModuleAuthToken, NotFound):
+                    connected = not await self._open_again() and connected
+                except ComputeModulesError:
+                    self._miss()
+                    await deferLater(self._reactor, _PAUSE)
+                else:
+                    if status.ended_why is not None:
+                        self._say(f"The replica was deleted: {status.ended_why}. The module stops.")
+                        self._deleted()
+                        return
+        finally:
+            announcing.cancel()
 
     async def _announce(self, status: ReplicaStatus) -> None:
+        # Not before the next request is on its way: from then on, the replica ends with this command.
+        await deferLater(self._reactor, 0 if status.functions is not None else _SCHEMAS_FOLLOW)
         if status.functions is None:
-            await deferLater(self._reactor, _SCHEMAS_FOLLOW)
             status = await self._replica.status(hold=True)
         if status.functions is None:
             reported = "no functions reported"
@@ -177,6 +184,7 @@ class Companion:
             session = await self._plan.open(self._reactor)
         except InvalidRequest:
             # An earlier attempt succeeded, but its answer was lost.
+            await deferLater(self._reactor, _PAUSE)
             return True
         except (ComputeModulesError, click.ClickException) as error:
             if not self._lost:

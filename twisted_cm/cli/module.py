@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.threads import deferToThread
 
 from ..client.api import ComputeModulesError, InvalidModuleAuthToken, NotFound, ReplicaSession
-from ..config.module_settings import UnusableSettings
+from ..config.module_settings import RESERVED, UnusableSettings
 from ..model.printable import printable
 from ..model.replicas import MOST_CONCURRENT_TASKS
 from .joined_replica import Companion, ReplicaPlan
@@ -23,6 +22,7 @@ from .module_env import (
     CannotWriteFiles,
     EmulatorAccess,
     bypass_proxies,
+    claimed_directory,
     replica_directory,
     token_file,
     write_environment,
@@ -33,8 +33,9 @@ from .runtime_options import RuntimeOptions, runtime_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: The variables that hold tokens of the emulator. The module has a token of its own and must not see these.
-_CREDENTIALS = ("TWISTED_CM_ADMIN_TOKEN", "TWISTED_CM_TOKEN")
+#: The variables that a module does not get from the environment of ``exec``: tokens of the emulator, since the module
+#: has one of its own, and what only the emulator and the seed may say.
+_LEFT_OUT = RESERVED | {"TWISTED_CM_ADMIN_TOKEN", "TWISTED_CM_TOKEN"}
 
 #: Seconds that the server may take to delete a replica whose module has ended.
 _PATIENCE = 5
@@ -131,11 +132,13 @@ def exec_(
         write = await _prepare(reactor, plan, directory, sidecar_port)
         async with await _open(reactor, plan, reset) as replica:
             try:
-                variables = write()
-                environment = {name: value for name, value in os.environ.items() if name not in _CREDENTIALS}
-                return await _accompany(reactor, plan, replica, command, environment | variables, say)
+                with claimed_directory(directory):
+                    variables = write()
+                    environment = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
+                    return await _accompany(reactor, plan, replica, command, environment | variables, say)
+            except CannotWriteFiles as error:
+                raise click.ClickException(str(error)) from None
             finally:
-                shutil.rmtree(directory, ignore_errors=True)
                 await _delete(reactor, replica)
 
     raise SystemExit(run(main))
@@ -145,7 +148,8 @@ async def _open(reactor: Any, plan: ReplicaPlan, reset: bool) -> ReplicaSession:
     replica = await plan.open(reactor)
     if not reset:
         return replica
-    # The server is the right one. A reset forgets the replica.
+    # The server is the right one.
+    await replica.delete()
     await replica.close()
     session = await plan.runtime.reset(reactor)
     await session.close()
@@ -172,7 +176,7 @@ async def _accompany(
     watching = Deferred.fromCoroutine(companion.run())
     watching.addErrback(lambda failure: failure.trap(CancelledError))
     try:
-        status: int = await deferToThread(process.wait)
+        status = await _end_of(process)
     finally:
         watching.cancel()
         process.close()
@@ -180,6 +184,25 @@ async def _accompany(
         say("stopped")
         return _INTERRUPTED
     return status
+
+
+async def _end_of(process: ModuleProcess) -> int:
+    """Wait until a module has ended; return its exit status.
+
+    Raises:
+        CancelledError: A signal came just before the process handled signals itself. The module has ended.
+    """
+    canceled = False
+    while True:
+        try:
+            status: int = await deferToThread(process.wait)
+        except CancelledError:
+            canceled = True
+            process.send(signal.SIGTERM)
+        else:
+            if canceled:
+                raise CancelledError
+            return status
 
 
 async def _delete(reactor: Any, replica: ReplicaSession) -> None:
@@ -218,7 +241,7 @@ def env(runtime: RuntimeOptions, sidecar_port: int | None, max_concurrent_tasks:
 
     variables = run(main)
     for name, value in variables.items():
-        if "\n" in value:
+        if "\n" in value or "\r" in value:
             raise click.ClickException(f"The value of {name} has several lines, which no env file can hold.")
     for name, value in variables.items():
         click.echo(f"{name}={value}")

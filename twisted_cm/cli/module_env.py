@@ -5,8 +5,13 @@ The names are those of Foundry's own containers; a comment beside each says whic
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import shutil
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -16,6 +21,7 @@ from attrs import field, frozen
 from ..config.module_settings import ModuleSettings
 from ..config.state_dir import make_private_directory, write_private
 from ..model.paths import MULTIPASS, replica_path
+from ..model.replicas import REPLICA_PREFIX
 from ..model.tokens import OAuthClient
 
 #: The names of a replica's files that :func:`write_environment` writes.
@@ -29,6 +35,10 @@ _FILES = {
     "build_token": "build-token",
     "resources": "resource-aliases.json",
 }
+
+
+#: Seconds for which the directory of a replica is not taken for abandoned.
+_NEW_FOR = 60.0
 
 
 class CannotWriteFiles(Exception):
@@ -227,6 +237,49 @@ def bypass_proxies(variables: Mapping[str, str], environment: Mapping[str, str])
         for name in ("NO_PROXY", "no_proxy"):
             extended[name] = ",".join(filter(None, (environment.get(name), variables["RUNTIME_HOST"])))
     return extended
+
+
+@contextmanager
+def claimed_directory(directory: Path) -> Iterator[None]:
+    """Make the directory of a replica for the time of a command, and remove it in the end.
+
+    Directories of commands that were killed are removed, too.
+
+    Raises:
+        CannotWriteFiles: The directory cannot be made.
+    """
+    try:
+        make_private_directory(directory)
+        claim = _claim(directory)
+    except OSError as error:
+        raise CannotWriteFiles(
+            f"Cannot write {error.filename or directory}: {error.strerror}. Choose another directory with --state-dir."
+        ) from None
+    try:
+        for other in directory.parent.glob(f"{REPLICA_PREFIX}*"):
+            with suppress(OSError):
+                # A command that has just started may not have claimed its directory yet.
+                if other != directory and time.time() - other.stat().st_mtime > _NEW_FOR:
+                    abandoned = _claim(other)
+                    if abandoned is not None:
+                        shutil.rmtree(other, ignore_errors=True)
+                        os.close(abandoned)
+        yield
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        if claim is not None:
+            os.close(claim)
+
+
+def _claim(directory: Path) -> int | None:
+    """Lock a directory for this process; return the lock, or ``None`` if another process has it."""
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def token_file(directory: Path) -> str | None:

@@ -47,6 +47,8 @@ class _OpenConnections(WrappingFactory):
     """Makes an :class:`OpenConnection` for each connection of an endpoint, and keeps the open ones in a set."""
 
     protocol = OpenConnection
+    # Twisted would log the start and the stop of each.
+    noisy = False
 
     def __init__(self, wrapped: IProtocolFactory, connections: set[OpenConnection]) -> None:
         super().__init__(wrapped)  # type: ignore[no-untyped-call]

@@ -129,8 +129,8 @@ class ReplicaSession(ModuleClient):
         Args:
             until: ``connected`` or ``gone``, to wait until the replica is; by default, the answer comes at once.
             wait: Seconds to wait at most, up to 60. Then the answer says what the replica does instead.
-            hold: Whether the replica ends with this program: if it does not ask again within 2 seconds and nothing is
-                heard of the replica, the emulator deletes it.
+            hold: Whether the replica ends with this program: if its connection closes before the answer, it does not
+                ask again within 5 seconds, and nothing is heard of the replica, the emulator deletes the replica.
 
         Raises:
             InvalidModuleAuthToken: The replica is gone, or the emulator does not know it any more.

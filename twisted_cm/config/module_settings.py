@@ -53,7 +53,7 @@ RESERVED = frozenset(
 
 
 class UnusableSettings(Exception):
-    """The seed refers to environment variables that are not set, or empty; the message names each with its place."""
+    """The seed refers to environment variables that are not set, or a source has no URL; the message says where."""
 
 
 @frozen

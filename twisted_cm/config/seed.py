@@ -177,10 +177,14 @@ def parse_seed(text: str, is_json: bool = False) -> Seed:
     return _build(_whole_numbers(document), lines, warnings)
 
 
+#: The keys below which values reach the module as they are written.
+_AS_WRITTEN = ("env", "configuration")
+
+
 def _whole_numbers(value: Any) -> Any:
     """Return a value with ``1000`` in place of ``1000.0`` or ``1e3``, which JSON Schema takes for an integer, too."""
     if isinstance(value, dict):
-        return {key: _whole_numbers(each) for key, each in value.items()}
+        return {key: each if key in _AS_WRITTEN else _whole_numbers(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_whole_numbers(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -276,8 +280,11 @@ def _module_problems(item: dict[str, Any], clients: list[str]) -> Iterator[tuple
         near = difflib.get_close_matches(application, clients, n=1)
         hint = f"did you mean '{near[0]}'?" if near else "add it to oauth_clients"
         yield ("application",), f"no OAuth client has the id '{application}'; {hint}"
-    for name in sorted(item.get("env", {}).keys() & RESERVED):
-        yield ("env", name), "the emulator sets this variable; choose another name"
+    for name, value in sorted(item.get("env", {}).items()):
+        if name in RESERVED:
+            yield ("env", name), "the emulator sets this variable; choose another name"
+        elif isinstance(value, float):
+            yield ("env", name), f"the number {value} may be written in other ways; put it in quotes"
 
 
 def _job_limits(modules: dict[str, Any]) -> JobLimits:

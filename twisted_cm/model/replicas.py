@@ -12,6 +12,9 @@ from .runtimes import new_module_auth_token
 #: The replica whose routes are those of the runtime itself. Every runtime has it, and it has no limit.
 DEFAULT_REPLICA = "default"
 
+#: How generated ids of replicas begin.
+REPLICA_PREFIX = "replica-"
+
 #: The limit of a replica that asks for none, which is Foundry's.
 DEFAULT_CONCURRENT_TASKS = 1
 
@@ -136,4 +139,4 @@ class ReplicaRequest:
 
 def new_replica_id() -> str:
     """Return a new id for a replica."""
-    return "replica-" + secrets.token_hex(8)
+    return REPLICA_PREFIX + secrets.token_hex(8)

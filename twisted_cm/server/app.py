@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from klein import Klein
 
 from ..model.proxies import Proxy
-from .auth import allow_without_token, require_sidecar_module
+from .auth import identify_at_sidecar, identify_without_token
 from .context import Context
 from .dispatch import Dispatcher
 from .refusals import refusal
@@ -65,8 +65,8 @@ def sidecar_site(context: Context, runtime_id: str) -> EmulatorSite:
 def sidecar_app(context: Context, runtime_id: str) -> Klein:
     """Return the routes of a sidecar listener."""
     app = new_app()
-    ModuleRoutes(context, require_sidecar_module).register_as_foundry(app, runtime_id)
-    ModuleRoutes(context, allow_without_token).register_bare(app, runtime_id)
+    ModuleRoutes(context, identify_at_sidecar).register_as_foundry(app, runtime_id)
+    ModuleRoutes(context, identify_without_token).register_bare(app, runtime_id)
     return app
 
 

@@ -96,7 +96,10 @@ async def _owner(context: Context, token: str) -> Principal | None:
         job = await context.broker.wait_end(job_id, 0)
     except UnknownJob:
         return None
-    return credentials.submitter(job) if job.state is JobState.RUNNING else None
+    if job.state is not JobState.RUNNING or (credentials.guarded and not job.submission.submitter):
+        # Beyond loopback, the token of a module must not become one that opens other routes.
+        return None
+    return credentials.submitter(job)
 
 
 async def require_admin(context: Context, request: EmulatorRequest) -> None:
@@ -151,15 +154,29 @@ async def require_module(
     allowed = (replica_id, DEFAULT_REPLICA) if or_runtime else (replica_id,)
     if owner is None or owner.runtime_id != runtime_id or owner.replica_id not in allowed:
         await _refuse_module(context, owner, runtime_id, replica_id)
+    return owner
+
+
+async def identify_module(
+    context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str
+) -> ModuleIdentity:
+    """Do the same as :func:`require_module` for a request of an SDK, whose token a fault may refuse.
+
+    Raises:
+        ApiError: 401 without a known token, 403 with that of another runtime or replica.
+        UnknownRuntime: There is no such runtime.
+        UnknownReplica: The token is known, and the runtime has no such replica.
+    """
+    owner = await require_module(context, request, runtime_id, replica_id)
     if await draw_fault(context, FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
         raise errors.invalid_module_auth_token()
     return owner
 
 
-async def require_sidecar_module(
-    context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA
+async def identify_at_sidecar(
+    context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str
 ) -> ModuleIdentity:
-    """Do the same as :func:`require_module` at a sidecar, whose paths say less than its tokens (contract section 2).
+    """Do the same as :func:`identify_module` at a sidecar, whose paths say less than its tokens (contract section 2).
 
     The token of any replica is accepted at the paths of the runtime, and says which replica it is.
 
@@ -173,13 +190,13 @@ async def require_sidecar_module(
         owner = await context.broker.module_runtime(presented)
         if owner is not None and owner.runtime_id == runtime_id:
             replica_id = owner.replica_id
-    return await require_module(context, request, runtime_id, replica_id)
+    return await identify_module(context, request, runtime_id, replica_id)
 
 
-async def allow_without_token(
-    context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA
+async def identify_without_token(
+    context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str
 ) -> ModuleIdentity:
-    """Do the same as :func:`require_sidecar_module`, but let a module in over plain HTTP that sends no token.
+    """Do the same as :func:`identify_at_sidecar`, but let a module in over plain HTTP that sends no token.
 
     Newer Java SDKs send none. A browser never is a module: without a token, a page that embeds the address of the
     listener as a picture would take a job.
@@ -190,7 +207,7 @@ async def allow_without_token(
         UnknownReplica: The runtime has no such replica.
     """
     if module_token(request) is not None or request.isSecure() or from_browser(request):
-        return await require_sidecar_module(context, request, runtime_id, replica_id)
+        return await identify_at_sidecar(context, request, runtime_id, replica_id)
     await _require_open(context, runtime_id, replica_id)
     return ModuleIdentity(runtime_id, replica_id)
 
@@ -198,7 +215,7 @@ async def allow_without_token(
 async def require_poller(
     context: Context, request: EmulatorRequest, runtime_id: str, replica_id: str, identify: Identify
 ) -> ModuleIdentity:
-    """Do the same as ``identify`` for a poll, but refuse a token that is not valid late.
+    """Do the same as ``identify`` for a poll, but refuse late what the process will ask again at once.
 
     Raises:
         ApiError: 401 without a valid token, 403 with that of another runtime or replica.
@@ -207,9 +224,14 @@ async def require_poller(
     """
     try:
         identity = await identify(context, request, runtime_id, replica_id)
-    except (errors.ApiError, UnknownRuntime):
+    except (errors.ApiError, UnknownRuntime, UnknownReplica) as error:
         presented = module_token(request)
-        if presented and await context.broker.module_runtime(presented) is None:
+        if presented:
+            is_late = await context.broker.module_runtime(presented) is None
+        else:
+            # A module at a sidecar needs no token, and its replica or runtime may be gone.
+            is_late = not isinstance(error, errors.ApiError) and not from_browser(request)
+        if is_late:
             await context.refused_polls.hold(runtime_id, replica_id)
         raise
     context.refused_polls.accepted(identity)

@@ -34,10 +34,13 @@ class BrowserGuard:
         hosts: The names that a ``Host`` header may have in addition to IP addresses and this machine's own names.
             ``None`` allows any name, for an emulator that listens beyond loopback.
         origins: The origins whose pages may call, such as ``https://host:port``.
+        only_loopback: Whether the IP addresses have to be loopback addresses as browsers know them. To others, such as
+            0.0.0.0, browsers send requests without the headers that tell of pages.
     """
 
     hosts: frozenset[str] | None = None
     origins: frozenset[str] = frozenset()
+    only_loopback: bool = False
 
     def admit(self, request: EmulatorRequest) -> bool:
         """Return whether the request may be routed; if not, it has been answered."""
@@ -81,10 +84,10 @@ class BrowserGuard:
         if name in _OWN_NAMES or name.endswith(".localhost") or (self.hosts is not None and name in self.hosts):
             return True
         try:
-            ipaddress.ip_address(name)
+            address = ipaddress.ip_address(name)
         except ValueError:
             return False
-        return True
+        return address.is_loopback or not self.only_loopback
 
 
 def _changes_state(request: EmulatorRequest) -> bool:

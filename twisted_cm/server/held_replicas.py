@@ -10,14 +10,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..broker.interface import BrokerError, IBroker
 from ..broker.timers import cancel_timer
 
-#: Seconds after the end of its last request within which a command asks again, unless it has gone.
-GRACE = 2.0
+#: Seconds after the end of its connection within which a command asks again, unless it has gone.
+GRACE = 5.0
+
+#: Seconds within which the polls of a killed process end. Their end counts as heard.
+_ECHO = 1.0
 
 #: Why a replica ends whose command has gone.
 COMMAND_GONE = "the command that ran the replica was killed"
@@ -35,17 +38,25 @@ class HeldReplicas:
 
     @contextmanager
     def held(self, runtime_id: str, replica_id: str) -> Iterator[None]:
-        """Hold a replica for the time of a request. If no other one comes soon after it, close the replica."""
+        """Hold a replica for the time of a request.
+
+        If the connection closes before the request is answered, and no other request comes soon, close the replica. A
+        command that does not ask again after an answer may be suspended.
+        """
         key = (runtime_id, replica_id)
         self._holders[key] += 1
         cancel_timer(self._leaving.pop(key, None))
+        lost = False
         try:
             yield
+        except CancelledError:
+            lost = True
+            raise
         finally:
             self._holders[key] -= 1
             if not self._holders[key]:
                 del self._holders[key]
-                if not self._stopped:
+                if lost and not self._stopped:
                     self._leaving[key] = self._clock.callLater(GRACE, self._close, key, self._clock.seconds())
 
     def _close(self, key: tuple[str, str], since: float) -> None:
@@ -60,8 +71,7 @@ class HeldReplicas:
             replica = each.replica
             if replica.replica_id == replica_id and not replica.gone:
                 heard_at = max(replica.last_poll_at or 0, replica.last_heard_at or 0)
-                # Polls that end with the connection of a killed process count as heard, so a moment is added.
-                if not each.parked_polls and heard_at <= (since + GRACE / 2) * 1000:
+                if not each.parked_polls and heard_at <= (since + _ECHO) * 1000:
                     await self._broker.close_replica(runtime_id, replica_id, COMMAND_GONE)
 
     def stop(self) -> None:

@@ -82,6 +82,8 @@ def without_nominated(head: bytes) -> bytes:
 
 class _Answering(WrappingFactory):
     protocol = _AnsweringConnection
+    # Twisted would log the start and the stop of each.
+    noisy = False
 
 
 @implementer(IStreamClientEndpoint)

@@ -18,7 +18,7 @@ from ...model.paths import RUNTIMES, SIDECAR
 from ...model.raised import MOST_BYTES, raised_message
 from ...model.replicas import DEFAULT_REPLICA
 from .. import errors
-from ..auth import Identify, require_module, require_poller
+from ..auth import Identify, identify_module, require_poller
 from ..context import Context
 from ..faults import delay_by_fault, draw_fault
 from ..foundry_descriptions import envelope, flat_job
@@ -44,7 +44,7 @@ class ModuleRoutes:
     _log: ClassVar[Logger] = Logger()
 
     context: Context
-    identify: Identify = require_module
+    identify: Identify = identify_module
 
     def register(self, app: Klein) -> None:
         """Put the routes of contract sections 1 and 1a on ``app``, for every runtime and every replica."""
