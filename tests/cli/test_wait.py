@@ -17,7 +17,8 @@ def started(server: Server, *arguments: str) -> subprocess.Popen[bytes]:
 
 def test_it_waits_until_a_module_polls(server: Server) -> None:
     waiting = started(server, "one")
-    until(lambda: "twisted_cm_open_connections 2" in metrics(server), waiting)
+    # That of the events, that of its look at the runtime, and that of curl.
+    until(lambda: "twisted_cm_open_connections 3.0" in metrics(server), waiting)
     assert waiting.poll() is None
     enqueue(server, "f")
     module(server, "one", "/job")
