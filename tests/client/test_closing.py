@@ -62,9 +62,9 @@ async def test_closing_leaves_the_reactor_clean(server: Server, state_dir: Path,
     posting = start(module.post_result(job.job_id, never_ending(b"first")))
     assert await chunk == b"first"
     asking, polling = start(modules.wait(idle)), start(module.poll())
-    nobody = ComputeModules(f"http://127.0.0.1:{free_port()}", retries=Retries(initial=500, maximum=500))
+    nobody = ComputeModules(f"http://127.0.0.1:{free_port()}", retries=Retries(initial=2000, maximum=2000))
     sleeping = start(nobody.status("x"))
-    await until(lambda: any(each.getTime() - reactor.seconds() > 400 for each in reactor.getDelayedCalls()))
+    await until(lambda: any(each.getTime() - reactor.seconds() > 900 for each in reactor.getDelayedCalls()))
     for client in (modules, module, nobody):
         await client.close()
     assert sockets_and_timers() == before
