@@ -16,6 +16,7 @@ from ..model.tokens import Principal, Role, same_token
 from . import errors
 from .context import Context
 from .faults import draw_fault
+from .replica_lookup import find_replica
 from .transport.request import EmulatorRequest
 
 #: Says which replica sends a request to the routes of a runtime and a replica, or refuses the request.
@@ -243,8 +244,8 @@ async def _require_open(context: Context, runtime_id: str, replica_id: str) -> N
     if replica_id == DEFAULT_REPLICA:
         await context.broker.runtime(runtime_id)
         return
-    replicas = await context.broker.replicas(runtime_id)
-    if not any(each.replica.replica_id == replica_id and not each.replica.gone for each in replicas):
+    found = await find_replica(context.broker, runtime_id, replica_id)
+    if found is None or found.replica.gone:
         raise UnknownReplica(runtime_id, replica_id)
 
 

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..broker.interface import BrokerError, IBroker
 from ..broker.timers import cancel_timer
+from .replica_lookup import find_replica
 
 #: Seconds after the end of its connection within which a command asks again, unless it has gone.
 GRACE = 5.0
@@ -67,12 +68,12 @@ class HeldReplicas:
 
     async def _close_if_silent(self, runtime_id: str, replica_id: str, since: float) -> None:
         """Close a replica, unless something was heard of it: the command may have connected to another emulator."""
-        for each in await self._broker.replicas(runtime_id):
-            replica = each.replica
-            if replica.replica_id == replica_id and not replica.gone:
-                heard_at = max(replica.last_poll_at or 0, replica.last_heard_at or 0)
-                if not each.parked_polls and heard_at <= (since + _ECHO) * 1000:
-                    await self._broker.close_replica(runtime_id, replica_id, COMMAND_GONE)
+        found = await find_replica(self._broker, runtime_id, replica_id)
+        if found is None or found.replica.gone:
+            return
+        heard_at = max(found.replica.last_poll_at or 0, found.replica.last_heard_at or 0)
+        if not found.parked_polls and heard_at <= (since + _ECHO) * 1000:
+            await self._broker.close_replica(runtime_id, replica_id, COMMAND_GONE)
 
     def stop(self) -> None:
         """Close no more replicas."""

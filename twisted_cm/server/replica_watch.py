@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from ..broker.interface import Change, ReplicaSnapshot, UnknownReplica
 from .context import Context
+from .replica_lookup import find_replica
 
 #: Seconds for which changes of a runtime are gathered before its replicas are read again.
 GATHER = 0.1
@@ -51,10 +52,10 @@ async def watch_replica(
 
 
 async def _find(context: Context, runtime_id: str, replica_id: str) -> ReplicaSnapshot:
-    for each in await context.broker.replicas(runtime_id):
-        if each.replica.replica_id == replica_id:
-            return each
-    raise UnknownReplica(runtime_id, replica_id)
+    snapshot = await find_replica(context.broker, runtime_id, replica_id)
+    if snapshot is None:
+        raise UnknownReplica(runtime_id, replica_id)
+    return snapshot
 
 
 class _Watch:

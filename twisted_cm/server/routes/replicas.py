@@ -21,6 +21,7 @@ from ..auth import module_token, require_admin, require_admin_beyond_loopback, r
 from ..context import Context
 from ..descriptions import describe_replica
 from ..parsing import flag_field, number_field, preferred_wait, query_parameter, text_field, token_field
+from ..replica_lookup import find_replica
 from ..replica_watch import watch_replica
 from ..routing import add_routes
 from ..sessions import describe_session
@@ -107,11 +108,8 @@ class ReplicaRoutes:
 
     async def _was_token_of(self, token: str | None, runtime_id: str, replica_id: str) -> bool:
         """Return whether a token is that of a replica that is gone: it may still be told why."""
-        for each in await self.context.broker.replicas(runtime_id):
-            replica = each.replica
-            if replica.replica_id == replica_id and replica.gone:
-                return token is not None and same_token(token, replica.token)
-        return False
+        found = await find_replica(self.context.broker, runtime_id, replica_id)
+        return found is not None and found.replica.gone and token is not None and same_token(token, found.replica.token)
 
     async def delete_replica(self, request: EmulatorRequest, runtime_id: str, replica_id: str) -> bytes:
         """Answer ``DELETE /runtimes/{runtimeId}/replicas/{replicaId}``: close a replica and end its jobs."""
