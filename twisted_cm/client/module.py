@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TypeVar
 from urllib.parse import quote
 
 from attrs import frozen
@@ -13,6 +14,8 @@ from .connections import Connections, Request
 from .records import ModuleJob, parse_module_job
 from .retries import Repeat
 from .uploads import IteratedBody, result_bytes
+
+T = TypeVar("T")
 
 
 @frozen
@@ -33,6 +36,15 @@ class SessionURIs:
     def under(cls, base: str) -> SessionURIs:
         """Return the URIs of the routes under a URL."""
         return cls(f"{base}/job", f"{base}/results", f"{base}/schemas", f"{base}/restart")
+
+
+async def send_opening(connections: Connections, request: Request, make: Callable[[JSONValue], T]) -> T:
+    """Send the request that opens a session, and make a client of the answer. If that fails, close the connections."""
+    try:
+        return (await connections.send(request)).parse(make)
+    except BaseException:
+        await connections.close()
+        raise
 
 
 class ModuleClient(Client):

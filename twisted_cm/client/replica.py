@@ -11,7 +11,7 @@ from ..model.paths import replica_path, runtime_path
 from ..model.replicas import DEFAULT_CONCURRENT_TASKS
 from .base import bearer, json_request
 from .connections import ConnectionOptions, Connections
-from .module import ModuleClient, SessionURIs
+from .module import ModuleClient, SessionURIs, send_opening
 from .records import ReplicaStatus, parse_replica_status
 from .retries import Repeat
 
@@ -89,21 +89,18 @@ class ReplicaSession(ModuleClient):
         headers = bearer(admin_token)
         if module_auth_token is not None:
             headers = {"Module-Auth-Token": module_auth_token}
-        try:
-            answer = await connections.send(json_request("POST", f"{runtime_path(runtime_id)}/replicas", headers, body))
-            return answer.parse(
-                lambda value: cls(
-                    connections,
-                    runtime_id,
-                    value["replicaId"],
-                    value["moduleAuthToken"],
-                    SessionURIs.parse(value),
-                    value["maxConcurrentTasks"],
-                )
-            )
-        except BaseException:
-            await connections.close()
-            raise
+        return await send_opening(
+            connections,
+            json_request("POST", f"{runtime_path(runtime_id)}/replicas", headers, body),
+            lambda value: cls(
+                connections,
+                runtime_id,
+                value["replicaId"],
+                value["moduleAuthToken"],
+                SessionURIs.parse(value),
+                value["maxConcurrentTasks"],
+            ),
+        )
 
     @classmethod
     def join(

@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 from ..model.paths import RUNTIMES, runtime_path
 from .base import bearer, json_request
 from .connections import ConnectionOptions, Connections
-from .module import ModuleClient, SessionURIs
+from .module import ModuleClient, SessionURIs, send_opening
 from .retries import Repeat
 
 
@@ -55,14 +55,11 @@ class RuntimeSession(ModuleClient):
             "keepBindings": keep_bindings,
             "moduleAuthToken": token,
         }
-        try:
-            answer = await connections.send(json_request("POST", RUNTIMES, bearer(admin_token), body))
-            return answer.parse(
-                lambda value: cls(connections, runtime_id, value["moduleAuthToken"], SessionURIs.parse(value))
-            )
-        except BaseException:
-            await connections.close()
-            raise
+        return await send_opening(
+            connections,
+            json_request("POST", RUNTIMES, bearer(admin_token), body),
+            lambda value: cls(connections, runtime_id, value["moduleAuthToken"], SessionURIs.parse(value)),
+        )
 
     @classmethod
     def join(
