@@ -6,7 +6,6 @@ with its path and line.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from .module_settings import RESERVED, ModuleSettings
 from .proxies import mistakes_in_proxies, read_proxies
 from .seed_file import InvalidSeed, load_document
 from .seed_path import ALREADY_DEFINED, Lines, SeedPath
-from .seed_problems import explain, format_problem
+from .seed_problems import explain, format_problem, suggest
 
 _SCHEMA = load_schema("seed.json")
 _VALIDATOR = Draft202012Validator(_SCHEMA)
@@ -277,8 +276,7 @@ def _module_problems(item: dict[str, Any], clients: list[str]) -> Iterator[tuple
     """Return what the JSON Schema cannot say about the modules of a runtime."""
     application = item.get("application")
     if application is not None and application not in clients:
-        near = difflib.get_close_matches(application, clients, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "add it to oauth_clients"
+        hint = suggest(application, clients, "add it to oauth_clients")
         yield ("application",), f"no OAuth client has the id '{application}'; {hint}"
     for name, value in sorted(item.get("env", {}).items()):
         if name in RESERVED:

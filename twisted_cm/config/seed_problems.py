@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jsonschema.exceptions import ValidationError
@@ -16,6 +16,12 @@ def format_problem(path: SeedPath, lines: Lines, message: str) -> str:
     return message_at(lines.line(path), path, message)
 
 
+def suggest(given: str, known: Sequence[str], otherwise: str) -> str:
+    """Return a question for the nearest known name, or what to say if none is near."""
+    near = difflib.get_close_matches(given, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else otherwise
+
+
 def explain(error: ValidationError) -> Iterator[tuple[SeedPath, str]]:
     """Explain one violation: the path of each value that it is about, and what is wrong there."""
     path = tuple(error.absolute_path)
@@ -25,8 +31,7 @@ def explain(error: ValidationError) -> Iterator[tuple[SeedPath, str]]:
     if validator == "additionalProperties" and isinstance(error.instance, dict):
         known = [key for key, described in schema["properties"].items() if described is not True]
         for key in error.instance.keys() - schema["properties"].keys():
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+            hint = suggest(str(key), known, f"known keys: {', '.join(known)}")
             yield (*path, key), f"unknown key; {hint}"
     elif validator == "required" and isinstance(error.instance, dict):
         for key in value:
