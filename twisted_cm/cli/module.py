@@ -19,7 +19,6 @@ from ..model.printable import printable
 from ..model.replicas import MOST_CONCURRENT_TASKS
 from .joined_replica import Companion, ReplicaPlan
 from .module_env import (
-    CannotWriteFiles,
     EmulatorAccess,
     bypass_proxies,
     claimed_directory,
@@ -90,13 +89,7 @@ async def _prepare(
         sidecar_port or runtime.sidecar_port,
     )
 
-    def write() -> dict[str, str]:
-        try:
-            return bypass_proxies(write_environment(access, settings, runtime.application, directory), os.environ)
-        except CannotWriteFiles as error:
-            raise click.ClickException(str(error)) from None
-
-    return write
+    return lambda: bypass_proxies(write_environment(access, settings, runtime.application, directory), os.environ)
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": False})
@@ -136,8 +129,6 @@ def exec_(
                     variables = write()
                     environment = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
                     return await _accompany(reactor, plan, replica, command, environment | variables, say)
-            except CannotWriteFiles as error:
-                raise click.ClickException(str(error)) from None
             finally:
                 await _delete(reactor, replica)
 

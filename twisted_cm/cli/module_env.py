@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import click
 import yaml
 from attrs import field, frozen
 
@@ -41,8 +42,19 @@ _FILES = {
 _NEW_FOR = 60.0
 
 
-class CannotWriteFiles(Exception):
+class CannotWriteFiles(click.ClickException):
     """The files of a module process cannot be written; the message says what to do."""
+
+
+@contextmanager
+def _writing_in(directory: Path) -> Iterator[None]:
+    """Raise :class:`CannotWriteFiles` for what goes wrong with the files of a directory."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotWriteFiles(
+            f"Cannot write {error.filename or directory}: {error.strerror}. Choose another directory with --state-dir."
+        ) from None
 
 
 @frozen
@@ -110,17 +122,13 @@ def write_environment(
     """
     files = {name: directory / file for name, file in _FILES.items()}
     contents = dict(_contents(access, settings, str(files["ca"])))
-    try:
+    with _writing_in(directory):
         make_private_directory(directory)
         for name, content in contents.items():
             write_private(files[name], content.encode("utf-8"))
         for name in _FILES.keys() - contents.keys():
             # What an earlier seed said no longer holds.
             files[name].unlink(missing_ok=True)
-    except OSError as error:
-        raise CannotWriteFiles(
-            f"Cannot write {error.filename or directory}: {error.strerror}. Choose another directory with --state-dir."
-        ) from None
     variables = {**_variables(access), **{name: str(files[file]) for name, file in _names(contents).items()}}
     if application is not None:
         # The Python and TypeScript SDKs.
@@ -248,13 +256,9 @@ def claimed_directory(directory: Path) -> Iterator[None]:
     Raises:
         CannotWriteFiles: The directory cannot be made.
     """
-    try:
+    with _writing_in(directory):
         make_private_directory(directory)
         claim = _claim(directory)
-    except OSError as error:
-        raise CannotWriteFiles(
-            f"Cannot write {error.filename or directory}: {error.strerror}. Choose another directory with --state-dir."
-        ) from None
     try:
         for other in directory.parent.glob(f"{REPLICA_PREFIX}*"):
             with suppress(OSError):
