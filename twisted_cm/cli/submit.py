@@ -101,7 +101,8 @@ def submit(
             try:
                 async for chunk in stream:
                     output.write(chunk)
-                    start = (start + chunk)[: MOST_BYTES + 1]
+                    if len(start) <= MOST_BYTES:
+                        start += chunk
             finally:
                 output.close()
             return raised_message(stream.job_id or "", start)
