@@ -82,6 +82,10 @@ class Wire(Protocol):
         return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", self.received)]
 
 
+#: So many TLS handshakes are tried: on a busy machine, one can take longer than an emulator with short limits allows.
+ATTEMPTS = 5
+
+
 @lru_cache
 def client_tls(ca_certificate: str) -> Any:
     """Return the TLS options of a client, made once for each CA because that is slow."""
@@ -103,9 +107,12 @@ async def connect(
     tls = scheme == "https" and handshake
     if tls:
         endpoint = wrapClientTLS(client_tls(addresses.ca_certificate), endpoint)
-    wire: Wire = await endpoint.connect(Factory.forProtocol(protocol))
-    await wire.until(lambda: wire.secure or not tls)
-    return wire
+    for _ in range(ATTEMPTS):
+        wire: Wire = await endpoint.connect(Factory.forProtocol(protocol))
+        await wire.until(lambda wire=wire: wire.secure or wire.closed or not tls)
+        if wire.secure or not tls:
+            return wire
+    raise AssertionError(f"{ATTEMPTS} TLS handshakes failed")
 
 
 async def is_well(harness: Harness, scheme: str = "http") -> None:

@@ -264,7 +264,7 @@ class EmulatorService(Service):
         for site in self.sites:
             yield site.drain(SHUTDOWN_GRACE)
         if self._recorder is not None:
-            yield self._recorder.stop()
+            yield Deferred.fromCoroutine(self._recorder.stop())
         self._workers.stop()
 
 

@@ -11,6 +11,7 @@ from broker_fixtures import Driver
 from node_fixtures import Nodes, within
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred, succeed
 
 from twisted_cm.broker.interface import BrokerUnavailable, Change
 from twisted_cm.broker.redis.broker import RedisBroker
@@ -38,11 +39,29 @@ def test_jobs_are_recorded_with_their_queries(driver: Driver, tmp_path: Path) ->
     canceled = driver.submit(["x"])
     driver.get(driver.broker.cancel(canceled.job_id, "no"))
     driver.get(driver.broker.stop())
-    driver.get(recorder.stop())
+    driver.get(Deferred.fromCoroutine(recorder.stop()))
     assert recorded(recorder.path) == [
         (done.job_id, {"n": 1}, "succeeded"),
         (canceled.job_id, ["x"], "canceled"),
     ]
+
+
+def test_a_job_whose_end_was_not_told_is_recorded_at_the_stop(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = driver.submit("before")
+    driver.take()
+    driver.complete(before)
+    driver.brokers.advance(1)
+    recorder = Recorder(driver.brokers.clock, tmp_path / "jobs.jsonl")
+    monkeypatch.setattr(driver.broker, "observe", lambda observer: succeed(None))
+    recorder.start(driver.broker)
+    done, waiting = driver.submit({"n": 1}), driver.submit({"n": 2})
+    driver.take()
+    driver.complete(done)
+    driver.get(driver.broker.stop())
+    driver.get(Deferred.fromCoroutine(recorder.stop()))
+    assert recorded(recorder.path) == [(done.job_id, {"n": 1}, "succeeded")], waiting
 
 
 def counted(metrics: list[Metrics], broker: Any, driver: Driver) -> dict[str, float]:
@@ -126,7 +145,7 @@ def test_observers_look_again_after_the_link_was_lost(
     after = finish(nodes, other, b"3")
     within(5, lambda: recorder.path.read_bytes().count(b"\n") >= 3)
     watching.stop()
-    nodes.get(recorder.stop())
+    nodes.get(Deferred.fromCoroutine(recorder.stop()))
     assert earlier.job_id not in recorder.path.read_text()
     assert recorded(recorder.path) == [
         (each.job_id, query, "succeeded") for each, query in ((before, 1), (meanwhile, 2), (after, 3))

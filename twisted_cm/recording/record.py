@@ -129,23 +129,28 @@ class Recorder:
 
     async def _find_missed(self) -> None:
         """Record the jobs next that finished while the broker could not be reached."""
-        found: list[Job] = []
-        before = None
         try:
-            while page := await self._broker.jobs(JobFilter(before=before), PAGE):
-                before = page[-1].number
-                found += [each for each in page if each.state.finished and (each.completed_at or 0) >= self._since]
+            missed = await self._unrecorded()
         except BrokerUnavailable:
             # It will say again that changes were missed.
             return
-        missed = [each for each in found if each.job_id not in self._recorded]
-        missed.sort(key=lambda each: each.completed_at or 0)
         self._waiting.extendleft(reversed(missed))
         self._log.warn(
             "the broker could not be reached; recording {count} jobs that finished meanwhile, without those that it has"
             " forgotten",
             count=len(missed),
         )
+
+    async def _unrecorded(self) -> list[Job]:
+        """Return the finished jobs that are not recorded, the one that finished first at the start."""
+        found: list[Job] = []
+        before = None
+        while page := await self._broker.jobs(JobFilter(before=before), PAGE):
+            before = page[-1].number
+            found += [each for each in page if each.state.finished and (each.completed_at or 0) >= self._since]
+        unrecorded = [each for each in found if each.job_id not in self._recorded]
+        unrecorded.sort(key=lambda each: each.completed_at or 0)
+        return unrecorded
 
     async def _write(self, job: Job) -> None:
         if job.submission.size > QUERY_LIMIT:
@@ -229,10 +234,17 @@ class Recorder:
             self._log.warn("recording to {path} again; {count} jobs are missing", path=self.path, count=self._missed)
             self._missed = 0
 
-    def stop(self) -> Deferred[None]:
-        """Close the file. Call this when the broker has stopped.
+    async def stop(self) -> None:
+        """Record the finished jobs that are not recorded yet, and close the file.
 
-        Returns:
-            A Deferred that fires when every finished job is in the file and the file is closed.
+        Call this between the stop and the closing of the broker.
         """
-        return self._writing.addBoth(lambda _: os.close(self._file))
+        try:
+            await self._writing
+            # On Redis, a job's caller can know of its end before this observer does.
+            self._waiting.extend(await self._unrecorded())
+            await self._write_waiting()
+        except BrokerUnavailable:
+            self._log.warn("the broker cannot be reached; jobs that finished meanwhile are not recorded")
+        finally:
+            os.close(self._file)
