@@ -1,4 +1,4 @@
-"""The interface of all brokers, with the records and errors it uses."""
+"""The interface of all brokers, with the records it uses; its errors can be imported from here, too."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ from ..model.jobs import Job, JobFilter, Submission
 from ..model.registry import Registry, SessionRequest
 from ..model.replicas import DEFAULT_REPLICA, ModuleIdentity, Replica, ReplicaRequest, ReplicaState
 from ..model.runtimes import Binding, FunctionSchema, Runtime
+from .errors import BrokerError as BrokerError
+from .errors import BrokerStopped as BrokerStopped
+from .errors import BrokerUnavailable as BrokerUnavailable
+from .errors import IdempotencyKeyReused as IdempotencyKeyReused
+from .errors import JobAlreadyCompleted as JobAlreadyCompleted
+from .errors import NotBound as NotBound
+from .errors import QueueFull as QueueFull
+from .errors import ReplicaExists as ReplicaExists
+from .errors import TokenInUse as TokenInUse
+from .errors import UnknownJob as UnknownJob
+from .errors import UnknownReplica as UnknownReplica
+from .errors import UnknownRuntime as UnknownRuntime
 
 #: Why jobs fail when their runtime is reset or removed.
 SESSION_RESET = "The session of the job's compute-module runtime was reset."
@@ -24,54 +36,6 @@ NO_LONGER_SEEDED = "The job's compute-module runtime is no longer in the seed."
 #: Why jobs fail when their replica is closed or says that its process has restarted.
 REPLICA_STOPPED = "replica stopped"
 RUNTIME_RESTARTED = "runtime restarted"
-
-
-class BrokerError(Exception):
-    """The base class of a broker's errors. ``args`` hold the values that describe the error."""
-
-
-class UnknownRuntime(BrokerError):
-    """There is no runtime with that id. The argument is the id."""
-
-
-class UnknownReplica(BrokerError):
-    """A runtime has no such replica, or it is gone. The arguments are the ids of the runtime and of the replica."""
-
-
-class ReplicaExists(BrokerError):
-    """A replica with that id is open. The arguments are the ids of the runtime and of the replica."""
-
-
-class TokenInUse(BrokerError):
-    """A replica is to have a token that a runtime or another replica has. The argument is the id of the runtime."""
-
-
-class UnknownJob(BrokerError):
-    """There is no job with that id, or it belongs to another runtime. The argument is the id."""
-
-
-class NotBound(BrokerError):
-    """No active runtime is bound to a deployed app. The arguments are its rid and its branch, or ``None``."""
-
-
-class JobAlreadyCompleted(BrokerError):
-    """The job has finished with another result. The argument is its id."""
-
-
-class IdempotencyKeyReused(BrokerError):
-    """The key of a submission stands for a job that was submitted otherwise. The argument is the job's id."""
-
-
-class QueueFull(BrokerError):
-    """The queue is full. The arguments are the runtime's id, the limit and its unit: ``jobs`` or ``bytes``."""
-
-
-class BrokerStopped(BrokerError):
-    """The broker is shutting down and accepts no more work."""
-
-
-class BrokerUnavailable(BrokerError):
-    """The broker's storage cannot be reached now, or refuses to work. The argument is the reason."""
 
 
 @frozen
@@ -260,6 +224,14 @@ class IBroker(Interface):
             UnknownReplica: It has no such replica.
         """
 
+    def drain_replica(runtime_id: str, replica_id: str) -> Deferred[None]:
+        """Give a replica no more jobs. It finishes those that it runs.
+
+        Raises:
+            UnknownRuntime: There is no such runtime.
+            UnknownReplica: It has no such replica. The default one cannot be drained.
+        """
+
     def delete_runtime(runtime_id: str) -> Deferred[None]:
         """Remove a runtime. Its jobs and polls end as after a session reset.
 
@@ -422,6 +394,17 @@ class IBroker(Interface):
 
     def fail_job(job_id: str, reason: str) -> Deferred[bool]:
         """Finish a job as failed. The result is ``False`` if it had finished before.
+
+        Raises:
+            UnknownJob: There is no such job.
+        """
+
+    def keep_output(job_id: str, output: str) -> Deferred[None]:
+        """Keep what a module wrote while it ran a job, in place of what was kept before.
+
+        Args:
+            job_id: The job, finished or not.
+            output: At most :data:`~twisted_cm.model.jobs.OUTPUT_KEPT` characters; more are cut off at the start.
 
         Raises:
             UnknownJob: There is no such job.

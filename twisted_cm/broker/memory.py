@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..logs import debug_is_logged
-from ..model.jobs import Job, JobFilter, JobState, Submission, new_job_id
+from ..model.jobs import OUTPUT_KEPT, Job, JobFilter, JobState, Submission, new_job_id
 from ..model.limits import JobLimits
 from ..model.registry import Registry, SessionRequest
 from ..model.replicas import DEFAULT_REPLICA, ModuleIdentity, Replica, ReplicaRequest
@@ -43,6 +42,7 @@ from .interface import (
 from .keys import SubmissionKeys
 from .leases import Leases
 from .observers import Observers
+from .overview import describe_runtime, load_of, snapshot_of
 from .parked import fire_all
 from .results import ResultBody
 from .retention import FinishedJobs
@@ -133,37 +133,20 @@ class MemoryBroker:
 
     @immediate
     def load(self) -> BrokerLoad:
-        work = self._work.values()
-        now = self._now()
-        return BrokerLoad(
-            runtimes=len(work),
-            connected=sum(each.connected(now) for each in work),
-            queued=sum(each.waiting for each in work),
-            running=sum(len(each.running) for each in work),
-            parked_polls=sum(each.parked_polls for each in work),
-            parked_callers=len(self._callers),
-        )
+        return load_of(self._work.values(), self._now(), len(self._callers))
 
     @immediate
     def runtime(self, runtime_id: str) -> Runtime:
-        return self._describe(self._work_of(runtime_id))
+        return describe_runtime(self._work_of(runtime_id), self._now())
 
     @immediate
     def snapshot(self, runtime_id: str) -> RuntimeSnapshot:
-        return self._snapshot(self._work_of(runtime_id))
+        return snapshot_of(self._work_of(runtime_id), self.registry, self._now())
 
     @immediate
     def snapshots(self) -> list[RuntimeSnapshot]:
-        return [self._snapshot(self._work[runtime_id]) for runtime_id in sorted(self._work)]
-
-    def _snapshot(self, work: Work) -> RuntimeSnapshot:
-        runtime = self._describe(work)
-        bindings = self.registry.bindings_of(runtime.runtime_id)
-        replicas = work.snapshots(self.registry.replicas[runtime.runtime_id].values(), self._now())
-        return RuntimeSnapshot(runtime, bindings, work.waiting, len(work.running), work.parked_polls, replicas)
-
-    def _describe(self, work: Work) -> Runtime:
-        return evolve(work.runtime, connected=work.connected(self._now()))
+        now = self._now()
+        return [snapshot_of(self._work[runtime_id], self.registry, now) for runtime_id in sorted(self._work)]
 
     def _work_of(self, runtime_id: str) -> Work:
         try:
@@ -286,7 +269,7 @@ class MemoryBroker:
 
     @immediate
     def replicas(self, runtime_id: str) -> list[ReplicaSnapshot]:
-        return self._snapshot(self._work_of(runtime_id)).replicas
+        return snapshot_of(self._work_of(runtime_id), self.registry, self._now()).replicas
 
     @immediate
     def close_replica(self, runtime_id: str, replica_id: str, reason: str = REPLICA_STOPPED) -> None:
@@ -296,6 +279,11 @@ class MemoryBroker:
         for job in lost:
             self._end(job, JobState.FAILED, reason)
         fire_all(closed.polls, None)
+        self._observers.notify(runtime_id)
+
+    @immediate
+    def drain_replica(self, runtime_id: str, replica_id: str) -> None:
+        self._work_of(runtime_id).drain(replica_id)
         self._observers.notify(runtime_id)
 
     # From submission to dispatch
@@ -442,6 +430,12 @@ class MemoryBroker:
     @immediate
     def fail_job(self, job_id: str, reason: str) -> bool:
         return self._end(self._job(job_id), JobState.FAILED, reason)
+
+    @immediate
+    def keep_output(self, job_id: str, output: str) -> None:
+        job = self._job(job_id)
+        size, job.output = job.size, output[-OUTPUT_KEPT:]
+        self._finished.grew(job, size)
 
     @immediate
     def cancel(self, job_id: str, reason: str, only_queued: bool = False, later: bool = False) -> bool:

@@ -37,6 +37,12 @@ class FinishedJobs:
         self._bytes += job.size
         self._forget_oldest()
 
+    def grew(self, job: Job, size: int) -> None:
+        """Count that a job, if it is here, has become larger than ``size`` bytes, and forget the oldest ones."""
+        if job.job_id in self._jobs:
+            self._bytes += job.size - size
+            self._forget_oldest()
+
     def discard(self, job_id: str) -> None:
         """Remove a job, if it is here, without a call to ``forget``."""
         job = self._jobs.pop(job_id, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
+from ..model.raised import first_line
 from ..model.registry import Registry
 from ..model.replicas import ModuleIdentity, Replica, ReplicaRequest
 from ..model.runtimes import Binding, Runtime
@@ -101,7 +102,7 @@ class Runtimes:
             "runtime {runtime_id}: replica {replica_id} closed: {why}",
             runtime_id=runtime_id,
             replica_id=replica_id,
-            why=why,
+            why=first_line(why),
         )
 
     def reset(self, seed: Registry) -> None:

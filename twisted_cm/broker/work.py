@@ -114,6 +114,18 @@ class Work:
         """Add a replica."""
         self.replicas[replica.replica_id] = ReplicaWork(replica)
 
+    def drain(self, replica_id: str) -> None:
+        """Give a replica no more jobs.
+
+        Raises:
+            UnknownReplica: There is none that can be drained.
+        """
+        replica = self.replica(replica_id)
+        if replica_id == DEFAULT_REPLICA:
+            raise UnknownReplica(self.runtime.runtime_id, replica_id)
+        replica.replica.draining = True
+        self.arrange(replica)
+
     def heard(self, replica_id: str, now: int) -> None:
         """Note a word of a replica at ``now``, in milliseconds since the epoch; do nothing if it is gone."""
         if replica_id in self.replicas:

@@ -13,6 +13,10 @@ from attrs import Factory, define, field, frozen
 ATTEMPTS_KEPT = 20
 
 
+#: How many characters are kept of what a module wrote while it ran a job: the last ones.
+OUTPUT_KEPT = 16_384
+
+
 class JobState(enum.Enum):
     """The state of a job. The values are used on the wire (contract section 3)."""
 
@@ -139,6 +143,7 @@ class Job:
         result: The bytes that a runtime posted or is posting; ``None`` until then.
         error_message: Why it failed or was canceled.
         raised: What its function raised, if its result reports that.
+        output: What its module wrote while it ran the job; ``None`` if that is not known or was not read.
     """
 
     job_id: str
@@ -155,11 +160,13 @@ class Job:
     result: JobResult | None = field(default=None, init=False)
     error_message: str | None = field(default=None, init=False)
     raised: str | None = field(default=None, init=False)
+    output: str | None = field(default=None, init=False)
 
     @property
     def size(self) -> int:
-        """The size of query and result in bytes, as limits on kept jobs count it."""
-        return self.submission.size + (self.result.size if self.result is not None else 0)
+        """The size of query, result and output in bytes, as limits on kept jobs count it."""
+        result = 0 if self.result is None else self.result.size
+        return self.submission.size + result + (0 if self.output is None else len(self.output.encode("utf-8")))
 
     @property
     def never_ran(self) -> bool:

@@ -40,7 +40,7 @@ class ReplicaState(enum.Enum):
     STARTING = "starting"
     #: It has room for another job.
     RESPONSIVE = "responsive"
-    #: It runs as many jobs as it may.
+    #: It runs as many jobs as it may, or it gets no more jobs because it is about to be closed.
     BUSY = "busy"
     #: No poll of it is parked, and nothing has been heard of it for longer than it should take.
     SILENT = "silent"
@@ -70,6 +70,7 @@ class Replica:
         limit: How many unfinished jobs may be on it; ``None`` for no limit, which only the default replica has.
         last_poll_at: When it last began to poll.
         last_heard_at: When something was last heard of it: a poll began or ended, or a word on a job came.
+        draining: Whether it gets no more jobs.
         ended_at: When it was closed.
         ended_why: Why it was closed.
     """
@@ -81,6 +82,7 @@ class Replica:
     opened_at: int = 0
     last_poll_at: int | None = None
     last_heard_at: int | None = None
+    draining: bool = False
     ended_at: int | None = None
     ended_why: str | None = None
 
@@ -91,7 +93,7 @@ class Replica:
 
     def has_room(self, jobs: int) -> bool:
         """Return whether it may get another job while that many unfinished jobs are on it."""
-        return self.limit is None or jobs < self.limit
+        return not self.draining and (self.limit is None or jobs < self.limit)
 
     def state(self, jobs: int, polls: int, now: int) -> ReplicaState:
         """Return the state that it is in.

@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ...model.jobs import Job, JobFilter, JobSource, Submission, new_job_id
+from ...model.jobs import OUTPUT_KEPT, Job, JobFilter, JobSource, Submission, new_job_id
 from ...model.limits import JobLimits
 from ...model.registry import Registry, SessionRequest
 from ...model.replicas import DEFAULT_REPLICA, ModuleIdentity, Replica, ReplicaRequest
@@ -226,6 +226,10 @@ class RedisBroker:
         self._timers.job_ended()
 
     @_deferred
+    async def drain_replica(self, runtime_id: str, replica_id: str) -> None:
+        await self._replicas.drain(runtime_id, replica_id)
+
+    @_deferred
     async def module_runtime(self, token: str) -> ModuleIdentity | None:
         # The copy of the registry counts only while the connection keeps it up to date.
         await self.node.ready()
@@ -433,6 +437,11 @@ class RedisBroker:
     async def fail_job(self, job_id: str, reason: str) -> bool:
         self._posts.ended(job_id)
         return self._has_ended(job_id, await self.node.call_again("fail", job_id, reason))
+
+    @_deferred
+    async def keep_output(self, job_id: str, output: str) -> None:
+        if await self.node.call_again("keep_output", job_id, output[-OUTPUT_KEPT:]) == b"unknown job":
+            raise UnknownJob(job_id)
 
     @_deferred
     async def cancel(self, job_id: str, reason: str, only_queued: bool = False, later: bool = False) -> bool:

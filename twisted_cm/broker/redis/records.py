@@ -24,12 +24,15 @@ class JobRecords:
         self._node = node
         self._followers = followers
 
-    def job(self, record: Iterable[bytes | str], query: bytes | str | None = None) -> Job:
+    def job(
+        self, record: Iterable[bytes | str], query: bytes | str | None = None, output: bytes | str | None = None
+    ) -> Job:
         """Read a job.
 
         Args:
             record: Its fields, as a flat list of names and values.
             query: Its query, if it is known.
+            output: What its module wrote, if it is known.
         """
         fields = pairs(record)
         meta = json.loads(fields["meta"])
@@ -54,6 +57,7 @@ class JobRecords:
         job.completed_at = _time(fields, "completed_at")
         job.error_message = fields.get("error")
         job.raised = fields.get("raised")
+        job.output = None if output is None else text(output)
         job.attempt_log = [
             _attempt(fields[f"a{number}"]) for number in range(1, job.attempts + 1) if f"a{number}" in fields
         ]
@@ -157,7 +161,12 @@ def read_replicas(
     for each in (default, *opened):
         done, job_ids, parked = known.get(each.replica_id, ((), (), 0))
         fields = pairs(done)
-        replica = evolve(each, last_poll_at=_time(fields, "last_poll_at"), last_heard_at=_time(fields, "last_heard_at"))
+        replica = evolve(
+            each,
+            last_poll_at=_time(fields, "last_poll_at"),
+            last_heard_at=_time(fields, "last_heard_at"),
+            draining="draining" in fields,
+        )
         state = replica.state(len(job_ids), parked, now)
         found.append(ReplicaSnapshot(replica, state, [text(job_id) for job_id in job_ids], parked))
     return found

@@ -68,7 +68,12 @@ def _describe_registry(registry: Registry) -> JSONValue:
     return {
         "runtimes": {each.runtime_id: each.module_auth_token for each in registry.runtimes.values()},
         "bindings": [asdict(each) for each in registry.bindings()],
-        "replicas": [asdict(each) for replicas in registry.replicas.values() for each in replicas.values()],
+        "replicas": [
+            # Whether a replica is draining is in its record, beside what it has done.
+            asdict(each, filter=lambda attribute, _: attribute.name != "draining")
+            for replicas in registry.replicas.values()
+            for each in replicas.values()
+        ],
     }
 
 

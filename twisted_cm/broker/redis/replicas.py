@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
+from ...model.raised import first_line
 from ...model.replicas import Replica, ReplicaRequest
 from ..interface import ReplicaExists, ReplicaSnapshot, TokenInUse, UnknownReplica, UnknownRuntime
 from .node import RedisNode
-from .records import read_replicas
+from .records import read_replicas, unknown
 from .registry import Changes, Shared, SharedRegistry
 
 
@@ -62,6 +63,12 @@ class Replicas:
         opened_at, stored = reply
         return read_replicas(runtime, registry.replicas[runtime_id].values(), stored, self._now(), int(opened_at))
 
+    async def drain(self, runtime_id: str, replica_id: str) -> None:
+        """Give a replica no more jobs: see :meth:`.IBroker.drain_replica`."""
+        reply = await self._node.call("drain", runtime_id, replica_id)
+        if isinstance(reply, bytes):
+            raise unknown(reply, runtime_id, replica_id)
+
     async def close(self, runtime_id: str, replica_id: str, reason: str) -> None:
         """Close a replica: see :meth:`.IBroker.close_replica`. When this returns, no node accepts its token."""
         await self._node.ready()
@@ -82,5 +89,5 @@ class Replicas:
             "runtime {runtime_id}: replica {replica_id} closed: {why}",
             runtime_id=runtime_id,
             replica_id=replica_id,
-            why=reason,
+            why=first_line(reason),
         )

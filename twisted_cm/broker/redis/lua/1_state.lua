@@ -3,7 +3,8 @@
 -- Every operation is one call of one function, so it happens as a whole or not at all. Times are arguments, in
 -- milliseconds since the epoch. The keys, each with the prefix P:
 --
---   job:J          the record of job J; query:J its query; body:B:N part N of result B, 256 KiB each
+--   job:J          the record of job J; query:J its query; output:J what its module wrote; body:B:N part N of result B,
+--                  256 KiB each
 --   key:K          the job that was submitted with the key K
 --   jobs, jobs:R   the ids of all jobs, and of the jobs of runtime R, by number
 --   q:R            the queued jobs, by place; held:R the jobs that are never dispatched; running:R the running jobs;

@@ -25,8 +25,8 @@ local function has_room(at, replica)
   if replica == DEFAULT then
     return true
   end
-  local most = call('HGET', P .. 'replica:' .. at, 'limit')
-  return not most or call('ZCARD', P .. 'on:' .. at) < tonumber(most)
+  local most, draining = unpack(call('HMGET', P .. 'replica:' .. at, 'limit', 'draining'))
+  return not draining and (not most or call('ZCARD', P .. 'on:' .. at) < tonumber(most))
 end
 
 -- Note a word of a replica, if it has polled before.
@@ -167,6 +167,20 @@ local function replicas(runtime)
     }
   end
   return found
+end
+
+-- Give a replica no more jobs.
+function ops.drain(now, node, runtime, replica)
+  if call('EXISTS', P .. 'rt:' .. runtime) == 0 then
+    return 'unknown runtime'
+  end
+  if replica == DEFAULT or not is_open(runtime, replica) then
+    return 'unknown replica'
+  end
+  call('HSET', P .. 'replica:' .. place(runtime, replica), 'draining', 1)
+  arrange(runtime, replica)
+  tell(runtime)
+  return 1
 end
 
 function ops.replicas(now, node, runtime)

@@ -113,14 +113,14 @@ local function remove(id)
   if key and call('GET', P .. 'key:' .. key) == id then
     call('UNLINK', P .. 'key:' .. key)
   end
-  call('UNLINK', P .. 'job:' .. id, P .. 'query:' .. id, P .. 'watch:' .. id)
+  call('UNLINK', P .. 'job:' .. id, P .. 'query:' .. id, P .. 'output:' .. id, P .. 'watch:' .. id)
   call('ZREM', P .. 'jobs', id)
   call('ZREM', P .. 'jobs:' .. runtime, id)
 end
 
 local function kept_size(id)
   local size, result_size = unpack(get(id, 'size', 'result_size'))
-  return size + (result_size or 0)
+  return size + (result_size or 0) + call('STRLEN', P .. 'output:' .. id)
 end
 
 -- Forget the jobs that finished first, until the limits are met. Return the milliseconds until the next one is due.
@@ -375,6 +375,21 @@ function ops.fail(now, node, id, reason)
   return end_job(id, 'failed', now, reason)
 end
 
+-- Keep what a module wrote while it ran a job.
+function ops.keep_output(now, node, id, output)
+  local state = get(id, 'state')[1]
+  if not state then
+    return 'unknown job'
+  end
+  local before = call('STRLEN', P .. 'output:' .. id)
+  call('SET', P .. 'output:' .. id, output)
+  if is_over(state) then
+    count('finished_bytes', #output - before)
+    forget(now)
+  end
+  return 1
+end
+
 function ops.cancel(now, node, id, reason, only_queued)
   local state = get(id, 'state')[1]
   if not state then
@@ -390,7 +405,7 @@ function ops.job(now, node, id)
   if call('EXISTS', P .. 'job:' .. id) == 0 then
     return 'unknown job'
   end
-  return {record(id), call('GET', P .. 'query:' .. id)}
+  return {record(id), call('GET', P .. 'query:' .. id), call('GET', P .. 'output:' .. id)}
 end
 
 -- Return the record of a job. With watched, tell this node when the result begins or grows, and when the job ends.
