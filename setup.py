@@ -70,6 +70,7 @@ setup(
         # Earlier releases cannot use TLS with the current pyOpenSSL.
         "twisted[tls]>=26.4",
         "typing-extensions>=4.2",
+        "watchfiles>=1",
         "werkzeug>=3",
         "zope.interface>=6",
     ],

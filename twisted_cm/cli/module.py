@@ -14,27 +14,24 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.threads import deferToThread
 
 from ..client.api import ComputeModulesError, InvalidModuleAuthToken, NotFound, ReplicaSession
-from ..config.module_settings import RESERVED, UnusableSettings
+from ..config.module_settings import UnusableSettings
 from ..model.printable import printable
 from ..model.replicas import MOST_CONCURRENT_TASKS
-from .joined_replica import Companion, ReplicaPlan
-from .module_env import (
+from ..supervisor.module_env import (
     EmulatorAccess,
     bypass_proxies,
     claimed_directory,
+    inherited_environment,
     replica_directory,
     token_file,
     write_environment,
 )
+from .joined_replica import Companion, ReplicaPlan
 from .module_process import ModuleProcess
 from .reactor import run
 from .runtime_options import RuntimeOptions, runtime_options
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-#: The variables that a module does not get from the environment of ``exec``: tokens of the emulator, since the module
-#: has one of its own, and what only the emulator and the seed may say.
-_LEFT_OUT = RESERVED | {"TWISTED_CM_ADMIN_TOKEN", "TWISTED_CM_TOKEN"}
 
 #: Seconds that the server may take to delete a replica whose module has ended.
 _PATIENCE = 5
@@ -127,8 +124,8 @@ def exec_(
             try:
                 with claimed_directory(directory):
                     variables = write()
-                    environment = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
-                    return await _accompany(reactor, plan, replica, command, environment | variables, say)
+                    environment = inherited_environment(os.environ) | variables
+                    return await _accompany(reactor, plan, replica, command, environment, say)
             finally:
                 await _delete(reactor, replica)
 

@@ -19,7 +19,7 @@ import click
 import yaml
 from attrs import field, frozen
 
-from ..config.module_settings import ModuleSettings
+from ..config.module_settings import RESERVED, ModuleSettings
 from ..config.state_dir import make_private_directory, write_private
 from ..model.paths import MULTIPASS, replica_path
 from ..model.replicas import REPLICA_PREFIX
@@ -37,6 +37,9 @@ _FILES = {
     "resources": "resource-aliases.json",
 }
 
+#: The variables that a module does not get from the environment of the command that starts it: tokens of the emulator,
+#: since the module has one of its own, and what only the emulator and the seed may say.
+_LEFT_OUT = RESERVED | {"TWISTED_CM_ADMIN_TOKEN", "TWISTED_CM_TOKEN"}
 
 #: Seconds for which the directory of a replica is not taken for abandoned.
 _NEW_FOR = 60.0
@@ -233,6 +236,11 @@ def _variables(access: EmulatorAccess) -> dict[str, str]:
             "POST_SCHEMA_URI_V2": f"{sidecar}/schemas",
         }
     return variables
+
+
+def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a module gets from the environment of the command that starts it."""
+    return {name: value for name, value in environment.items() if name not in _LEFT_OUT}
 
 
 def bypass_proxies(variables: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
