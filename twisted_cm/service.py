@@ -26,6 +26,7 @@ from .config.settings import Settings
 from .config.tls import CertificateError
 from .listeners import CannotStart, Listeners, is_loopback
 from .metrics import Metrics
+from .model.jobs import Job
 from .model.tokens import DEVELOPMENT_TOKEN, BearerToken
 from .recording.record import CannotRecord, Recorder
 from .server.app import change_proxies, emulator_site, sidecar_site
@@ -33,8 +34,10 @@ from .server.browsers import BrowserGuard
 from .server.context import Context
 from .server.credentials import Credentials
 from .server.held_replicas import HeldReplicas
+from .server.job_time_limits import JobTimer
 from .server.passing.upstream import Upstream
 from .server.refused_polls import RefusedPolls
+from .server.supervision import NoSupervision, Supervision
 from .server.transport.site import EmulatorSite
 from .server.unchecked_queries import UncheckedQueries
 from .server.workers import Workers
@@ -61,6 +64,7 @@ class EmulatorService(Service):
         addresses: The addresses at which clients reach it; valid as soon as the service is made.
         sidecar_addresses: The same for each sidecar listener, by runtime id.
         sites: The protocol factories of the main listeners and of each sidecar; empty until the service has started.
+        supervision: Starts the processes of modules. Set it before the service starts.
     """
 
     _log = Logger()
@@ -88,11 +92,14 @@ class EmulatorService(Service):
         self._refused_polls = RefusedPolls(reactor)
         self._upstream = Upstream(reactor)
         self._seed_loaded = False
+        self._listening: Deferred[None] = Deferred()
+        self.supervision: Supervision = NoSupervision()
         self.sites: list[EmulatorSite] = []
         self.broker, self.faults, tokens = _make_stores(reactor, settings)
         self._held_replicas = HeldReplicas(reactor, self.broker)
         self.metrics = Metrics(self.connections)
         self.broker.observe(self.metrics.changed)
+        self._job_timer = JobTimer(reactor, self.broker, settings.seed.time_limits, self._job_expired)
         self.credentials = Credentials(
             reactor.seconds,
             self._bearer_tokens(settings.seed),
@@ -162,6 +169,7 @@ class EmulatorService(Service):
             workers=self._workers,
             started_at=int(self._reactor.seconds() * 1000),
             upstream=self._upstream,
+            supervision=self.supervision,
         )
         if self._recorder is not None:
             self._recorder.start(self.broker)
@@ -183,8 +191,21 @@ class EmulatorService(Service):
                 self._listeners.serve(listener, site)
             for url in self.urls():
                 self._log.info("listening on {url}", url=url)
+            self._job_timer.start()
+            self._listening.callback(None)
 
         self.broker.start().addCallback(listen)
+
+    def when_listening(self) -> Deferred[None]:
+        """Return a Deferred that fires when the sockets are served; it never fires if the service stops before."""
+        listening: Deferred[None] = Deferred()
+        self._listening.addCallback(listening.callback)
+        return listening
+
+    def _job_expired(self, job: Job) -> None:
+        if job.replica_id is not None:
+            reason = f"Function {job.submission.query_type} ran for longer than its time limit."
+            self.supervision.replace(job.runtime_id, job.replica_id, reason)
 
     def _browser_guard(self, any_host: bool = False, only_loopback: bool = False) -> BrowserGuard:
         hosts = None
@@ -214,7 +235,9 @@ class EmulatorService(Service):
         Parked callers and polls are answered. Tokens stay valid.
         """
         with self._loading_seed():
+            await self.supervision.remember_schemas(self.broker)
             await self.broker.reset(self._seed.registry())
+            await self.supervision.reset(self.broker)
         await self.faults.replace(self._seed.faults)
 
     async def reseed(self, seed: Seed) -> None:
@@ -231,6 +254,8 @@ class EmulatorService(Service):
         if seed.proxies != self._seed.proxies:
             change_proxies(self.site, self.context, seed.proxies)
         self._seed = seed
+        self._job_timer.limits = seed.time_limits
+        self.supervision.reseed(seed)
         if self.development_token and not development_token:
             self._log.warn("the new seed has no tokens; {token} is valid now", token=DEVELOPMENT_TOKEN)
         self._warn_about(seed)
@@ -261,6 +286,7 @@ class EmulatorService(Service):
         """Do what is left once the broker has stopped."""
         self._refused_polls.stop()
         self._held_replicas.stop()
+        self._job_timer.stop()
         for site in self.sites:
             yield site.drain(SHUTDOWN_GRACE)
         if self._recorder is not None:

@@ -42,6 +42,45 @@ class EmulatorControl(BearerClient):
         """
         return await self._get(f"{runtime_path(runtime_id)}/replicas", parse_objects)
 
+    async def module_output(self, runtime_id: str, lines: int | None = None) -> list[dict[str, JSONValue]]:
+        """Return the last lines that the modules of a runtime wrote, if the emulator starts them.
+
+        Args:
+            runtime_id: The runtime.
+            lines: The number of lines; ``None`` for all that are kept.
+
+        Returns:
+            Objects with the keys ``replica_id`` (``None`` if the emulator wrote it), ``written_at`` (milliseconds since
+            the epoch) and ``text``.
+        """
+        query = "" if lines is None else f"?lines={lines}"
+        answer = await self._send("GET", f"{runtime_path(runtime_id)}/module/output{query}", None, Repeat.ALWAYS)
+        return [json.loads(line) for line in answer.content.splitlines()]
+
+    async def follow_module_output(
+        self, runtime_id: str, lines: int | None = None
+    ) -> AsyncGenerator[dict[str, JSONValue], None]:
+        """Yield the lines of :meth:`module_output`, and each new one until the emulator stops.
+
+        Raises:
+            ResultBrokenOff: The connection was lost.
+        """
+        query = "follow=true" if lines is None else f"follow=true&lines={lines}"
+        path = f"{runtime_path(runtime_id)}/module/output?{query}"
+        body = await self._connections.open(self._request("GET", path, None, Repeat.ALWAYS))
+        try:
+            text = b""
+            while chunk := await self._connections.within(None, body.next()):
+                *found, text = (text + chunk).split(b"\n")
+                for line in filter(None, found):
+                    yield json.loads(line)
+        finally:
+            body.close()
+
+    async def restart_module(self, runtime_id: str) -> None:
+        """Replace the processes of a runtime's module by new ones, if the emulator starts them."""
+        await self._send("POST", f"{runtime_path(runtime_id)}/module/restart")
+
     async def delete_runtime(self, runtime_id: str) -> None:
         """Delete a runtime and end its jobs. This needs the admin token."""
         await self._send("DELETE", runtime_path(runtime_id))

@@ -15,13 +15,14 @@ from attrs import Factory, field, frozen
 from jsonschema import Draft202012Validator
 
 from ..model.faults import FaultPlan, fault_plan
-from ..model.limits import JobLimits
+from ..model.limits import JobLimits, TimeLimits
 from ..model.proxies import Proxy
 from ..model.registry import Registry
 from ..model.runtimes import DEFAULT_BRANCH, Binding, Runtime
 from ..model.tokens import DEVELOPMENT_TOKEN, TOKEN_LIFETIME, BearerToken, OAuthClient, Principal
 from .json_schemas import load_schema
 from .module_settings import RESERVED, ModuleSettings
+from .process_settings import ProcessSettings, process_problems
 from .proxies import mistakes_in_proxies, read_proxies
 from .seed_file import InvalidSeed, load_document
 from .seed_path import ALREADY_DEFINED, Lines, SeedPath
@@ -51,11 +52,15 @@ class SeedRuntime:
 
     Attributes:
         module: What its modules find around them.
+        process: How the emulator starts its modules; ``None`` if somebody else does.
+        time_limits: How long its jobs may run.
     """
 
     runtime_id: str
     module_auth_token: str | None = field(default=None, repr=False)
     module: ModuleSettings = Factory(ModuleSettings)
+    process: ProcessSettings | None = None
+    time_limits: TimeLimits = Factory(TimeLimits)
 
 
 @frozen
@@ -98,6 +103,11 @@ class Seed:
     def bearer_tokens(self) -> tuple[BearerToken, ...]:
         """The tokens that are valid on loopback: those of the seed, or else the development token."""
         return (BearerToken(DEVELOPMENT_TOKEN, Principal("admin")),) if self.development_token else self.tokens
+
+    @property
+    def time_limits(self) -> dict[str, TimeLimits]:
+        """The time limits of jobs, by runtime; those of runtimes that have none are left out."""
+        return {each.runtime_id: each.time_limits for each in self.runtimes if each.time_limits != TimeLimits()}
 
     def registry(self) -> Registry:
         """Return a registry with the seed's runtimes and bindings.
@@ -208,7 +218,16 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
                 yield item
 
     runtimes = [
-        SeedRuntime(item["runtime_id"], item.get("module_auth_token"), ModuleSettings.parse(item))
+        SeedRuntime(
+            item["runtime_id"],
+            item.get("module_auth_token"),
+            ModuleSettings.parse(item),
+            ProcessSettings.parse(item),
+            TimeLimits(
+                item.get("job_timeout"),
+                {name: each["job_timeout"] for name, each in item.get("functions", {}).items()},
+            ),
+        )
         for item in modules.get("runtimes", [])
     ]
     runtimes = list(first_of(runtimes, [item.runtime_id for item in runtimes], (*base, "runtimes")))
@@ -278,6 +297,7 @@ def _module_problems(item: dict[str, Any], clients: list[str]) -> Iterator[tuple
     if application is not None and application not in clients:
         hint = suggest(application, clients, "add it to oauth_clients")
         yield ("application",), f"no OAuth client has the id '{application}'; {hint}"
+    yield from process_problems(item)
     for name, value in sorted(item.get("env", {}).items()):
         if name in RESERVED:
             yield ("env", name), "the emulator sets this variable; choose another name"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from collections.abc import Mapping
+
+from attrs import Factory, field, frozen
 
 from .finite import finite_field
 
@@ -45,3 +47,20 @@ class JobLimits:
     retained_jobs: int = 10_000
     retained_bytes: int = 256 * 1024 * 1024
     retained_seconds: float = field(default=3600.0, validator=finite_field)
+
+
+@frozen
+class TimeLimits:
+    """How long the jobs of a runtime may run, in seconds.
+
+    Attributes:
+        default: The limit of functions that have none of their own; ``None`` for no limit.
+        functions: The limits of functions, by name.
+    """
+
+    default: float | None = None
+    functions: Mapping[str, float] = Factory(dict)
+
+    def of(self, function: str) -> float | None:
+        """Return the limit of a function."""
+        return self.functions.get(function, self.default)

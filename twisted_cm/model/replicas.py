@@ -15,6 +15,9 @@ DEFAULT_REPLICA = "default"
 #: How generated ids of replicas begin.
 REPLICA_PREFIX = "replica-"
 
+#: How ids of replicas begin whose processes the emulator has started.
+SUPERVISED_PREFIX = f"{REPLICA_PREFIX}own-"
+
 #: The limit of a replica that asks for none, which is Foundry's.
 DEFAULT_CONCURRENT_TASKS = 1
 
@@ -137,6 +140,11 @@ class ReplicaRequest:
         """Return the replica to open."""
         replica_id, token = self.replica_id or new_replica_id(), self.token or new_module_auth_token()
         return Replica(self.runtime_id, replica_id, token, self.limit, opened_at=now)
+
+
+def new_supervised_replica_id() -> str:
+    """Return a new id for a replica whose process the emulator starts."""
+    return SUPERVISED_PREFIX + secrets.token_hex(6)
 
 
 def new_replica_id() -> str:

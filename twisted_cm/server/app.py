@@ -24,6 +24,7 @@ from .routes.openapi import OpenAPIRoute
 from .routes.proxy import ProxyRoutes
 from .routes.replicas import ReplicaRoutes
 from .routes.runtimes import RuntimeRoutes
+from .routes.supervised import SupervisedRoutes
 from .routing import new_app
 from .transport.site import EmulatorSite
 
@@ -52,6 +53,7 @@ def emulator_app(context: Context, proxies: Iterable[Proxy] = ()) -> Klein:
     InspectionRoutes(context).register(app)
     DashboardRoutes().register(app)
     MonitoringRoutes(context).register(app)
+    SupervisedRoutes(context).register(app)
     OpenAPIRoute().register(app)
     ProxyRoutes(context, proxies).register(app)
     return app

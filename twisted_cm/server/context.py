@@ -17,6 +17,7 @@ from .credentials import Credentials
 from .held_replicas import HeldReplicas
 from .passing.upstream import Upstream
 from .refused_polls import RefusedPolls
+from .supervision import Supervision
 from .unchecked_queries import UncheckedQueries
 from .workers import Workers
 
@@ -35,6 +36,7 @@ class Context:
         workers: Do what would take the reactor too long.
         started_at: When the emulator began to serve, in milliseconds since the epoch.
         upstream: Sends what is passed on.
+        supervision: Starts the processes of modules.
     """
 
     reactor: IReactorTime
@@ -54,3 +56,4 @@ class Context:
     workers: Workers
     started_at: int
     upstream: Upstream
+    supervision: Supervision

@@ -36,6 +36,7 @@ async def describe_job(job: Job) -> tuple[bytes, bytes, bytes]:
         "result_body_utf8": text,
         "attempts": [asdict(attempt) for attempt in job.attempt_log],
         "raised_message": job.raised,
+        "output": job.output,
         **binary,
     }
     return to_json(description)[:-1] + b',"query":', job.submission.query or b"null", b"}"
@@ -86,10 +87,13 @@ def describe_runtime(runtime: Runtime, token_shown: bool) -> dict[str, JSONValue
     }
 
 
-def describe_snapshot(snapshot: RuntimeSnapshot, faults: Iterable[Fault], token_shown: bool) -> dict[str, JSONValue]:
+def describe_snapshot(
+    snapshot: RuntimeSnapshot, faults: Iterable[Fault], token_shown: bool, module: JSONValue
+) -> dict[str, JSONValue]:
     """Return a runtime with its queue, replicas, bindings and faults.
 
     Args:
+        module: How the processes are that the emulator starts for it, or ``None``.
         faults: All faults; those that are for other runtimes are left out.
         token_shown: Whether the caller may see the module auth token.
     """
@@ -99,6 +103,7 @@ def describe_snapshot(snapshot: RuntimeSnapshot, faults: Iterable[Fault], token_
         "queued_jobs": snapshot.queued,
         "running_jobs": snapshot.running,
         "parked_polls": snapshot.parked_polls,
+        "module": module,
         "replicas": [describe_replica(each) for each in replicas_in_use(snapshot.replicas)],
         "faults": [describe_fault(each) for each in faults if each.plan.runtime_id in (None, runtime.runtime_id)],
         "bindings": [

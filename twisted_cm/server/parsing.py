@@ -169,3 +169,17 @@ def _parameter(request: EmulatorRequest, name: str) -> str | None:
         return values[0].decode("utf-8") if values else None
     except UnicodeDecodeError:
         raise errors.invalid_request(f"'{name}' is not UTF-8.", field=name) from None
+
+
+def whole_number(request: EmulatorRequest, name: str, most: int) -> int | None:
+    """Return a parameter of the query that is a whole number from 1 to ``most``, or ``None`` if it is not there.
+
+    Raises:
+        HTTPError: It is something else.
+    """
+    value = query_parameter(request, name)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) < 20 and 1 <= int(value) <= most):
+        raise errors.invalid_request(f"'{name}' must be a whole number from 1 to {most}, not '{value}'.", field=name)
+    return int(value)

@@ -12,7 +12,7 @@ from .. import errors
 from ..auth import require_bearer
 from ..context import Context
 from ..descriptions import describe_job, summarize_job
-from ..parsing import query_parameter
+from ..parsing import query_parameter, whole_number
 from ..routing import add_routes
 from ..transport.request import EmulatorRequest
 from .events import EventFeed
@@ -46,10 +46,10 @@ class InspectionRoutes:
             query_parameter(request, "runtime"),
             query_parameter(request, "function"),
             state,
-            _whole_number(request, "before", 2**53),
+            whole_number(request, "before", 2**53),
             raised,
         )
-        limit = _whole_number(request, "limit", MOST_LISTED) or 100
+        limit = whole_number(request, "limit", MOST_LISTED) or 100
         found = await self.context.broker.jobs(wanted, limit + 1)
         page = found[:limit]
         return request.json(
@@ -97,12 +97,3 @@ def _status(request: EmulatorRequest) -> tuple[JobState | None, bool | None]:
         known = ", ".join([*(each.value for each in JobState), RAISED])
         raise errors.invalid_request(f"'status' must be one of {known}, not '{value}'.", field="status") from None
     return state, False if state is JobState.SUCCEEDED else None
-
-
-def _whole_number(request: EmulatorRequest, name: str, most: int) -> int | None:
-    value = query_parameter(request, name)
-    if value is None:
-        return None
-    if not (value.isascii() and value.isdigit() and len(value) < 20 and 1 <= int(value) <= most):
-        raise errors.invalid_request(f"'{name}' must be a whole number from 1 to {most}, not '{value}'.", field=name)
-    return int(value)

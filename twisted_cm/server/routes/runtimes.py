@@ -87,7 +87,8 @@ class RuntimeRoutes:
         self, request: EmulatorRequest, snapshot: RuntimeSnapshot, faults: Sequence[Fault]
     ) -> dict[str, JSONValue]:
         token_shown = has_module_token(request, snapshot.runtime) or has_admin_token(self.context, request)
-        return describe_snapshot(snapshot, faults, token_shown)
+        module = self.context.supervision.describe(snapshot.runtime.runtime_id)
+        return describe_snapshot(snapshot, faults, token_shown, module)
 
     async def delete_runtime(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """Answer ``DELETE /runtimes/{runtimeId}``: remove a runtime and end its jobs."""

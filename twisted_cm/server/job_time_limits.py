@@ -1,0 +1,94 @@
+"""Time limits of jobs: a job that runs for longer has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from ..broker.interface import BrokerError, Change, IBroker
+from ..broker.timers import cancel_timer
+from ..model.jobs import Job, JobFilter, JobState
+from ..model.limits import TimeLimits
+
+#: How many running jobs are read at once after changes were missed.
+_PAGE = 500
+
+
+class JobTimer:
+    """Fails the jobs that run for longer than they may."""
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, broker: IBroker, limits: Mapping[str, TimeLimits], expired: Callable[[Job], None]
+    ) -> None:
+        """Watch nothing yet.
+
+        Args:
+            clock: The source of time.
+            broker: Has the jobs.
+            limits: The limits, by runtime.
+            expired: Called with each job that has failed for that reason, as it was before.
+        """
+        self.limits = limits
+        self._clock = clock
+        self._broker = broker
+        self._expired = expired
+        self._timers: dict[str, IDelayedCall] = {}
+
+    def start(self) -> None:
+        """Watch the jobs of the broker, those included that run already."""
+        self._broker.observe(self._changed)
+        self._find_running()
+
+    def stop(self) -> None:
+        """Fail no more jobs."""
+        for timer in self._timers.values():
+            cancel_timer(timer)
+        self._timers.clear()
+
+    def _changed(self, change: Change) -> None:
+        if change.missed:
+            self._find_running()
+        elif change.job is not None and self.limits:
+            self._look_at(change.job)
+
+    def _look_at(self, job: Job) -> None:
+        cancel_timer(self._timers.pop(job.job_id, None))
+        if job.state is not JobState.RUNNING or job.runtime_id not in self.limits:
+            return
+        limit = self.limits[job.runtime_id].of(job.submission.query_type)
+        if limit is not None and job.started_at is not None:
+            left = job.started_at / 1000 + limit - self._clock.seconds()
+            self._timers[job.job_id] = self._clock.callLater(max(left, 0), self._expire, job, limit)
+
+    def _find_running(self) -> None:
+        if self.limits:
+            finding: Deferred[None] = Deferred.fromCoroutine(self._read_running())
+            # The broker says again that changes were missed when it can be reached.
+            finding.addErrback(lambda failure: failure.trap(BrokerError))
+
+    async def _read_running(self) -> None:
+        before = None
+        while page := await self._broker.jobs(JobFilter(state=JobState.RUNNING, before=before), _PAGE):
+            before = page[-1].number
+            for job in page:
+                self._look_at(job)
+
+    def _expire(self, job: Job, limit: float) -> None:
+        del self._timers[job.job_id]
+        failing: Deferred[None] = Deferred.fromCoroutine(self._fail(job, limit))
+        failing.addErrback(lambda failure: failure.trap(BrokerError))
+
+    async def _fail(self, job: Job, limit: float) -> None:
+        if await self._broker.fail_job(job.job_id, f"The job ran for longer than its time limit of {limit:g} seconds."):
+            self._log.warn(
+                "job {job_id}: failed, function {function} ran for longer than {limit:g} seconds",
+                job_id=job.job_id,
+                function=job.submission.query_type,
+                limit=limit,
+            )
+            self._expired(job)

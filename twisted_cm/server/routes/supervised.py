@@ -1,0 +1,118 @@
+"""The routes for modules whose processes the emulator starts: read their output, and replace them."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+
+from attrs import frozen
+from klein import Klein
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from zope.interface import implementer
+
+from ...model.paths import RUNTIMES
+from .. import errors
+from ..auth import require_admin_beyond_loopback, require_bearer
+from ..context import Context
+from ..module_output import LINES_KEPT, OutputLine
+from ..parsing import query_parameter, whole_number
+from ..routing import add_routes
+from ..transport.request import EmulatorRequest
+from .events import HEARTBEAT
+
+
+@frozen
+class SupervisedRoutes:
+    """The routes for modules whose processes the emulator starts."""
+
+    context: Context
+
+    def register(self, app: Klein) -> None:
+        """Put the routes on ``app``."""
+        module = f"{RUNTIMES}/<id:runtime_id>/module"
+        add_routes(
+            app,
+            [
+                ("GET", f"{module}/output", self.output),
+                ("POST", f"{module}/restart", self.restart),
+            ],
+        )
+
+    async def output(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """Answer ``GET /runtimes/{runtimeId}/module/output`` with the last lines that its modules wrote.
+
+        Each line of the answer is a JSON object. With ``follow=true``, the answer goes on with each new line, until the
+        client disconnects or the emulator stops; an empty line then says that there is none.
+        """
+        await require_bearer(self.context, request)
+        await self.context.broker.runtime(runtime_id)
+        count = whole_number(request, "lines", LINES_KEPT)
+        output = self.context.supervision.output
+        lines = output.last(runtime_id, LINES_KEPT if count is None else count)
+        request.setHeader("Content-Type", "application/x-ndjson")
+        if query_parameter(request, "follow") != "true" or request.method == b"HEAD":
+            return b"".join(_describe(each) for each in lines)
+        feed = _OutputFeed(self.context.reactor, request, lines)
+        end = output.read(lambda line: feed.add(line) if line.runtime_id == runtime_id else None)
+        try:
+            # Fires when the broker stops.
+            await self.context.broker.observe(lambda change: None)
+        finally:
+            end()
+            feed.close()
+        return b""
+
+    async def restart(self, request: EmulatorRequest, runtime_id: str) -> bytes:
+        """Answer ``POST /runtimes/{runtimeId}/module/restart``: replace the module's processes by new ones."""
+        await require_admin_beyond_loopback(self.context, request)
+        await self.context.broker.runtime(runtime_id)
+        if not self.context.supervision.restart(runtime_id):
+            raise errors.invalid_request(
+                f"Runtime '{runtime_id}' has no module that this emulator starts. Its seed has no 'command' for it."
+            )
+        return request.no_content()
+
+
+def _describe(line: OutputLine) -> bytes:
+    described = {"replica_id": line.replica_id, "written_at": line.written_at, "text": line.text}
+    return json.dumps(described).encode("ascii") + b"\n"
+
+
+@implementer(IPushProducer)
+class _OutputFeed:
+    """Sends lines to one client, at the client's pace. If it is slow, it misses lines."""
+
+    def __init__(self, clock: IReactorTime, request: EmulatorRequest, lines: list[OutputLine]) -> None:
+        self._clock = clock
+        self._request = request
+        self._lines: deque[OutputLine] = deque(lines, maxlen=LINES_KEPT)
+        self._paused = False
+        request.registerProducer(self, True)
+        self._timer: IDelayedCall = clock.callLater(0, self._send)
+
+    def add(self, line: OutputLine) -> None:
+        self._lines.append(line)
+        if not self._paused:
+            self._timer.reset(0)
+
+    def _send(self) -> None:
+        self._timer = self._clock.callLater(HEARTBEAT, self._send)
+        if not self._paused:
+            lines, self._lines = self._lines, deque(maxlen=LINES_KEPT)
+            self._request.write(b"".join(_describe(each) for each in lines) or b"\n")
+
+    def close(self) -> None:
+        self._timer.cancel()
+        if not self._request.gone:
+            self._request.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._timer.reset(0)
+
+    def stopProducing(self) -> None:
+        # The client is gone, so the route is canceled and closes the feed.
+        self._paused = True

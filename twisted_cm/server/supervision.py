@@ -1,0 +1,68 @@
+"""What the routes ask of whoever starts the processes of modules.
+
+The supervisor is above the server, which knows only this interface.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..broker.interface import IBroker
+from ..config.seed import Seed
+from ..model.types import JSONValue
+from .module_output import ModuleOutput
+
+
+class Supervision(Protocol):
+    """Starts the processes of modules.
+
+    Attributes:
+        output: What they write.
+    """
+
+    output: ModuleOutput
+
+    def describe(self, runtime_id: str) -> JSONValue:
+        """Return how the processes of a runtime are, as JSON; ``None`` if no processes are started for it."""
+
+    def restart(self, runtime_id: str) -> bool:
+        """Replace the processes of a runtime by new ones; return ``False`` if none are started for it."""
+
+    def replace(self, runtime_id: str, replica_id: str, reason: str) -> None:
+        """Replace one process, whose job took too long, once its other jobs have ended."""
+
+    async def reset(self, broker: IBroker) -> None:
+        """Open the replicas again that a reset has closed, and give their runtimes the schemas that they had."""
+
+    async def remember_schemas(self, broker: IBroker) -> None:
+        """Note the schemas of the runtimes, which a reset is about to remove."""
+
+    def reseed(self, seed: Seed) -> None:
+        """Start and end processes as another seed says."""
+
+
+class NoSupervision:
+    """Starts no processes."""
+
+    def __init__(self) -> None:
+        self.output = ModuleOutput()
+
+    def describe(self, runtime_id: str) -> JSONValue:
+        """Return ``None``."""
+        return None
+
+    def restart(self, runtime_id: str) -> bool:
+        """Return ``False``."""
+        return False
+
+    def replace(self, runtime_id: str, replica_id: str, reason: str) -> None:
+        """Do nothing."""
+
+    async def reset(self, broker: IBroker) -> None:
+        """Do nothing."""
+
+    async def remember_schemas(self, broker: IBroker) -> None:
+        """Do nothing."""
+
+    def reseed(self, seed: Seed) -> None:
+        """Do nothing."""

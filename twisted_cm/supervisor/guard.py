@@ -1,0 +1,74 @@
+"""Kill process groups when the process that started them has ended in any way.
+
+The supervisor runs this file as a script, in a Python without site packages. On standard input it reads a line
+``+GROUP`` for each process group that has started, and ``-GROUP`` for each that has ended. When its input ends, the
+supervisor's process is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+
+
+def main(lines: Iterable[str]) -> None:
+    """Read lines until they end, then kill every process group that has not ended."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Ctrl-C and the end of a terminal are for the supervisor, which ends this process in the end.
+        signal.signal(number, signal.SIG_IGN)
+    groups: set[int] = set()
+    for line in lines:
+        group = int(line[1:])
+        if line[0] == "+":
+            groups.add(group)
+        else:
+            groups.discard(group)
+    for group in groups:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+
+
+class Guard:
+    """Runs this file, and tells it of process groups. It starts with the first of them."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def add(self, group: int) -> None:
+        """Kill a process group if this process ends."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                bufsize=0,
+            )
+        self._tell(f"+{group}\n")
+
+    def remove(self, group: int) -> None:
+        """Forget a process group that has ended."""
+        self._tell(f"-{group}\n")
+
+    def _tell(self, line: str) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        # Somebody may have killed the guard. On Linux, the modules themselves still end with this process.
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(line.encode("ascii"))
+
+    def close(self) -> None:
+        """End the guard."""
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
+
+
+if __name__ == "__main__":
+    main(sys.stdin)
