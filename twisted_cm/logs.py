@@ -1,7 +1,7 @@
 """The format and the levels of the log.
 
 Each event becomes a line of text or a JSON object. Of an event's fields, only those that :func:`json_line` names are
-written. Other fields may hold secrets.
+written. Other fields may hold secrets. A finished job has a short line of its own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import re
 import sys
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from functools import partial
 from typing import IO, Any, TypeAlias
 
 import click
+from attrs import frozen
 from twisted.logger import (
     FileLogObserver,
     FilteringLogObserver,
@@ -28,6 +30,7 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
+from .model.jobs import short_id
 from .model.printable import printable
 
 #: A namespace, or ``""`` for all of them, and the lowest level that is logged there, a constant of ``LogLevel``.
@@ -38,11 +41,41 @@ FORMATS = ("text", "json")
 #: The environment variable with levels like those of ``--log-level``, separated by spaces.
 LEVELS_VARIABLE = "TWISTED_CM_LOG_LEVEL"
 
+#: The colors of the states in which a job ends.
+STATE_COLORS = {"succeeded": "green", "failed": "red", "raised": "red", "canceled": "yellow"}
+
 _DEFAULT_LEVELS: tuple[Level, ...] = (("", LogLevel.info), ("twisted", LogLevel.warn), ("log_legacy", LogLevel.warn))
 # The logger of a class has the class name at the end of its namespace.
 _CLASS = re.compile(r"\._?[A-Z]\w*$")
 # The levels of this process's log, if begin_log started it.
 _own_levels: list[LogLevelFilterPredicate] = []
+
+
+@frozen
+class FinishedJob:
+    """A job that has ended, as the log shows it: the field ``finished_job`` of an event.
+
+    Attributes:
+        state: The value of its state, or ``raised``.
+        duration: Milliseconds since it was last dispatched; since it was submitted, if it never ran.
+    """
+
+    job_id: str
+    runtime_id: str
+    function: str
+    state: str
+    duration: int
+
+    def __str__(self) -> str:
+        return self.line(self.state)
+
+    def line(self, state: str) -> str:
+        """Return the job on one line, with its state shown as ``state``."""
+        milliseconds = self.duration
+        took = f"{milliseconds} ms" if milliseconds < 10_000 else f"{milliseconds / 1000:.1f} s"
+        # Names could otherwise end the line, control the terminal or reverse the writing direction.
+        function, runtime_id = printable(self.function), printable(self.runtime_id)
+        return f"{function} {state} {took} {runtime_id} {short_id(self.job_id)}"
 
 
 def parse_level(value: str) -> Level:
@@ -67,7 +100,7 @@ def log_observer(written: IO[Any], kind: str, levels: Iterable[Level] = ()) -> I
         kind: One of :data:`FORMATS`.
         levels: Levels that replace or refine the default ones.
     """
-    line = json_line if kind == "json" else text_line
+    line = json_line if kind == "json" else partial(text_line, colored=written.isatty())
     return FilteringLogObserver(FileLogObserver(written, line), [_predicate(levels)])
 
 
@@ -99,9 +132,18 @@ def json_log() -> ILogObserver:
     return log_observer(sys.stdout, "json", levels)
 
 
-def text_line(event: LogEvent) -> str:
-    """Return an event as a line of text. If the event has a traceback, it follows on indented lines."""
-    time = datetime.fromtimestamp(event["log_time"]).isoformat(" ", "milliseconds")
+def text_line(event: LogEvent, colored: bool = False) -> str:
+    """Return an event as a line of text. If the event has a traceback, it follows on indented lines.
+
+    Args:
+        colored: Whether the state of a finished job is colored.
+    """
+    moment = datetime.fromtimestamp(event["log_time"])
+    job = event.get("finished_job")
+    if isinstance(job, FinishedJob):
+        state = click.style(job.state, fg=STATE_COLORS.get(job.state)) if colored else job.state
+        return f"{moment:%H:%M:%S} {job.line(state)}\n"
+    time = moment.isoformat(" ", "milliseconds")
     namespace = _CLASS.sub("", event["log_namespace"].removeprefix("twisted_cm."))
     # Job data could otherwise end the line, control the terminal or reverse the writing direction.
     message = printable(formatEvent(event))
@@ -111,6 +153,16 @@ def text_line(event: LogEvent) -> str:
 
 def json_line(event: LogEvent) -> str:
     """Return an event as a JSON object on one line."""
+    job = event.get("finished_job")
+    finished = {}
+    if isinstance(job, FinishedJob):
+        finished = {
+            "job_id": job.job_id,
+            "runtime_id": job.runtime_id,
+            "function": job.function,
+            "state": job.state,
+            "duration_ms": job.duration,
+        }
     written = {
         "time": datetime.fromtimestamp(event["log_time"], timezone.utc).isoformat(timespec="milliseconds"),
         "level": event["log_level"].name,
@@ -119,6 +171,7 @@ def json_line(event: LogEvent) -> str:
         "job_id": event.get("job_id"),
         "runtime_id": event.get("runtime_id"),
         "traceback": _traceback(event),
+        **finished,
     }
     return json.dumps({name: value for name, value in written.items() if value is not None}) + "\n"
 

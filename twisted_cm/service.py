@@ -24,6 +24,7 @@ from .config.seed import Seed, read_seed
 from .config.seed_file import InvalidSeed
 from .config.settings import Settings
 from .config.tls import CertificateError
+from .job_lines import JobLines
 from .listeners import CannotStart, Listeners, is_loopback
 from .metrics import Metrics
 from .model.jobs import Job
@@ -100,6 +101,7 @@ class EmulatorService(Service):
         self.metrics = Metrics(self.connections)
         self.broker.observe(self.metrics.changed)
         self._job_timer = JobTimer(reactor, self.broker, settings.seed.time_limits, self._job_expired)
+        self.broker.observe(JobLines().changed)
         self.credentials = Credentials(
             reactor.seconds,
             self._bearer_tokens(settings.seed),

@@ -12,6 +12,9 @@ from attrs import Factory, define, field, frozen
 #: How many attempts of a job are remembered: the latest ones.
 ATTEMPTS_KEPT = 20
 
+#: How many characters of the end of a job's id are shown to people.
+SHORT_ID = 4
+
 
 #: How many characters are kept of what a module wrote while it ran a job: the last ones.
 OUTPUT_KEPT = 16_384
@@ -206,6 +209,11 @@ class Job:
 def new_job_id() -> str:
     """Return a job id that cannot be guessed, in the form of contract section 1."""
     return "foundry_job_" + secrets.token_hex(16)
+
+
+def short_id(job_id: str) -> str:
+    """Return the end of a job's id, as people see it; the commands take it in place of the id."""
+    return job_id if len(job_id) <= SHORT_ID else f"…{job_id[-SHORT_ID:]}"
 
 
 @frozen

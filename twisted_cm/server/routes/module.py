@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import frozen
 from klein import Klein
 from twisted.internet.defer import CancelledError
-from twisted.logger import Logger
 
 from ...broker.interface import BrokerError, BrokerUnavailable, UnknownJob
 from ...model.faults import FaultKind
@@ -40,8 +39,6 @@ class ModuleRoutes:
         context: What the routes share.
         identify: Says which replica sends a request.
     """
-
-    _log: ClassVar[Logger] = Logger()
 
     context: Context
     identify: Identify = identify_module
@@ -178,14 +175,6 @@ class ModuleRoutes:
             if isinstance(error, OSError):
                 raise errors.unavailable(f"The result cannot be kept: {error.strerror}.") from None
             raise
-        if raised is not None:
-            # What it raised is part of a result, and may hold a secret.
-            self._log.info(
-                "job {job_id}: function {function} raised on runtime {runtime_id}",
-                job_id=job_id,
-                function=job.submission.query_type,
-                runtime_id=runtime_id,
-            )
         return request.no_content()
 
     async def restart(self, request: EmulatorRequest, runtime_id: str, replica_id: str = DEFAULT_REPLICA) -> bytes:

@@ -1,0 +1,35 @@
+"""A line in the log for each finished job."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from .broker.interface import Change
+from .logs import FinishedJob
+from .model.raised import RAISED
+
+
+class JobLines:
+    """Logs each job that ends, without its query, its result or its message, which can hold secrets."""
+
+    _log = Logger()
+
+    def changed(self, change: Change) -> None:
+        """Log a job that ended through this process. Of the processes that share a broker, one at most logs a job.
+
+        This is an observer for :meth:`IBroker.observe`.
+        """
+        job = change.job
+        if job is None or not change.here or not job.state.finished or job.completed_at is None:
+            return
+        since = job.queued_at if job.started_at is None else job.started_at
+        self._log.info(
+            "{finished_job}",
+            finished_job=FinishedJob(
+                job.job_id,
+                job.runtime_id,
+                job.submission.query_type,
+                job.state.value if job.raised is None else RAISED,
+                max(job.completed_at - since, 0),
+            ),
+        )
