@@ -465,7 +465,7 @@ async def test_a_caller_that_waits_too_long_can_fetch_the_result_later() -> None
         status, answer, headers = await hasty.execute()
         job_id = headers.getRawHeaders("X-Job-Id")[0]
         assert (status, answer["error"]) == (504, "job_timeout")
-        assert answer["error_description"] == f"Timed out waiting for compute-module job '{job_id}'."
+        assert answer["error_description"].startswith(f"Timed out waiting for compute-module job '{job_id}'.")
         await serve_one(hasty, b"late")
         assert (await hasty.app("PUT", "/jobs/result/v2", {"id": job_id}))[:2] == (200, b"late")
     finally:

@@ -14,6 +14,7 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError
 
 from ..client.api import EmulatorControl
+from ..model.durations import show_age
 from ..model.jobs import JobState
 from ..model.printable import printable
 from ..model.raised import RAISED
@@ -27,7 +28,6 @@ from .output import (
     print_json,
     print_list,
     print_table,
-    show_age,
     show_duration,
     show_text,
     show_time,

@@ -42,18 +42,6 @@ def show_duration(start: int | None, end: int | None) -> str:
     return "-" if start is None or end is None else f"{(end - start) / 1000:.3f} s"
 
 
-def show_age(since: int, now: float) -> str:
-    """Format the time since a moment as hours, minutes and seconds.
-
-    Args:
-        since: Milliseconds since the epoch.
-        now: Seconds since the epoch.
-    """
-    minutes, seconds = divmod(max(int(now - since / 1000), 0), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-
-
 def show_text(value: JSONValue) -> str:
     """Format a value that may be missing."""
     return "-" if value is None else str(value)

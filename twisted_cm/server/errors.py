@@ -246,9 +246,17 @@ def job_failed(job_id: str, reason: str | None) -> ApiError:
     return ApiError(500, names.JOB_FAILED, reason or "Compute module job failed.", {"jobId": job_id})
 
 
-def job_timeout(job_id: str) -> ApiError:
-    """Make the error for a caller whose job takes longer than the caller may park."""
-    return ApiError(504, names.JOB_TIMEOUT, f"Timed out waiting for compute-module job '{job_id}'.", {"jobId": job_id})
+def job_timeout(job_id: str, likely_cause: str | None = None) -> ApiError:
+    """Make the error for a caller whose job takes longer than the caller may park.
+
+    Args:
+        job_id: The job.
+        likely_cause: A sentence that says why, if that is known.
+    """
+    description = f"Timed out waiting for compute-module job '{job_id}'."
+    if likely_cause is not None:
+        description += f" {likely_cause}"
+    return ApiError(504, names.JOB_TIMEOUT, description, {"jobId": job_id})
 
 
 def unavailable(description: str, **parameters: JSONValue) -> ApiError:

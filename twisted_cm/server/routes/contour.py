@@ -29,6 +29,7 @@ from ..foundry_descriptions import (
     describe_status,
 )
 from ..idempotency import submission_key
+from ..not_connected import why_nothing_runs
 from ..parsing import preferred_wait, query_parameter, required_query_parameter, required_text
 from ..routing import add_routes
 from ..submission import submit
@@ -106,7 +107,7 @@ class ContourRoutes:
         if job.state in (JobState.FAILED, JobState.CANCELED):
             raise errors.job_failed(job.job_id, job.error_message)
         if job.result is None:
-            raise errors.job_timeout(job.job_id)
+            raise errors.job_timeout(job.job_id, await why_nothing_runs(self.context, runtime_id))
         await self._send(request, job, job.result)
 
     async def _run(self, request: EmulatorRequest, runtime_id: str, submission: Submission) -> Job:
