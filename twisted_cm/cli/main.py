@@ -19,6 +19,7 @@ _COMMANDS = {
     "job": ("inspect", "job"),
     "jobs": ("inspect", "jobs"),
     "replay": ("replay", "replay"),
+    "resend": ("resend", "resend"),
     "runtimes": ("inspect", "runtimes"),
     "serve": ("serve", "serve"),
     "status": ("inspect", "status"),

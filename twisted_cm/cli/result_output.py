@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import sys
 from typing import IO, Protocol
 
+import click
+
+from ..client.streams import ResultStream
 from ..model.printable import printable
+from ..model.raised import MOST_BYTES, first_line, raised_message
 
 
 class ResultOutput(Protocol):
@@ -53,3 +58,32 @@ class TerminalOutput:
             self._last = text[-1]
             self._written.write(printable(text, "\n\t"))
             self._written.flush()
+
+
+def standard_output() -> ResultOutput:
+    """Return what writes a result to standard output."""
+    return TerminalOutput(sys.stdout) if sys.stdout.isatty() else BytesOutput(sys.stdout.buffer)
+
+
+async def print_stream(stream: ResultStream) -> str | None:
+    """Print a result while it arrives; return what the function raised, if its result reports that."""
+    output = standard_output()
+    start = b""
+    try:
+        async for chunk in stream:
+            output.write(chunk)
+            if len(start) <= MOST_BYTES:
+                start += chunk
+    finally:
+        output.close()
+    return raised_message(stream.job_id or "", start)
+
+
+def report_raised(function: str, raised: str | None) -> None:
+    """End the command with an error if a function raised.
+
+    Raises:
+        click.ClickException: The function raised.
+    """
+    if raised is not None:
+        raise click.ClickException(printable(f"{function} raised: {first_line(raised)}"))

@@ -15,12 +15,11 @@ from ..client.api import ComputeModules
 from ..client.retries import Retries
 from ..config.numbers import FiniteRange
 from ..model.printable import printable
-from ..model.raised import MOST_BYTES, first_line, raised_message
 from ..model.types import JSONValue
 from .connection_options import CallerOptions, caller_options
 from .job_file import BadLines, JobFile
 from .reactor import run
-from .result_output import BytesOutput, ResultOutput, TerminalOutput
+from .result_output import print_stream, report_raised
 from .submit_file import Batch
 
 
@@ -94,22 +93,9 @@ def submit(
             if asynchronous:
                 click.echo((await modules.submit(rid, function, value, branch=branch, timeout=timeout)).id)
                 return None
-            terminal = sys.stdout.isatty()
-            output: ResultOutput = TerminalOutput(sys.stdout) if terminal else BytesOutput(sys.stdout.buffer)
-            stream = modules.stream(rid, function, value, branch=branch, timeout=timeout)
-            start = b""
-            try:
-                async for chunk in stream:
-                    output.write(chunk)
-                    if len(start) <= MOST_BYTES:
-                        start += chunk
-            finally:
-                output.close()
-            return raised_message(stream.job_id or "", start)
+            return await print_stream(modules.stream(rid, function, value, branch=branch, timeout=timeout))
 
-    raised = run(submit_one)
-    if raised is not None:
-        raise click.ClickException(printable(f"{function} raised: {first_line(raised)}"))
+    report_raised(function, run(submit_one))
 
 
 def _open_jobs(path: Path, rid: str | None, function: str | None, branch: str | None) -> JobFile:

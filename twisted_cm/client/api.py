@@ -29,6 +29,7 @@ from .errors import (
     Unavailable,
     UntrustedServer,
 )
+from .raw_json import RawJSON
 from .records import EmulatorInfo, JobHandle, JobStatus, ModuleJob, ReplicaStatus, Result
 from .replica import ReplicaSession
 from .retries import Retries
@@ -61,6 +62,7 @@ __all__ = [
     "NotFound",
     "PayloadTooLarge",
     "QueueFull",
+    "RawJSON",
     "ReplicaSession",
     "ReplicaState",
     "ReplicaStatus",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from attrs import NOTHING, evolve
+from attrs import NOTHING
 from twisted.internet.task import deferLater
 from typing_extensions import TypedDict, Unpack
 
@@ -12,6 +12,7 @@ from ..model.paths import CONTOUR, job_path
 from ..model.types import JSONValue
 from .base import BearerClient
 from .connections import Request
+from .raw_json import RawJSON, with_query
 from .records import JobHandle, JobStatus, Result, parse_job_handle, parse_job_status
 from .retries import Repeat
 from .streams import ResultStream
@@ -57,14 +58,18 @@ class ComputeModules(BearerClient):
     """
 
     async def execute(
-        self, deployed_app_rid: str, query_type: str, query: JSONValue = NOTHING, **options: Unpack[SubmitOptions]
+        self,
+        deployed_app_rid: str,
+        query_type: str,
+        query: JSONValue | RawJSON = NOTHING,
+        **options: Unpack[SubmitOptions],
     ) -> Result:
         """Run a function and wait for its result.
 
         Args:
             deployed_app_rid: The deployed app.
             query_type: The function's name.
-            query: The function's input, any JSON value; ``{}`` by default.
+            query: The function's input, any JSON value; ``{}`` by default. :class:`RawJSON` is sent as it is.
             branch: The branch of the deployed app; by default, any branch with an active runtime.
             timeout: Seconds to wait; by default, there is no limit. When the timeout expires, a job that is still
                 queued is canceled; a job that runs continues.
@@ -80,7 +85,11 @@ class ComputeModules(BearerClient):
         return Result(answer.job_id, answer.content)
 
     def stream(
-        self, deployed_app_rid: str, query_type: str, query: JSONValue = NOTHING, **options: Unpack[SubmitOptions]
+        self,
+        deployed_app_rid: str,
+        query_type: str,
+        query: JSONValue | RawJSON = NOTHING,
+        **options: Unpack[SubmitOptions],
     ) -> ResultStream:
         """Run a function and return an async iterator over the chunks of its result, as they arrive.
 
@@ -96,7 +105,11 @@ class ComputeModules(BearerClient):
         return ResultStream(lambda: self._connections.open(request), self._connections.stream_within(timeout))
 
     async def submit(
-        self, deployed_app_rid: str, query_type: str, query: JSONValue = NOTHING, **options: Unpack[SubmitOptions]
+        self,
+        deployed_app_rid: str,
+        query_type: str,
+        query: JSONValue | RawJSON = NOTHING,
+        **options: Unpack[SubmitOptions],
     ) -> JobHandle:
         """Queue a job without waiting for its result.
 
@@ -172,7 +185,7 @@ class ComputeModules(BearerClient):
         path: str,
         deployed_app_rid: str,
         query_type: str,
-        query: JSONValue,
+        query: JSONValue | RawJSON,
         branch: str | None = None,
         timeout: float | None = None,
     ) -> tuple[Request, float | None]:
@@ -181,11 +194,15 @@ class ComputeModules(BearerClient):
             "deployedAppRid": deployed_app_rid,
             "deployedAppBranch": branch,
             "queryType": query_type,
-            "query": {} if query is NOTHING else query,
         }
-        request = self._request("POST", path, body, Repeat.KEYED)
+        content = with_query(body, {} if query is NOTHING else query)
         # If the request is sent again, the emulator finds the job that it made before.
-        return evolve(request, headers={**request.headers, "Idempotency-Key": secrets.token_hex(16)}), timeout
+        headers = {
+            **self._headers,
+            "Content-Type": "application/json",
+            "Idempotency-Key": secrets.token_hex(16),
+        }
+        return Request("POST", path, headers, content, Repeat.KEYED), timeout
 
 
 def _path(job: str | JobHandle) -> str:

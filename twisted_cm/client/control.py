@@ -9,6 +9,9 @@ from urllib.parse import quote, urlencode
 from ..model.paths import EMULATOR, RUNTIMES, runtime_path
 from ..model.types import JSONValue
 from .base import BearerClient
+from .connections import Request
+from .errors import not_an_emulator
+from .raw_json import KeptJob, RawJSON, with_query
 from .records import EmulatorInfo, parse_emulator_info, parse_objects
 from .retries import Repeat
 
@@ -117,6 +120,21 @@ class EmulatorControl(BearerClient):
     async def job(self, job_id: str) -> dict[str, JSONValue]:
         """Return everything that the emulator knows about one job, as inspection shows it."""
         return await self._get(f"{EMULATOR}/jobs/{quote(job_id, safe='')}", dict)
+
+    async def job_with_query(self, job_id: str) -> KeptJob:
+        """Return a job with its query as the bytes that were sent."""
+        answer = await self._send("GET", f"{EMULATOR}/jobs/{quote(job_id, safe='')}", None, Repeat.ALWAYS)
+        try:
+            return KeptJob.parse(answer.content)
+        except ValueError:
+            raise not_an_emulator(answer.status) from None
+
+    async def enqueue(self, runtime_id: str, query_type: str, query: JSONValue | RawJSON) -> str:
+        """Queue a job at its runtime, without a deployed app; return its id."""
+        headers = {**self._headers, "Content-Type": "application/json"}
+        content = with_query({"queryType": query_type}, query)
+        request = Request("POST", f"{runtime_path(runtime_id)}/jobs", headers, content)
+        return (await self._connections.send(request)).parse(lambda value: str(value["job_id"]))
 
     async def events(self) -> AsyncGenerator[tuple[str, JSONValue], None]:
         """Yield the kind and data of each change in the emulator, until the emulator stops.

@@ -21,7 +21,10 @@ MASKED_TOKEN = "********"
 
 
 async def describe_job(job: Job) -> tuple[bytes, bytes, bytes]:
-    """Return everything about a job as JSON, in three parts; the second part is the query."""
+    """Return everything about a job as JSON, in three parts; the second part is the query.
+
+    The query is the last field, so that a client can cut it out without parsing it.
+    """
     text: str | None = None
     binary: dict[str, JSONValue] = {}
     if job.result is not None and job.result.complete:
