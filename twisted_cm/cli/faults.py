@@ -9,9 +9,15 @@ from ..client.api import EmulatorControl
 from ..config.numbers import FiniteRange
 from ..model.faults import FaultKind
 from ..model.types import JSONValue
+from .columns import Column, Row
 from .connection_options import CallerOptions, caller_options
 from .control import control_command, run_with_control
-from .output import JSON_OPTION, Row, print_list
+from .output import JSON_OPTION, print_list
+
+_FAULT_COLUMNS = (
+    Column("FAULT", whole=True),
+    *map(Column, ("KIND", "RUNTIME", "FUNCTION", "STRUCK", "OF", "DETAILS")),
+)
 
 
 @click.group(invoke_without_command=True)
@@ -37,8 +43,7 @@ def faults(caller: CallerOptions, as_json: bool) -> None:
 
 
 async def _list_faults(control: EmulatorControl, as_json: bool) -> None:
-    columns = ("FAULT", "KIND", "RUNTIME", "FUNCTION", "STRUCK", "OF", "DETAILS")
-    print_list(await control.faults(), as_json, columns, _fault_row, "No faults.")
+    print_list(await control.faults(), as_json, _fault_row, _FAULT_COLUMNS, _fault_row, "No faults.")
 
 
 def _fault_row(fault: dict[str, JSONValue]) -> Row:

@@ -15,30 +15,39 @@ from twisted.internet.defer import CancelledError
 
 from ..client.api import EmulatorControl
 from ..model.durations import show_age
-from ..model.jobs import JobState
+from ..model.jobs import SHORT_ID, JobState, short_id
 from ..model.printable import printable
 from ..model.raised import RAISED
 from ..model.replicas import ReplicaState
 from ..model.types import JSONValue
+from .columns import Column, Row
 from .control import control_command
 from .job_ids import find_job_id
 from .output import (
     JSON_OPTION,
-    Row,
+    print_fields,
     print_json,
+    print_lines,
     print_list,
-    print_table,
+    printable_row,
     show_duration,
+    show_short_time,
     show_text,
     show_time,
-    style_state,
 )
 
 #: While jobs are followed, the last shown state of this many of them is remembered.
 _MOST_REMEMBERED = 10_000
 
-_RUNTIME_COLUMNS = ("RUNTIME", "REPLICAS", "LAST POLL", "QUEUED", "RUNNING", "POLLS", "DEPLOYED APPS")
-_REPLICA_COLUMNS = ("REPLICA", "STATE", "LIMIT", "LAST POLL", "SINCE", "RUNS, OR WHY IT ENDED")
+_RUNTIME_COLUMNS = (
+    *map(Column, ("RUNTIME", "REPLICAS", "LAST POLL", "QUEUED", "RUNNING", "POLLS")),
+    Column("DEPLOYED APPS", keep_end=True),
+)
+_REPLICA_COLUMNS = tuple(map(Column, ("REPLICA", "STATE", "LIMIT", "LAST POLL", "SINCE", "RUNS, OR WHY IT ENDED")))
+_JOB_COLUMNS = tuple(map(Column, ("JOB", "STATUS", "FUNCTION", "RUNTIME", "QUEUED", "TOOK", "OUTCOME")))
+
+#: The widths of the same columns while jobs are followed; those without a width share the rest of the terminal.
+_JOB_WIDTHS = (SHORT_ID + 1, 9, None, None, 11, 9, None)
 
 
 @click.command()
@@ -84,7 +93,7 @@ async def status(control: EmulatorControl, as_json: bool) -> None:
         "max_body": f"{info.max_body} bytes",
         **counts,
     }
-    print_table(("", ""), [(name.replace("_", " "), show_text(value)) for name, value in shown.items()])
+    print_fields((name.replace("_", " "), show_text(value)) for name, value in shown.items())
 
 
 @click.command()
@@ -106,12 +115,12 @@ async def runtimes(control: EmulatorControl, runtime_id: str | None, as_json: bo
     """
     found = await control.runtimes()
     if runtime_id is None:
-        print_list(found, as_json, _RUNTIME_COLUMNS, _runtime_row, "No runtimes.")
+        print_list(found, as_json, _runtime_row, _RUNTIME_COLUMNS, _shown_runtime_row, "No runtimes.")
         return
     runtime = next((each for each in found if each["runtime_id"] == runtime_id), None)
     if runtime is None:
         raise _unknown_runtime(runtime_id, [each["runtime_id"] for each in found])
-    print_list(runtime["replicas"], as_json, _REPLICA_COLUMNS, _replica_row, "No replicas.")
+    print_list(runtime["replicas"], as_json, _replica_row, _REPLICA_COLUMNS, _shown_replica_row, "No replicas.")
 
 
 def _unknown_runtime(runtime_id: str, known: list[str]) -> click.ClickException:
@@ -134,6 +143,11 @@ def _runtime_row(runtime: dict[str, JSONValue]) -> Row:
     )
 
 
+def _shown_runtime_row(runtime: dict[str, JSONValue]) -> Row:
+    name, replicas, _, *rest = _runtime_row(runtime)
+    return (name, replicas, show_short_time(runtime["last_poll_at"]), *rest)
+
+
 def _count_replicas(replicas: list[dict[str, JSONValue]]) -> str:
     """Count the replicas that take jobs, and all that are open."""
     states = [ReplicaState(each["state"]) for each in replicas]
@@ -150,6 +164,16 @@ def _replica_row(replica: dict[str, JSONValue]) -> Row:
         show_time(replica["last_poll_at"]),
         show_time(replica["ended_at"] if gone else replica["opened_at"]),
         replica["ended_why"] if gone else ", ".join(replica["running_jobs"]) or "-",
+    )
+
+
+def _shown_replica_row(replica: dict[str, JSONValue]) -> Row:
+    gone = replica["ended_at"] is not None
+    return (
+        *_replica_row(replica)[:3],
+        show_short_time(replica["last_poll_at"]),
+        show_short_time(replica["ended_at"] if gone else replica["opened_at"]),
+        replica["ended_why"] if gone else ", ".join(map(short_id, replica["running_jobs"])) or "-",
     )
 
 
@@ -208,10 +232,9 @@ async def jobs(
     """
     selection = _JobSelection(runtime_id, function, status, limit)
     if follow:
-        await _follow(control, selection, _print_json_line if as_json else _print_line)
+        await _follow(control, selection, _print_json_line if as_json else _line_printer())
         return
-    columns = ("JOB", "STATUS", "FUNCTION", "RUNTIME", "QUEUED", "TOOK", "ATTEMPTS", "RESULT", "ERROR")
-    print_list(await selection.find(control), as_json, columns, _job_row, "No jobs.")
+    print_list(await selection.find(control), as_json, _job_row, _JOB_COLUMNS, _shown_job_row, "No jobs.")
 
 
 def _shown_status(job: dict[str, JSONValue]) -> str:
@@ -232,18 +255,25 @@ def _job_row(job: dict[str, JSONValue]) -> Row:
     )
 
 
+def _shown_job_row(job: dict[str, JSONValue]) -> Row:
+    job_id, status, function, runtime, _, took, _, result, error = _job_row(job)
+    queued = show_short_time(job["queued_at"])
+    return (short_id(job_id), status, function, runtime, queued, took, result if error == "-" else error)
+
+
 def _print_json_line(job: dict[str, JSONValue]) -> None:
     click.echo(json.dumps(job))
 
 
-def _print_line(job: dict[str, JSONValue]) -> None:
-    cells = [printable(cell) for cell in _job_row(job)]
+def _line_printer() -> Callable[[dict[str, JSONValue]], None]:
+    """Return what prints a job: on a terminal as a row of a table, elsewhere as a line with tabs."""
     if not sys.stdout.isatty():
-        click.echo("\t".join(cells))
-        return
-    job_id, state, function, runtime, queued, took, _, result, message = cells
-    tail = "" if message == "-" else f"  {message}"
-    click.echo(f"{queued}  {job_id}  {style_state(state)}  {function}  {runtime}  {took}  {result}{tail}")
+        return lambda job: print_lines([_job_row(job)])
+    from .tables import LiveTable
+
+    headings = (column.heading for column in _JOB_COLUMNS)
+    table = LiveTable(list(zip(headings, _JOB_WIDTHS, strict=True)))
+    return lambda job: table.print_row(printable_row(_shown_job_row(job)))
 
 
 async def _follow(
@@ -313,7 +343,7 @@ async def job(control: EmulatorControl, job_id: str, as_json: bool) -> None:
         ("query", json.dumps(found["query"], ensure_ascii=False)),
         ("result", _describe_result(found)),
     ]
-    print_table(("", ""), rows)
+    print_fields(rows)
 
 
 def _describe_attempt(attempt: dict[str, JSONValue]) -> str:

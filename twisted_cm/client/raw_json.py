@@ -38,7 +38,7 @@ class KeptJob:
         Raises:
             ValueError: The answer is not such a job.
         """
-        # In a string, a quotation mark follows a backslash. So this stands in no string, but perhaps in the query again.
+        # In a string, a quotation mark follows a backslash, so this is in no string. The query may have such a field.
         fields, found, query = content.partition(b',"query":')
         if not found:
             raise ValueError("The answer has no query.")
