@@ -26,6 +26,8 @@ async def find_job_id(control: EmulatorControl, given: str) -> str:
     Raises:
         click.ClickException: No job is meant, or several are.
     """
+    # Tables show the end of an id after an ellipsis.
+    given = given.removeprefix("…")
     if len(given) >= _WHOLE:
         return given
     jobs = await control.jobs(1 if given == LAST else _MOST)
