@@ -116,6 +116,21 @@ def test_a_job_that_takes_too_long_is_canceled_while_it_is_queued(server: Server
     assert [each["status"] for each in jobs(server)] == ["canceled", "queued"]
 
 
+@pytest.mark.parametrize("command", ["job", "resend"])
+def test_an_id_is_taken_as_tables_show_it(server: Server, command: str) -> None:
+    submit_to_app(server)
+    job_id = jobs(server)[0]["job_id"]
+    options = ("--async",) if command == "resend" else ()
+    for given in (job_id, job_id[-5:], f"…{job_id[-5:]}", "last"):
+        ran = server.cm(command, given, *options)
+        assert ran.returncode == 0, ran.stderr
+    submit_to_app(server)
+    # An end that several ids have names none.
+    refused = server.cm(command, "", *options)
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    assert b"jobs have ids that end with ''" in refused.stderr
+
+
 def test_on_a_terminal_the_result_ends_with_a_newline(server: Server) -> None:
     submit_to_app(server, b"null")
     answer(server, b"1")

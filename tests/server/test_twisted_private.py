@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.web.http import HTTPFactory
 
 import twisted_cm.server
@@ -42,6 +43,25 @@ def test_respond_to_bad_request_and_disconnect_is_called_for_a_malformed_request
     channel.dataReceived(b"this is not HTTP\r\n\r\n")
     assert refused
     assert channel.transport.value().startswith(b"HTTP/1.1 400 ")
+
+
+def test_log_takes_the_lines_about_connections_that_time_out() -> None:
+    logged = []
+
+    def observe(event: LogEvent) -> None:
+        if "iming out client" in event["log_format"]:
+            logged.append((event["log_level"], event["log_namespace"]))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        channel = connected()
+        channel.abortTimeout = None
+        channel.timeoutConnection()
+        channel.forceAbortClient()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    namespace = "twisted_cm.server.transport.twisted_private.OpenHTTPChannel"
+    assert logged == [(LogLevel.debug, namespace)] * 2
 
 
 def test_data_buffer_holds_the_requests_behind_the_current_one() -> None:

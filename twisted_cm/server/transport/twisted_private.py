@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 
 
@@ -38,11 +39,26 @@ PRIVATE_ATTRIBUTES = (
         "HTTPChannel keeps pipelined requests there without a limit while an answer is held back."
         " Nothing public tells how much it keeps.",
     ),
+    PrivateAttribute(
+        HTTPChannel,
+        "_log",
+        "HTTPChannel logs each connection that times out, at level info. Clients leave idle connections open all the"
+        " time, and the lines hide the others.",
+    ),
 )
+
+
+class _DebugLogger(Logger):
+    """A logger that logs at level ``debug`` what it is to log at level ``info``."""
+
+    def info(self, format: str | None = None, **fields: object) -> None:
+        self.debug(format, **fields)
 
 
 class OpenHTTPChannel(HTTPChannel):
     """An ``HTTPChannel`` with a public interface to what it hides."""
+
+    _log = _DebugLogger()
 
     def refuse(self) -> None:
         """Answer 400 to what is not HTTP, and close the connection."""
