@@ -123,7 +123,7 @@ def test_runtimes(busy: Server) -> None:
 
 def test_replicas(busy: Server) -> None:
     headings, *rows = table_of(busy, "runtimes", RUNTIME)
-    assert headings[:5] == ["REPLICA", "STATE", "LIMIT", "LAST POLL", "SINCE"]
+    assert headings == ["REPLICA", "STATE", "LIMIT", "LAST POLL", "SINCE", "RUNS, OR WHY GONE"]
     default, other = rows
     running = json.loads(busy.cm("runtimes", RUNTIME, "--json").stdout)[0]["running_jobs"]
     assert default[:3] == ["default", "responsive", "-"] and default[5] == f"…{running[0][-4:]}"
@@ -136,7 +136,8 @@ def test_faults(busy: Server) -> None:
     (fault,) = json.loads(busy.cm("faults", "--json").stdout)
     # The command that removes a fault takes its whole id.
     assert row[0] == fault["fault_id"]
-    assert row[4] == "0"
+    assert (row[1], row[4:6]) == ("delay_result", ["0", "any"])
+    assert is_cropped(row[2], RUNTIME) and is_cropped(row[3], FUNCTION)
 
 
 def words_of(lines: list[str], whole: str) -> list[str]:

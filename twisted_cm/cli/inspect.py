@@ -43,7 +43,7 @@ _RUNTIME_COLUMNS = (
     *map(Column, ("RUNTIME", "REPLICAS", "LAST POLL", "QUEUED", "RUNNING", "POLLS")),
     Column("DEPLOYED APPS", keep_end=True),
 )
-_REPLICA_COLUMNS = tuple(map(Column, ("REPLICA", "STATE", "LIMIT", "LAST POLL", "SINCE", "RUNS, OR WHY IT ENDED")))
+_REPLICA_COLUMNS = tuple(map(Column, ("REPLICA", "STATE", "LIMIT", "LAST POLL", "SINCE", "RUNS, OR WHY GONE")))
 _JOB_COLUMNS = tuple(map(Column, ("JOB", "STATUS", "FUNCTION", "RUNTIME", "QUEUED", "TOOK", "OUTCOME")))
 
 #: The widths of the same columns while jobs are followed; those without a width share the rest of the terminal.
