@@ -319,6 +319,41 @@ def test_a_module_stops_when_its_replica_is_deleted(server: Server, start: Any) 
     assert command.wait(timeout=20) == 128 + signal.SIGTERM
 
 
+# Standard input
+
+#: A module that says how it ends, and whether it has input of its own.
+WAITS = """
+import signal, sys, time
+def leave(number, frame):
+    print("ended by", signal.Signals(number).name, flush=True)
+    sys.exit(3)
+signal.signal(signal.SIGTERM, leave)
+print("input:", sys.stdin.read(), flush=True)
+time.sleep(100)
+"""
+
+
+def test_it_stops_with_standard_input_if_it_is_told_to(server: Server) -> None:
+    command = subprocess.Popen(
+        [str(BIN / "twisted-cm"), *JOIN, "--stop-with-stdin", "--", sys.executable, "-c", WAITS],
+        env=server.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        # The module does not read what the command does.
+        assert line(command, "input:") == "input:"
+        assert command.stdin is not None
+        command.stdin.close()
+        assert line(command, "ended") == "ended by SIGTERM"
+        assert command.wait(timeout=20) == 128 + signal.SIGINT
+        assert replicas(server) == []
+    finally:
+        kill(command)
+
+
 # Containers
 
 

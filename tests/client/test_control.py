@@ -53,6 +53,11 @@ async def test_faults_are_added_listed_and_removed(harness: Harness) -> None:
         await control.reset()
         with pytest.raises(NotFound):
             await modules.status(handle)
+        await harness.call("POST", "/_emulate/foundry/compute-modules/runtimes/one/replicas", {"replicaId": "mine"})
+        await control.reset(keep_replicas=True)
+        assert [each["replica_id"] for each in await control.replicas("one")] == ["default", "mine"]
+        await control.reset()
+        assert [each["replica_id"] for each in await control.replicas("one")] == ["default"]
 
 
 @pytest_twisted.ensureDeferred

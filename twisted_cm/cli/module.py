@@ -26,6 +26,7 @@ from ..supervisor.module_env import (
     token_file,
     write_environment,
 )
+from .end_of_input import interrupt_at_end_of_input
 from .joined_replica import Companion, ReplicaPlan
 from .module_process import ModuleProcess
 from .reactor import run
@@ -94,12 +95,18 @@ async def _prepare(
 @runtime_options
 @_replica_options
 @click.option("--reset", is_flag=True, help="Reset the runtime first: its jobs and schemas are lost.")
+@click.option(
+    "--stop-with-stdin",
+    is_flag=True,
+    help="Also stop when standard input ends, so when the program that started this has gone.",
+)
 def exec_(
     runtime: RuntimeOptions,
     command: tuple[str, ...],
     sidecar_port: int | None,
     max_concurrent_tasks: int | None,
     reset: bool,
+    stop_with_stdin: bool,
 ) -> None:
     """Start a module and connect it to a server.
 
@@ -114,6 +121,8 @@ def exec_(
     """
     plan = ReplicaPlan.make(runtime.known(), max_concurrent_tasks)
     directory = replica_directory(runtime.directory.absolute(), runtime.runtime_id, plan.replica_id)
+    if stop_with_stdin:
+        interrupt_at_end_of_input()
 
     def say(text: str) -> None:
         click.echo(printable(f"twisted-cm: {runtime.runtime_id}: {text}", "\n"), err=True)

@@ -181,6 +181,11 @@ class EmulatorControl(BearerClient):
         """Remove one fault."""
         await self._send("DELETE", f"{EMULATOR}/faults/{quote(fault_id, safe='')}")
 
-    async def reset(self) -> None:
-        """Reset the emulator to its seed: the seed's runtimes, bindings and faults, no jobs and no schemas."""
-        await self._send("POST", f"{EMULATOR}/reset")
+    async def reset(self, keep_replicas: bool = False) -> None:
+        """Reset the emulator to its seed: the seed's runtimes, bindings and faults, no jobs and no schemas.
+
+        Args:
+            keep_replicas: Keep the open replicas of the seed's runtimes, and the schemas of these runtimes: modules
+                that run stay connected.
+        """
+        await self._send("POST", f"{EMULATOR}/reset" + ("?keep=replicas" if keep_replicas else ""))

@@ -25,6 +25,7 @@ from ..model.tokens import DEVELOPMENT_TOKEN
 from ..model.types import JSONValue
 from ..server.submission import submit
 from ..service import EmulatorService
+from .faults import ActiveFaultInReactor, Faults, FaultToAdd
 from .interface import EmulatorInterface, no_target, not_ended
 from .runtimes import FakeRuntime
 from .transport import MemoryNetwork
@@ -42,6 +43,7 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
         reactor: The reactor that the emulator runs in.
         service: The service itself.
         agent: The agent for requests to the emulator. Without sockets, no other agent can reach it.
+        faults: Makes things go wrong, with a method for each kind of fault. The methods are awaited.
     """
 
     def __init__(self, reactor: Any, service: EmulatorService) -> None:
@@ -58,6 +60,7 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
         self.agent: IAgent = self._network.agent(self._pool)
         if service.settings.listen:
             self.agent = Agent(reactor, pool=self._pool)
+        self.faults = Faults(lambda fields: FaultToAdd(lambda: self._add_fault(fields)))
 
     @classmethod
     async def start(
@@ -168,6 +171,10 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
     ) -> None:
         plan = FaultPlan(FaultKind.FAIL_JOB, runtime_id, function, count, message=message)
         await self.service.faults.add(plan)
+
+    async def _add_fault(self, fields: dict[str, JSONValue]) -> ActiveFaultInReactor:
+        control = self.control()
+        return ActiveFaultInReactor((await control.add_fault(**fields))["fault_id"], control.remove_fault)
 
     async def _session(self, runtime: FakeRuntime) -> RuntimeSession:
         """Join the existing runtime with that id, if no deployed app is to be bound; open a session otherwise."""

@@ -17,14 +17,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from attrs import NOTHING, fields, frozen
+from typing_extensions import Self
 
-from ..client.errors import NotFound
+from ..client.errors import JobFailed, NotFound
+from ..client.records import Result
 from ..config.seed import SeedLike, make_seed
 from ..model.finite import finite
 from ..model.jobs import JobState
 from ..model.paths import CONTOUR, EMULATOR, RUNTIMES, job_path, runtime_path
 from ..model.types import JSONValue
 from .blocking import BlockingServer
+from .faults import ActiveFault, Faults
 from .interface import EmulatorInterface, no_target, not_ended
 from .runtimes import ThreadRuntime
 
@@ -56,13 +59,23 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
 
     Attributes:
         ca_path: A file with ``ca_certificate``.
+        directory: The state directory of the process.
+        seed_file: The seed that the process has read, or ``None``.
+        faults: Makes things go wrong, with a method for each kind of fault.
     """
 
     https_url: str
     ca_certificate: str
 
-    def __init__(self, process: subprocess.Popen[str], directory: Path, token: str, admin_token: str) -> None:
+    #: The path of the request that resets the emulator.
+    _reset_path = f"{EMULATOR}/reset"
+
+    def __init__(
+        self, process: subprocess.Popen[str], directory: Path, seed_file: Path | None, token: str, admin_token: str
+    ) -> None:
         self._process = process
+        self.directory = directory
+        self.seed_file = seed_file
         urls = json.loads((directory / "ports.json").read_text("utf-8"))
         self.url = urls["http"]
         self.https_url = urls["https"]
@@ -73,9 +86,10 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
             self.url, {"Authorization": f"Bearer {admin_token}", "Content-Type": "application/json"}
         )
         self._runtimes: list[ThreadRuntime] = []
+        self.faults = Faults(self._add_fault)
 
     @classmethod
-    def start(cls, seed: SeedLike = None, *, directory: Path) -> EmulatorProcess:
+    def start(cls, seed: SeedLike = None, *, directory: Path) -> Self:
         """Start an emulator, and wait until it listens.
 
         Args:
@@ -112,7 +126,7 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
         if not started:
             process.communicate()
             raise RuntimeError(f"twisted-cm serve did not start: {log.read_text('utf-8', 'replace').strip()}")
-        return cls(process, directory, token, admin_token)
+        return cls(process, directory, file, token, admin_token)
 
     def run(self, runtime: ThreadRuntime) -> ThreadRuntime:
         runtime.serve(self.url, self._module_auth_token(runtime))
@@ -127,7 +141,7 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
     def reset(self) -> None:
         for runtime in self._runtimes:
             runtime.stop()
-        self._server.request_json("POST", f"{EMULATOR}/reset")
+        self._server.request_json("POST", self._reset_path)
         for runtime in self._runtimes:
             runtime.calls.clear()
             runtime.serve(self.url, self._module_auth_token(runtime))
@@ -186,6 +200,31 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
     def result(self, job_id: str) -> bytes:
         return self._server.request("GET", f"{job_path(job_id)}/result")
 
+    def execute(
+        self,
+        query_type: str,
+        query: JSONValue = NOTHING,
+        *,
+        runtime_id: str | None = None,
+        deployed_app_rid: str | None = None,
+        branch: str | None = None,
+        timeout: float = 30.0,
+    ) -> Result:
+        """Run a function and wait for its result.
+
+        The arguments are those of :meth:`enqueue` and :meth:`wait_for`. If the function raises an exception, the job
+        has succeeded, and :attr:`Result.exception <twisted_cm.client.Result.exception>` says what was raised.
+
+        Raises:
+            JobFailed: The job failed or was canceled.
+            TimeoutError: The job has not ended in time.
+        """
+        job = self.enqueue(query_type, query, runtime_id=runtime_id, deployed_app_rid=deployed_app_rid, branch=branch)
+        ended = self.wait_for(job.job_id, timeout)
+        if ended.state is not JobState.SUCCEEDED:
+            raise JobFailed.make(ended.error_message or f"The job was {ended.state.value}.", job_id=job.job_id)
+        return Result(job.job_id, self.result(job.job_id))
+
     def runtimes(self) -> list[dict[str, JSONValue]]:
         return list(self._server.request_json("GET", RUNTIMES))
 
@@ -195,6 +234,12 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
         plan = {"runtime_id": runtime_id, "function": function, "count": count, "message": message}
         given = {name: value for name, value in plan.items() if value is not None}
         self._server.request_json("POST", f"{EMULATOR}/faults", {"kind": "fail_job", **given})
+
+    def _add_fault(self, fields: dict[str, JSONValue]) -> ActiveFault:
+        added = self._server.request_json("POST", f"{EMULATOR}/faults", fields)
+        return ActiveFault(
+            added["fault_id"], lambda fault_id: self._server.request_json("DELETE", f"{EMULATOR}/faults/{fault_id}")
+        )
 
     def _module_auth_token(self, runtime: ThreadRuntime) -> str:
         """Return the token of the existing runtime, if no deployed app is to be bound; open a session otherwise."""

@@ -12,6 +12,8 @@ from ...model.paths import EMULATOR
 from .. import errors
 from ..auth import require_admin_beyond_loopback
 from ..context import Context
+from ..kept_replicas import reset_keeping_replicas
+from ..parsing import query_parameter
 from ..routing import add_routes
 from ..transport.request import EmulatorRequest
 from ..violations import violation_of
@@ -43,9 +45,18 @@ class ControlRoutes:
         )
 
     async def reset(self, request: EmulatorRequest) -> bytes:
-        """Answer ``POST /reset``: go back to the seed, and answer every parked request."""
+        """Answer ``POST /reset``: go back to the seed, and answer every parked request.
+
+        With ``keep=replicas``, modules that serve runtimes of the seed stay connected.
+        """
         await require_admin_beyond_loopback(self.context, request)
-        await self.context.reset()
+        keep = query_parameter(request, "keep")
+        if keep not in (None, "replicas"):
+            raise errors.invalid_request("'keep' must be replicas.", field="keep")
+        if keep is None:
+            await self.context.reset()
+        else:
+            await reset_keeping_replicas(self.context)
         return request.no_content()
 
     async def list_faults(self, request: EmulatorRequest) -> bytes:
