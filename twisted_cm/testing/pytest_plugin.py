@@ -14,13 +14,30 @@ import pytest
 T = TypeVar("T")
 EmulatorT = TypeVar("EmulatorT")
 
+#: The module of a test, and how much it had written before the test.
+_MODULE = pytest.StashKey[tuple[Any, int]]()
+
 _RUNTIME_ID = "pytest"
 _DEPLOYED_APP_RID = "ri.foundry.main.deployed-app.pytest"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the ini option with the seed file."""
+    """Add the ini options."""
     parser.addini("compute_modules_seed", "Seed file of the compute_modules fixture, relative to rootdir.", "string")
+    parser.addini("compute_modules_command", "Command that starts your module, in rootdir: python app.py", "string")
+    parser.addini("compute_modules_runtime", "Runtime of the seed that your module serves.", "string")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Add what the module wrote during a test to the report of the test, if the test fails."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.failed and _MODULE in item.stash:
+        module, start = item.stash[_MODULE]
+        written = module.output_from(start)
+        if written:
+            report.sections.append(("Captured compute module output", written))
 
 
 class _Shared(Generic[EmulatorT]):
@@ -100,9 +117,14 @@ def compute_modules(request: pytest.FixtureRequest, compute_modules_seed: Any) -
     """Start an emulator of compute modules, or reset the running one to its seed.
 
     A test that pytest-twisted runs gets a twisted_cm.testing.Emulator, whose methods are awaited. Any other test gets
-    a twisted_cm.testing.EmulatorProcess, whose methods block.
+    a twisted_cm.testing.EmulatorProcess, whose methods block. With compute_module_process, it is the emulator that the
+    module is connected to.
     """
-    if _runs_in_reactor(request):
+    if "compute_module_process" in request.fixturenames:
+        emulator = request.getfixturevalue("compute_module_process").emulator
+        yield emulator
+        emulator.dismiss()
+    elif _runs_in_reactor(request):
         emulator = request.getfixturevalue("_compute_modules_in_reactor").get(compute_modules_seed)
         _wait(emulator.reset())
         yield emulator
@@ -126,3 +148,44 @@ def compute_module_runtime(request: pytest.FixtureRequest, compute_modules: Any)
     if _runs_in_reactor(request):
         return _wait(compute_modules.run(FakeRuntime(_RUNTIME_ID, _DEPLOYED_APP_RID)))
     return compute_modules.run(ThreadRuntime(_RUNTIME_ID, _DEPLOYED_APP_RID))
+
+
+@pytest.fixture(scope="session")
+def _compute_module_processes(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from .module import ComputeModuleProcess, ModulePlan, start_module, stop_module
+
+    def start(seed: Any) -> ComputeModuleProcess:
+        command = pytestconfig.getini("compute_modules_command")
+        plan = ModulePlan.make(seed, command, pytestconfig.getini("compute_modules_runtime"), pytestconfig.rootpath)
+        return start_module(plan, tmp_path_factory.mktemp("compute-module"))
+
+    shared = _Shared(start, stop_module)
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture
+def compute_module_process(
+    request: pytest.FixtureRequest, _compute_module_processes: Any, compute_modules_seed: Any
+) -> Any:
+    """Run your module as a process that serves a runtime of an emulator; return a ComputeModuleProcess.
+
+    The ini option compute_modules_command starts the module, in rootdir. It starts once and runs through all tests.
+    Before each test, the emulator is reset to its seed. If the module has ended, the test fails, and the next test
+    starts it again.
+    """
+    from .module import ModuleEnded, UnusableModule
+
+    if _runs_in_reactor(request):
+        pytest.fail("compute_module_process blocks; use it in a test that pytest-twisted does not run", pytrace=False)
+    try:
+        module = _compute_module_processes.get(compute_modules_seed)
+        module.check()
+        module.reset()
+    except UnusableModule as error:
+        pytest.fail(str(error), pytrace=False)
+    except ModuleEnded as error:
+        _compute_module_processes.stop()
+        pytest.fail(str(error), pytrace=False)
+    request.node.stash[_MODULE] = module, module.output_size
+    return module

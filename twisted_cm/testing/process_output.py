@@ -1,0 +1,94 @@
+"""Read what a process prints while it runs."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import threading
+from collections.abc import Callable
+
+_CHUNK = 65536
+
+#: Seconds within which the pipe of a process that has exited reaches its end.
+_LAST_WORDS = 1.0
+
+
+class ProcessOutput:
+    """The output of a process, and its end.
+
+    Two threads wait for both, so the process never blocks because nobody reads.
+
+    Attributes:
+        process: The process.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        """Begin to read.
+
+        Args:
+            process: Its standard output must be a pipe.
+        """
+        assert process.stdout is not None
+        self.process = process
+        self._pipe = process.stdout.fileno()
+        self._changed = threading.Condition()
+        self._content = bytearray()
+        self._open = True
+        self._exited = False
+        self._reader = threading.Thread(target=self._read_to_end, daemon=True)
+        self._reader.start()
+        threading.Thread(target=self._wait_for_exit, daemon=True).start()
+
+    def content(self) -> bytes:
+        """Return everything that the process has written until now."""
+        with self._changed:
+            self._read_available()
+            return bytes(self._content)
+
+    def wait_until(self, reached: Callable[[bytes], bool], timeout: float) -> bool:
+        """Wait until a condition on the output holds, or the process has exited.
+
+        Args:
+            reached: Takes everything that the process has written.
+            timeout: The longest time to wait, in seconds.
+
+        Returns:
+            Whether the condition holds.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._exited or reached(bytes(self._content)), timeout)
+            self._read_available()
+            return reached(bytes(self._content))
+
+    def close(self) -> None:
+        """Close the pipe of a process that has exited, unless a child of it still writes to it."""
+        self._reader.join(_LAST_WORDS)
+        if not self._reader.is_alive():
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+
+    def _readable(self, timeout: int | None) -> bool:
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
+        return bool(poll.poll(timeout))
+
+    def _read_available(self) -> None:
+        # The caller holds the lock. Bytes that the process has written are in the pipe, whatever the thread does.
+        while self._open and self._readable(0):
+            chunk = os.read(self._pipe, _CHUNK)
+            self._open = bool(chunk)
+            self._content += chunk
+        self._changed.notify_all()
+
+    def _read_to_end(self) -> None:
+        while self._open:
+            self._readable(None)
+            with self._changed:
+                self._read_available()
+
+    def _wait_for_exit(self) -> None:
+        self.process.wait()
+        with self._changed:
+            self._exited = True
+            self._changed.notify_all()
