@@ -48,6 +48,13 @@ def _is_secret(name: str, value: JSONValue) -> bool:
     return bool(_SECRET_UNLESS_NUMBER.search(plain)) and not isinstance(value, int | float)
 
 
+def is_masked(value: JSONValue) -> bool:
+    """Return whether :data:`MASK` stands in place of a secret somewhere in a value."""
+    if isinstance(value, dict):
+        return any((each == MASK and _is_secret(name, each)) or is_masked(each) for name, each in value.items())
+    return isinstance(value, list) and any(map(is_masked, value))
+
+
 def mask_query(query: JSONValue) -> JSONValue:
     """Return a copy of a query in which :data:`MASK` replaces every secret.
 

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from ..config.json_schemas import load_schema
 from ..model.jobs import JobState
+from ..model.raised import raised_message
 from ..model.types import JSONValue
 from .mask import mask_query
 
@@ -52,6 +53,7 @@ class Recorded:
         problem: Why there is no result.
         too_large: Whether the job has a result that was too large to record.
         seconds: How long the runtime took.
+        raised: What the function raised, if the result is the report of that.
     """
 
     key: tuple[str, str]
@@ -59,6 +61,17 @@ class Recorded:
     problem: str
     too_large: bool
     seconds: float
+    raised: str | None = None
+
+    @property
+    def function(self) -> str:
+        """The name of the function."""
+        return self.key[0]
+
+    @property
+    def query(self) -> JSONValue:
+        """The masked query."""
+        return json.loads(self.key[1])
 
 
 @define
@@ -73,6 +86,7 @@ class Recording:
     """A file of recorded jobs.
 
     Attributes:
+        jobs: The jobs in the order of the file.
         skipped: How many canceled jobs the file has. They are ignored: they do not show what a function does.
     """
 
@@ -83,6 +97,7 @@ class Recording:
             InvalidRecording: The file cannot be read, or a line of it is not a job.
         """
         validator = Draft202012Validator(load_schema("recording.json"))
+        self.jobs: list[Recorded] = []
         self.skipped = 0
         self._queries: dict[tuple[str, str], _Recordings] = {}
         problems: list[str] = []
@@ -121,6 +136,7 @@ class Recording:
         except ValueError as error:
             yield f"$.result: {error}"
             return
+        self.jobs.append(recorded)
         self._queries.setdefault(recorded.key, _Recordings()).jobs.append(recorded)
 
     @property
@@ -131,7 +147,7 @@ class Recording:
     @property
     def size(self) -> int:
         """How many jobs are recorded."""
-        return sum(len(each.jobs) for each in self._queries.values())
+        return len(self.jobs)
 
     @property
     def unused(self) -> int:
@@ -204,4 +220,5 @@ def _recorded(record: dict[str, JSONValue]) -> Recorded:
         raise ValueError("missing, but the job succeeded")
     started = record["started_at"]
     seconds = 0.0 if started is None else max(record["completed_at"] - started, 0) / 1000
-    return Recorded(_key(record["function"], record["query"]), content, problem, "bytes" in result, seconds)
+    raised = None if content is None else raised_message(record.get("job_id", ""), content)
+    return Recorded(_key(record["function"], record["query"]), content, problem, "bytes" in result, seconds, raised)

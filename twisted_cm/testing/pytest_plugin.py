@@ -6,7 +6,8 @@ only when a test asks for one, and their annotations do not name its classes: ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pytest
@@ -189,3 +190,37 @@ def compute_module_process(
         pytest.fail(str(error), pytrace=False)
     request.node.stash[_MODULE] = module, module.output_size
     return module
+
+
+@pytest.fixture
+def compute_module_replay(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Return a function that replays a recording: replay("jobs.jsonl", ignore=["/id"]).
+
+    It sends the recorded queries to compute_module_process, or to another runtime of compute_modules. It raises an
+    AssertionError if a result differs from the recorded one; otherwise it returns a twisted_cm.testing.Replayed.
+    """
+    if _runs_in_reactor(request):
+        pytest.fail("compute_module_replay blocks; use it in a test that pytest-twisted does not run", pytrace=False)
+
+    def replay_recording(
+        path: str | Path, *, ignore: Sequence[str] = (), runtime: Any = None, timeout: float = 30.0
+    ) -> Any:
+        """Replay a recording.
+
+        Args:
+            path: A file that ``twisted-cm serve --record`` wrote, relative to rootdir.
+            ignore: JSON pointers to parts of results that may differ; ``*`` matches any member or element.
+            runtime: A runtime of compute_modules, or its id; by default, compute_module_process.
+            timeout: The longest time to wait for one result, in seconds.
+        """
+        __tracebackhide__ = True
+        from .replay import replay
+
+        file = request.config.rootpath / path
+        if runtime is None:
+            module = request.getfixturevalue("compute_module_process")
+            return replay(module.emulator, module.runtime_id, file, ignore, timeout, module.check)
+        emulator = request.getfixturevalue("compute_modules")
+        return replay(emulator, getattr(runtime, "runtime_id", runtime), file, ignore, timeout)
+
+    return replay_recording
