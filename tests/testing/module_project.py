@@ -38,7 +38,7 @@ def stay(context, event):
 
 @function
 def die(context, event):
-    print("about to die", flush=True)
+    print("about to die in", os.getpid(), flush=True)
     # The parent of the worker is the module.
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(600)

@@ -131,12 +131,15 @@ def test_fails_without_the_module():
 def test_a_module_that_dies_fails_the_next_test_and_is_started_for_the_one_after(project: Project) -> None:
     printed = project.run(
         """
+import os
 import pytest
 from twisted_cm.client import JobFailed
 
 def test_kills_it(compute_module_process):
     with pytest.raises(JobFailed):
         compute_module_process.execute("die")
+    (worker,) = [line for line in compute_module_process.output.splitlines() if "about to die" in line]
+    open("worker", "w").write(worker.split()[-1])
 
 def test_next(compute_module_process):
     pass
@@ -149,6 +152,8 @@ def test_after(compute_module_process):
     assert "2 passed, 1 error" in printed
     assert f"The compute module '{SDK_PYTHON} app.py' ended with exit status 137. Its last" in printed
     assert "about to die" in printed
+    # The worker of the dead module is gone, too.
+    assert not psutil.pid_exists(int((project.directory / "worker").read_text()))
 
 
 def test_a_module_that_does_not_start(project: Project) -> None:

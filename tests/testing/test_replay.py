@@ -212,10 +212,11 @@ def test_it_can_be_caught(compute_module_replay):
     assert "pytest_plugin.py" not in printed
 
 
-def test_a_real_module_answers_as_it_was_recorded(tmp_path: Path, state_dir: Path) -> None:
+def test_a_real_module_answers_as_it_was_recorded(tmp_path: Path) -> None:
     module = str(ROOT / "tests" / "sdk" / "module.py")
     project = Project(tmp_path)
-    server = Server(tmp_path, state_dir, "--record", str(tmp_path / "jobs.jsonl"))
+    # The killed command leaves files behind, which other tests must not find.
+    server = Server(tmp_path, tmp_path / "state", "--record", str(tmp_path / "jobs.jsonl"))
     try:
         options = ("--runtime", "one", "--seed", str(server.seed_file))
         process = server.start("exec", *options, "--", SDK_PYTHON, module)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -224,10 +223,10 @@ class ComputeModuleProcess:
         connected = f"twisted-cm: {self.runtime_id}: connected, ".encode()
         if self._running.wait_until(lambda written: connected in written, _PATIENCE):
             return
-        ended = process.poll() is not None
+        status = self._running.status
         self.stop()
-        if ended:
-            raise ModuleEnded(self._describe_end(process.returncode, " before it was connected"))
+        if status is not None:
+            raise ModuleEnded(self._describe_end(status, " before it was connected"))
         raise ModuleEnded(
             f"The compute module '{shlex.join(self.command)}' is not connected after {_PATIENCE} seconds."
             f"{self._last_lines()}"
@@ -241,7 +240,7 @@ class ComputeModuleProcess:
         """
         if self._running is None:
             raise ModuleEnded(f"The compute module '{shlex.join(self.command)}' is not started.")
-        status = self._running.process.poll()
+        status = self._running.status
         if status is not None:
             raise ModuleEnded(self._describe_end(status, ""))
 
@@ -260,15 +259,13 @@ class ComputeModuleProcess:
         """Stop the module with SIGTERM, as Foundry stops a container; if it takes too long, kill it."""
         if self._running is None:
             return
-        process = self._running.process
-        assert process.stdin is not None
+        stdin = self._running.process.stdin
+        assert stdin is not None
         with suppress(BrokenPipeError):
-            process.stdin.close()
-        try:
-            process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            stdin.close()
+        if not self._running.wait_for_exit(_GRACE):
+            self._running.kill()
+            self._running.wait_for_exit(_GRACE)
         self._earlier = self._output()
         self._running.close()
         self._running = None
@@ -307,8 +304,7 @@ class ComputeModuleProcess:
         replica_id = self.emulator.open_replica(self.runtime_id)
         if replica_id is None:
             assert self._running is not None
-            with suppress(subprocess.TimeoutExpired):
-                self._running.process.wait(_GRACE)
+            self._running.wait_for_exit(_GRACE)
             self.check()
             raise ModuleEnded(f"The replica of the compute module '{shlex.join(self.command)}' is gone.")
         return replica_id

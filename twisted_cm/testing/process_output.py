@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 _CHUNK = 65536
 
@@ -17,17 +19,19 @@ _LAST_WORDS = 1.0
 class ProcessOutput:
     """The output of a process, and its end.
 
-    Two threads wait for both, so the process never blocks because nobody reads.
+    Two threads wait for both, so the process never blocks because nobody reads. When it has exited, the other processes
+    of its group are killed.
 
     Attributes:
-        process: The process.
+        process: The process. Only this object waits for it.
+        status: The exit status of the process, or ``None`` while it runs.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         """Begin to read.
 
         Args:
-            process: Its standard output must be a pipe.
+            process: Its standard output must be a pipe, and it must lead a process group of its own.
         """
         assert process.stdout is not None
         self.process = process
@@ -35,7 +39,7 @@ class ProcessOutput:
         self._changed = threading.Condition()
         self._content = bytearray()
         self._open = True
-        self._exited = False
+        self.status: int | None = None
         self._reader = threading.Thread(target=self._read_to_end, daemon=True)
         self._reader.start()
         threading.Thread(target=self._wait_for_exit, daemon=True).start()
@@ -57,9 +61,20 @@ class ProcessOutput:
             Whether the condition holds.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._exited or reached(bytes(self._content)), timeout)
+            self._changed.wait_for(lambda: self.status is not None or reached(bytes(self._content)), timeout)
             self._read_available()
             return reached(bytes(self._content))
+
+    def wait_for_exit(self, timeout: float) -> bool:
+        """Wait until the process has exited; return whether it has."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.status is not None, timeout)
+
+    def kill(self) -> None:
+        """Kill the process and its group."""
+        # On macOS, a process that has exited cannot get a signal.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Close the pipe of a process that has exited, unless a child of it still writes to it."""
@@ -88,7 +103,11 @@ class ProcessOutput:
                 self._read_available()
 
     def _wait_for_exit(self) -> None:
-        self.process.wait()
+        if hasattr(os, "waitid"):
+            # Until it is waited for, its id belongs to no other process.
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+            self.kill()
+        status = self.process.wait()
         with self._changed:
-            self._exited = True
+            self.status = status
             self._changed.notify_all()
