@@ -33,6 +33,10 @@ def who(context, event):
     return os.getppid()
 
 @function
+def name(context, event):
+    return os.environ.get("MY_NAME")
+
+@function
 def stay(context, event):
     time.sleep(600)
 

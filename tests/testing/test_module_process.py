@@ -10,9 +10,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from attrs import evolve, frozen
 from conftest import kill
 from sdk_processes import SDK_PYTHON
 from testing.module_project import Project
+
+from twisted_cm.config.module_settings import ModuleSettings
+from twisted_cm.config.seed import SeedRuntime, parse_seed
+from twisted_cm.testing.module import ModulePlan
 
 
 @pytest.fixture
@@ -208,6 +213,43 @@ def test_it(compute_module_process):
     assert compute_module_process.execute("add", {"a": 1, "b": 2}).json() == 3
 """)
     assert "1 passed" in printed
+
+
+@frozen
+class SettingsWithCommand(ModuleSettings):
+    """What a module finds around it, with the command that starts it."""
+
+    command: tuple[str, ...] = ("python", "app.py")
+    directory: str = "modules"
+
+
+def test_the_command_may_be_in_the_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seed = evolve(parse_seed(TWO), runtimes=(SeedRuntime("one", module=SettingsWithCommand()),))
+    monkeypatch.setattr("twisted_cm.testing.module.make_seed", lambda _: seed)
+    plan = ModulePlan.make(TWO, "", "", tmp_path)
+    assert (plan.runtime_id, plan.command, plan.directory) == ("one", ("python", "app.py"), tmp_path / "modules")
+    # The ini option has precedence.
+    plan = ModulePlan.make(TWO, "node 'my app.js'", "", tmp_path)
+    assert (plan.command, plan.directory) == (("node", "my app.js"), tmp_path)
+
+
+def test_tests_with_another_seed_get_another_module(project: Project) -> None:
+    printed = project.run("""
+import pytest
+
+class TestOther:
+    @pytest.fixture
+    def compute_modules_seed(self):
+        return {"foundry": {"compute_modules": {"runtimes": [{"runtime_id": "other", "env": {"MY_NAME": "jo"}}]}}}
+
+    def test_it(self, compute_module_process):
+        assert compute_module_process.runtime_id == "other"
+        assert compute_module_process.execute("name").text() == '"jo"'
+
+def test_default(compute_module_process):
+    assert compute_module_process.execute("name").json() is None
+""")
+    assert "2 passed" in printed
 
 
 def test_a_test_in_the_reactor_is_told_that_it_blocks(project: Project) -> None:

@@ -43,8 +43,9 @@ class Emulator(EmulatorInterface[FakeRuntime, Job]):
         reactor: The reactor that the emulator runs in.
         service: The service itself.
         agent: The agent for requests to the emulator. Without sockets, no other agent can reach it.
-        faults: Makes things go wrong, with a method for each kind of fault. The methods are awaited.
     """
+
+    faults: Faults[FaultToAdd]
 
     def __init__(self, reactor: Any, service: EmulatorService) -> None:
         self.reactor = reactor

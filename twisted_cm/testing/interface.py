@@ -10,6 +10,7 @@ from attrs import NOTHING
 
 from ..model.jobs import JobState
 from ..model.types import JSONValue
+from .faults import Faults
 from .runtimes import CallableRuntime
 
 T = TypeVar("T")
@@ -30,12 +31,14 @@ class EmulatorInterface(ABC, Generic[RuntimeT, JobT]):
         https_url: The base URL over HTTPS, or ``None`` if the emulator has no TLS.
         ca_certificate: The certificate, in PEM, of the CA that signed the emulator's own, or ``None`` without TLS.
         token: A valid bearer token: the first one of the seed.
+        faults: Makes things go wrong, with a method for each kind of fault.
     """
 
     url: str
     https_url: str | None
     ca_certificate: str | None
     token: str
+    faults: Faults[Any]
 
     @abstractmethod
     def run(self, runtime: RuntimeT) -> NowOrLater[RuntimeT]:

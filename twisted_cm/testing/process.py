@@ -61,11 +61,11 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
         ca_path: A file with ``ca_certificate``.
         directory: The state directory of the process.
         seed_file: The seed that the process has read, or ``None``.
-        faults: Makes things go wrong, with a method for each kind of fault.
     """
 
     https_url: str
     ca_certificate: str
+    faults: Faults[ActiveFault]
 
     #: The path of the request that resets the emulator.
     _reset_path = f"{EMULATOR}/reset"
