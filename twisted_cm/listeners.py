@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
+from .config.settings import DEFAULT_TLS_PORT
 from .config.tls import ServerCertificate
 from .model.addresses import Addresses
 from .server.transport.tls import over_tls
@@ -68,13 +69,13 @@ class Listeners:
         self._sockets: list[socket.socket] = []
         self._ports: list[tuple[socket.socket, IListeningPort]] = []
 
-    def bind(self, interface: str, port: int, tls_port: int, option_prefix: str = "--") -> Listener:
+    def bind(self, interface: str, port: int, tls_port: int | None, option_prefix: str = "--") -> Listener:
         """Bind the sockets of one site.
 
         Args:
             interface: The address to listen on.
             port: The port for HTTP; 0 picks a free one.
-            tls_port: The port for HTTPS; 0 picks a free one.
+            tls_port: The port for HTTPS; 0 picks a free one, ``None`` the default one or, if it is in use, a free one.
             option_prefix: How the command-line options that set the ports begin, for error messages.
 
         Raises:
@@ -83,7 +84,7 @@ class Listeners:
         plain = self._bind(interface, port, f"{option_prefix}port") if self._listen else None
         tls = None
         if self._listen and self._context_factory is not None:
-            tls = self._bind(interface, tls_port, f"{option_prefix}tls-port")
+            tls = self._bind_tls(interface, tls_port, f"{option_prefix}tls-port")
         return Listener(
             plain,
             tls,
@@ -94,6 +95,15 @@ class Listeners:
                 base_url=self._base_url,
             ),
         )
+
+    def _bind_tls(self, interface: str, port: int | None, option: str) -> socket.socket:
+        try:
+            return self._bind(interface, DEFAULT_TLS_PORT if port is None else port, option)
+        except CannotStart:
+            if port is not None:
+                raise
+        # Another emulator is likely to have it. Nobody asked for that port, and clients are told the one in use.
+        return self._bind(interface, 0, option)
 
     def _bind(self, interface: str, port: int, option: str) -> socket.socket:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,6 +36,7 @@ from .server.context import Context
 from .server.credentials import Credentials
 from .server.held_replicas import HeldReplicas
 from .server.job_time_limits import JobTimer
+from .server.kept_replicas import reset_keeping
 from .server.passing.upstream import Upstream
 from .server.refused_polls import RefusedPolls
 from .server.supervision import NoSupervision, Supervision
@@ -45,7 +46,7 @@ from .server.workers import Workers
 
 __all__ = ["CannotStart", "EmulatorService", "SeedReloader", "Settings", "make_service"]
 
-#: Seconds that connections may take to end at shutdown before they are cut off.
+#: Seconds that the modules, and then the connections, may take to end at shutdown before they are cut off.
 SHUTDOWN_GRACE = 4.0
 
 #: Seconds that the broker may take to answer a ping before the emulator counts as not ready.
@@ -66,9 +67,11 @@ class EmulatorService(Service):
         sidecar_addresses: The same for each sidecar listener, by runtime id.
         sites: The protocol factories of the main listeners and of each sidecar; empty until the service has started.
         supervision: Starts the processes of modules. Set it before the service starts.
+        shutdown_grace: Seconds that connections may take to end at shutdown before they are cut off.
     """
 
     _log = Logger()
+    shutdown_grace = SHUTDOWN_GRACE
     site: EmulatorSite
     context: Context
 
@@ -231,15 +234,21 @@ class EmulatorService(Service):
         finally:
             self._seed_loaded = loaded
 
-    async def reset(self) -> None:
+    async def reset(self, keep_replicas: bool = False) -> None:
         """Go back to the seed: its runtimes, bindings and faults, no jobs and no schemas.
 
-        Parked callers and polls are answered. Tokens stay valid.
+        Parked callers and polls are answered. Tokens stay valid. The modules that the emulator has started stay
+        connected, and the schemas of their runtimes stay.
+
+        Args:
+            keep_replicas: Whether that holds for the modules of all runtimes that the seed has.
         """
         with self._loading_seed():
-            await self.supervision.remember_schemas(self.broker)
-            await self.broker.reset(self._seed.registry())
-            await self.supervision.reset(self.broker)
+            await reset_keeping(
+                self.broker,
+                lambda: self.broker.reset(self._seed.registry()),
+                lambda replica: keep_replicas or replica.supervised,
+            )
         await self.faults.replace(self._seed.faults)
 
     async def reseed(self, seed: Seed) -> None:
@@ -275,7 +284,7 @@ class EmulatorService(Service):
         """Stop listening, answer parked callers and polls, finish answers that have begun, and close.
 
         Returns:
-            A Deferred that fires when every connection is closed, at most a little after ``SHUTDOWN_GRACE``.
+            A Deferred that fires when every connection is closed, at most a little after ``shutdown_grace``.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         closing = self._listeners.stop()
@@ -290,7 +299,7 @@ class EmulatorService(Service):
         self._held_replicas.stop()
         self._job_timer.stop()
         for site in self.sites:
-            yield site.drain(SHUTDOWN_GRACE)
+            yield site.drain(self.shutdown_grace)
         if self._recorder is not None:
             yield Deferred.fromCoroutine(self._recorder.stop())
         self._workers.stop()
@@ -301,16 +310,24 @@ class SeedReloader(Service):
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorFromThreads, service: EmulatorService, path: Path | None) -> None:
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        service: EmulatorService,
+        path: Path | None,
+        adapt: Callable[[Seed], Seed] = lambda seed: seed,
+    ) -> None:
         """Make a service that reloads the seed of another.
 
         Args:
             reactor: Runs the reload; signal handlers must not.
             service: The emulator.
             path: The seed file; ``None`` if there is none.
+            adapt: Changes each seed that is read.
         """
         self._reactor = reactor
         self._service = service
+        self._adapt = adapt
         # A daemon changes its working directory.
         self._path = None if path is None else path.absolute()
 
@@ -330,7 +347,7 @@ class SeedReloader(Service):
             self._log.warn("SIGHUP: there is no seed file to read; name one with --seed")
             return succeed(None)
         try:
-            seed = read_seed(self._path)
+            seed = self._adapt(read_seed(self._path))
         except InvalidSeed as error:
             for problem in error.problems:
                 self._log.error("seed not reloaded: {problem}", problem=problem)
@@ -339,14 +356,22 @@ class SeedReloader(Service):
         return reseeded.addErrback(lambda failure: self._log.failure("seed not reloaded", failure))
 
 
-def make_service(reactor: IReactorTime, options: ServerOptions) -> EmulatorService:
+def make_service(
+    reactor: IReactorTime, options: ServerOptions, adapt: Callable[[Seed], Seed] = lambda seed: seed
+) -> EmulatorService:
     """Make the service that the options describe, its sockets bound.
+
+    Args:
+        reactor: The reactor.
+        options: The options.
+        adapt: Changes the seed that was read.
 
     Raises:
         click.ClickException: It cannot be made; the message says what to do.
     """
     try:
-        return EmulatorService(reactor, options.settings())
+        settings = options.settings()
+        return EmulatorService(reactor, evolve(settings, seed=adapt(settings.seed)))
     except (InvalidSeed, CertificateError, CannotStart) as error:
         raise click.ClickException(str(error)) from None
 

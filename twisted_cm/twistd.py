@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python import usage
 
 from .config.options import ServerOptions, server_options
 from .listeners import raise_file_limit
 from .model.tokens import DEVELOPMENT_TOKEN
-from .service import SeedReloader, make_service
+from .supervisor.service import log_line, supervise
 
 _log = Logger()
 
@@ -51,14 +51,12 @@ def makeService(options: Options) -> IService:
     reactor: Any = installed
     raise_file_limit()
     try:
-        emulator = make_service(reactor, options.server)
+        both = supervise(reactor, options.server)
     except click.ClickException as error:
         _die(error)
-    if emulator.development_token:
+    if both.emulator.development_token:
         _log.info("bearer token: {token}", token=DEVELOPMENT_TOKEN)
-    both = MultiService()
-    emulator.setServiceParent(both)
-    SeedReloader(reactor, emulator, options.server.seed).setServiceParent(both)
+    both.supervisor.output.read(log_line)
     return both
 
 

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from attrs import field, fields, frozen
+from attrs import evolve, field, fields, frozen
+from typing_extensions import Self
 
+from ..config.found_seed import find_seed
+from ..config.seed import Seed, read_seed
+from ..config.seed_file import InvalidSeed
 from ..config.state_dir import STATE_DIR_OPTION, default_state_dir
 from ..model.tokens import DEVELOPMENT_TOKEN
 
@@ -24,10 +28,9 @@ DEFAULT_URL = "http://127.0.0.1:4000"
 CONNECTION_OPTIONS: tuple[Option, ...] = (
     click.option(
         "--url",
-        default=DEFAULT_URL,
-        show_default=True,
+        default="",
         envvar="TWISTED_CM_URL",
-        help="Base URL of the server.",
+        help=f"Base URL of the server.  [default: the port of the seed in this directory, or {DEFAULT_URL}]",
     ),
     click.option(
         "--ca",
@@ -52,6 +55,10 @@ class ConnectionOptions:
     url: str
     ca: Path | None
     state_dir: Path | None
+
+    def completed(self) -> Self:
+        """Return the options with what the seed of the current directory says, in place of what the user left out."""
+        return self
 
     @property
     def directory(self) -> Path:
@@ -84,6 +91,29 @@ class CallerOptions(ConnectionOptions):
 
     token: str = field(repr=False)
 
+    def completed(self) -> Self:
+        found = None if self.url and self.token else find_seed()
+        url, token = DEFAULT_URL, DEVELOPMENT_TOKEN
+        if found is not None:
+            try:
+                seed = read_seed(found)
+            except InvalidSeed as error:
+                raise click.ClickException(f"{error}\nMend the file, or give --url and --token.") from None
+            url = url_of(seed, found) if not self.url else url
+            token = next((each.token for each in seed.bearer_tokens), token)
+        return evolve(self, url=self.url or url, token=self.token or token)
+
+
+def url_of(seed: Seed, path: Path) -> str:
+    """Return the URL of a server that has read a seed.
+
+    Raises:
+        click.ClickException: The seed lets the server take any port.
+    """
+    if seed.port == 0:
+        raise click.ClickException(f"{path} has the port 0, which is any free one. Name the server with --url.")
+    return DEFAULT_URL if seed.port is None else f"http://127.0.0.1:{seed.port}"
+
 
 def pass_options(
     record: type[ConnectionOptions], options: tuple[Option, ...]
@@ -99,7 +129,7 @@ def pass_options(
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
         @wraps(command)
         def wrapper(**values: Any) -> R:
-            return command(record(**{name: values.pop(name) for name in names}), **values)
+            return command(record(**{name: values.pop(name) for name in names}).completed(), **values)
 
         decorated: Callable[..., R] = wrapper
         for option in reversed(options):
@@ -116,9 +146,9 @@ caller_options = pass_options(
         click.option(
             "--token",
             envvar="TWISTED_CM_TOKEN",
-            default=DEVELOPMENT_TOKEN,
-            show_default=True,
-            help="Bearer token to show the server.",
+            default="",
+            help="Bearer token to show the server.  [default: the first one of the seed in this directory, or"
+            f" {DEVELOPMENT_TOKEN}]",
         ),
         *CONNECTION_OPTIONS,
     ),

@@ -12,14 +12,17 @@ from .. import __version__
 #: importing all of them takes longer than most commands do.
 _COMMANDS = {
     "check": ("seed", "check"),
+    "dev": ("dev", "dev"),
     "env": ("module", "env"),
     "exec": ("module", "exec_"),
     "faults": ("faults", "faults"),
     "init": ("seed", "init"),
     "job": ("inspect", "job"),
     "jobs": ("inspect", "jobs"),
+    "logs": ("supervised", "logs"),
     "replay": ("replay", "replay"),
     "resend": ("resend", "resend"),
+    "restart": ("supervised", "restart"),
     "runtimes": ("inspect", "runtimes"),
     "serve": ("serve", "serve"),
     "status": ("inspect", "status"),
@@ -49,6 +52,7 @@ def main() -> None:
 
     \b
     Examples:
+      twisted-cm dev -- python app.py
       twisted-cm serve
       twisted-cm exec --runtime mine --deployed-app ri.mine -- python app.py
       twisted-cm submit ri.mine add '{"a": 2, "b": 40}'

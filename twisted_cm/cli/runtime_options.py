@@ -10,11 +10,12 @@ import click
 from attrs import Factory, evolve, field, frozen
 
 from ..client.api import RuntimeSession
+from ..config.found_seed import find_seed
 from ..config.module_settings import ModuleSettings
 from ..config.seed import Seed, read_seed
 from ..config.seed_file import InvalidSeed
 from ..model.tokens import OAuthClient
-from .connection_options import CONNECTION_OPTIONS, DEFAULT_URL, ConnectionOptions, pass_options
+from .connection_options import CONNECTION_OPTIONS, DEFAULT_URL, ConnectionOptions, pass_options, url_of
 
 
 @frozen(kw_only=True)
@@ -47,20 +48,29 @@ class RuntimeOptions(ConnectionOptions):
         """
         if self.branch is not None and self.deployed_app is None:
             raise click.UsageError("--branch needs --deployed-app.")
-        if self.seed is None:
-            return KnownRuntime(evolve(self, url=self.url or DEFAULT_URL))
+        if self.seed is not None:
+            return self._described_by(self.seed)
+        # The seed of this directory need not be that of a server that is named.
+        found = None if self.url else find_seed()
+        return KnownRuntime(evolve(self, url=self.url or DEFAULT_URL)) if found is None else self._described_by(found)
+
+    def _described_by(self, path: Path) -> KnownRuntime:
         try:
-            seed = read_seed(self.seed)
+            seed = read_seed(path)
         except InvalidSeed as error:
             raise click.ClickException(str(error)) from None
         seeded = next((each for each in seed.runtimes if each.runtime_id == self.runtime_id), None)
         if seeded is None:
-            raise click.ClickException(self._unknown(seed))
+            if self.seed is None and self.deployed_app is not None:
+                # A new runtime, at the server of this directory.
+                return KnownRuntime(evolve(self, url=url_of(seed, path)))
+            raise click.ClickException(self._unknown(seed, path))
         clients = {each.client_id: each for each in seed.oauth_clients}
         return KnownRuntime(
             evolve(
                 self,
-                url=self.url or self._url_of(seed),
+                seed=path,
+                url=self.url or url_of(seed, path),
                 module_auth_token=self.module_auth_token or seeded.module_auth_token,
             ),
             seeded.module,
@@ -69,21 +79,14 @@ class RuntimeOptions(ConnectionOptions):
             next((each.port or None for each in seed.sidecars if each.runtime_id == self.runtime_id), None),
         )
 
-    def _unknown(self, seed: Seed) -> str:
+    def _unknown(self, seed: Seed, path: Path) -> str:
         names = [each.runtime_id for each in seed.runtimes]
         near = difflib.get_close_matches(self.runtime_id, names, n=1)
         if near:
             hint = f"Did you mean '{near[0]}'?"
         else:
             hint = f"It has: {', '.join(names)}." if names else "Add one under 'runtimes'."
-        return f"{self.seed} has no runtime '{self.runtime_id}'. {hint}"
-
-    def _url_of(self, seed: Seed) -> str:
-        if seed.port == 0:
-            raise click.ClickException(
-                f"{self.seed} has the port 0, which is any free one. Name the server with --url."
-            )
-        return DEFAULT_URL if seed.port is None else f"http://127.0.0.1:{seed.port}"
+        return f"{path} has no runtime '{self.runtime_id}'. {hint}"
 
 
 @frozen
@@ -154,7 +157,8 @@ runtime_options = pass_options(
             "--seed",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="Seed file that describes the runtime; the server must have read it, too.",
+            help="Seed file that describes the runtime; the server must have read it, too."
+            "  [default: twisted-cm.yaml or seed.yaml of this directory, unless --url is given]",
         ),
         click.option(
             "--module-auth-token",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ..config.found_seed import NAMES, find_seed
 from ..config.seed import read_seed
 from ..config.seed_file import InvalidSeed
 
@@ -31,20 +32,25 @@ def init(file: Path) -> None:
         raise click.ClickException(f"{file} already exists. Choose another file name.") from None
     except OSError as error:
         raise click.ClickException(f"Cannot write {file}: {error.strerror}. Choose another file name.") from None
-    click.echo(f"Wrote {file}. Start with: twisted-cm serve --seed {shlex.quote(str(file))}")
+    named = "" if str(file) in NAMES else f" --seed {shlex.quote(str(file))}"
+    click.echo(f"Wrote {file}. Start with: twisted-cm serve{named}")
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-def check(file: Path) -> None:
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def check(file: Path | None) -> None:
     """Check a seed file for mistakes.
 
-    If 'serve' would refuse FILE, every mistake is printed with its line, and the exit status is 1.
+    If 'serve' would refuse FILE, every mistake is printed with its line, and the exit status is 1. Without FILE, the
+    file twisted-cm.yaml or seed.yaml of the current directory is checked.
 
     \b
     Examples:
       twisted-cm check seed.yaml
     """
+    file = file or find_seed()
+    if file is None:
+        raise click.UsageError(f"There is no {' or '.join(NAMES)} here. Name a file.")
     try:
         seed = read_seed(file)
     except InvalidSeed as error:

@@ -29,7 +29,9 @@ _OPTIONS = (
     click.option("--interface", default="127.0.0.1", show_default=True, help="Address to listen on."),
     click.option("--port", type=_PORT, help=f"Port for HTTP, 0 for any.  [default: the seed's, or {DEFAULT_PORT}]"),
     click.option(
-        "--tls-port", type=_PORT, default=DEFAULT_TLS_PORT, show_default=True, help="Port for HTTPS, 0 for any."
+        "--tls-port",
+        type=_PORT,
+        help=f"Port for HTTPS, 0 for any.  [default: {DEFAULT_TLS_PORT}, or any if that is in use]",
     ),
     click.option("--certificate", type=_PATH, metavar="PEM", help="Your own certificate.  [default: a local one]"),
     click.option("--private-key", type=_PATH, metavar="PEM", help="Key of --certificate, if it is in a separate file."),
@@ -88,7 +90,7 @@ class ServerOptions:
     seed: Path | None
     interface: str
     port: int | None
-    tls_port: int
+    tls_port: int | None
     certificate: Path | None
     private_key: Path | None
     ca: Path | None

@@ -22,7 +22,7 @@ class Settings:
         listen: Whether to listen on sockets; ``False`` for an emulator that is used through its ``site`` alone.
         interface: The address to listen on.
         port: The port for plain HTTP; 0 picks a free one.
-        tls_port: The port for HTTPS; 0 picks a free one.
+        tls_port: The port for HTTPS; 0 picks a free one. ``None`` picks :data:`DEFAULT_TLS_PORT` unless it is in use.
         certificate: The certificate for HTTPS; ``None`` for no TLS listener.
         admin_token: The token that may do everything; required unless ``interface`` is a loopback address.
         base_url: The URL that session URIs are built on, in place of the scheme and ``Host`` of the request.
@@ -36,7 +36,7 @@ class Settings:
     listen: bool = True
     interface: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    tls_port: int = DEFAULT_TLS_PORT
+    tls_port: int | None = None
     certificate: ServerCertificate | None = None
     admin_token: str | None = field(default=None, repr=False)
     base_url: str | None = None

@@ -94,6 +94,11 @@ class Replica:
         """Whether it was closed."""
         return self.ended_at is not None
 
+    @property
+    def supervised(self) -> bool:
+        """Whether the emulator has started its process."""
+        return self.replica_id.startswith(SUPERVISED_PREFIX)
+
     def has_room(self, jobs: int) -> bool:
         """Return whether it may get another job while that many unfinished jobs are on it."""
         return not self.draining and (self.limit is None or jobs < self.limit)

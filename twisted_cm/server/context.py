@@ -27,7 +27,7 @@ class Context:
     """What the routes of one listener share.
 
     Attributes:
-        reset: Goes back to the seed.
+        reset: Goes back to the seed; ``True`` keeps the modules of its runtimes connected.
         readiness: Tells of each part of the emulator whether it can do its work.
         validate_queries: Whether each query is checked against its function's schema before it is queued.
         unchecked_queries: Says of queries that they are not checked.
@@ -45,7 +45,7 @@ class Context:
     limits: Limits
     addresses: Addresses
     faults: IFaultBook
-    reset: Callable[[], Awaitable[None]]
+    reset: Callable[[bool], Awaitable[None]]
     guard: BrowserGuard
     metrics: Metrics
     readiness: Callable[[], Awaitable[Mapping[str, bool]]]

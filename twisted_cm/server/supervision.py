@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..broker.interface import IBroker
 from ..config.seed import Seed
 from ..model.types import JSONValue
 from .module_output import ModuleOutput
@@ -31,12 +30,6 @@ class Supervision(Protocol):
     def replace(self, runtime_id: str, replica_id: str, reason: str) -> None:
         """Replace one process, whose job took too long, once its other jobs have ended."""
 
-    async def reset(self, broker: IBroker) -> None:
-        """Open the replicas again that a reset has closed, and give their runtimes the schemas that they had."""
-
-    async def remember_schemas(self, broker: IBroker) -> None:
-        """Note the schemas of the runtimes, which a reset is about to remove."""
-
     def reseed(self, seed: Seed) -> None:
         """Start and end processes as another seed says."""
 
@@ -56,12 +49,6 @@ class NoSupervision:
         return False
 
     def replace(self, runtime_id: str, replica_id: str, reason: str) -> None:
-        """Do nothing."""
-
-    async def reset(self, broker: IBroker) -> None:
-        """Do nothing."""
-
-    async def remember_schemas(self, broker: IBroker) -> None:
         """Do nothing."""
 
     def reseed(self, seed: Seed) -> None:

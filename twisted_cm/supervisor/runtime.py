@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -12,10 +11,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..broker.interface import BrokerError, Change, ReplicaExists, RuntimeSnapshot, TokenInUse, UnknownRuntime
+from ..broker.interface import BrokerError, Change, ReplicaExists, RuntimeSnapshot, TokenInUse
 from ..broker.timers import cancel_timer
 from ..model.jobs import JobState
-from ..model.runtimes import FunctionSchema
 from ..model.types import JSONValue
 from ..server.module_output import OutputLine
 from .plan import ModulePlan
@@ -67,7 +65,6 @@ class SupervisedRuntime:
         self._error: str | None = None
         self._wanted_since: float | None = None
         self._cold_start: float | None = None
-        self._schemas: list[FunctionSchema] | None = None
         self._stopped = True
         self._restart: IDelayedCall | None = None
         self._next_look: IDelayedCall | None = None
@@ -337,32 +334,11 @@ class SupervisedRuntime:
             if replica.replica_id not in busy:
                 replica.stop(REPLACED)
 
-    # Resets of the emulator
-
-    async def remember_schemas(self) -> None:
-        """Note the schemas of the runtime."""
-        try:
-            schemas = (await self._workplace.broker.runtime(self.plan.runtime_id)).schemas
-        except UnknownRuntime:
-            schemas = None
-        self._schemas = None if schemas is None else list(schemas.values())
-
-    async def rejoin(self) -> None:
-        """Open the replicas again after a reset, and give the runtime the schemas that it had."""
-        for replica in (*self._replicas, *self._fresh):
-            if replica.connected:
-                await self._rejoin(replica)
-        if self._schemas is not None and any(each.connected for each in self._replicas):
-            await self._workplace.broker.put_schemas(self.plan.runtime_id, self._schemas)
-
     async def _rejoin(self, replica: SupervisedReplica) -> None:
-        known: Collection[str] = [
-            each.replica.replica_id for each in await self._workplace.broker.replicas(self.plan.runtime_id)
-        ]
-        if replica.replica_id not in known and not replica.stopping:
-            # Two looks at once may both find that it is missing.
-            with suppress(ReplicaExists, TokenInUse):
-                await replica.open()
+        """Open a replica again that a reset of its runtime has removed, while its process polls."""
+        # The reset of the emulator may have done so already.
+        with suppress(ReplicaExists, TokenInUse):
+            await replica.open()
 
 
 def _copy(waited: Deferred[str]) -> Deferred[None]:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import click
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
-from ..broker.interface import Change, IBroker
+from ..broker.interface import Change
 from ..config.module_settings import UnusableSettings
+from ..config.options import ServerOptions
 from ..config.seed import Seed
+from ..config.state_dir import default_state_dir
 from ..model.types import JSONValue
-from ..server.module_output import ModuleOutput
-from ..service import EmulatorService
+from ..server.module_output import ModuleOutput, OutputLine
+from ..service import SHUTDOWN_GRACE, EmulatorService, SeedReloader, make_service
 from .guard import Guard
 from .plan import ModulePlan, make_plans
 from .replica import Workplace
 from .runtime import SupervisedRuntime
 from .watching import FileWatcher
+
+#: Seconds that connections may take to end, even if the modules have used up the time that a stop may take.
+_LEAST_GRACE = 0.5
 
 
 class Supervisor(Service):
@@ -150,16 +156,6 @@ class Supervisor(Service):
         if runtime_id in self._runtimes:
             self._runtimes[runtime_id].replace(replica_id, reason)
 
-    async def remember_schemas(self, broker: IBroker) -> None:
-        """Note the schemas of the runtimes, which a reset is about to remove."""
-        for runtime in self._runtimes.values():
-            await runtime.remember_schemas()
-
-    async def reset(self, broker: IBroker) -> None:
-        """Open the replicas again that a reset has closed, and give their runtimes the schemas that they had."""
-        for runtime in self._runtimes.values():
-            await runtime.rejoin()
-
     def reseed(self, seed: Seed) -> None:
         """Start and end modules as another seed says. Those whose part of the seed has changed are replaced."""
         try:
@@ -182,18 +178,60 @@ class Supervisor(Service):
 class SupervisedEmulator(Service):
     """An emulator and its supervisor: the modules start after the emulator, and end before it."""
 
-    def __init__(self, emulator: EmulatorService, supervisor: Supervisor) -> None:
+    def __init__(self, reactor: Any, emulator: EmulatorService, supervisor: Supervisor, reloader: SeedReloader) -> None:
         self.emulator = emulator
         self.supervisor = supervisor
+        self._reactor = reactor
+        self._reloader = reloader
 
     def startService(self) -> None:
         """Start the emulator, then the modules."""
         super().startService()  # type: ignore[no-untyped-call]
         self.emulator.startService()
         self.supervisor.startService()
+        self._reloader.startService()
 
     def stopService(self) -> Deferred[Any]:
         """End the modules, then stop the emulator."""
         super().stopService()  # type: ignore[no-untyped-call]
-        stopping = self.supervisor.stopService()
-        return stopping.addBoth(lambda _: self.emulator.stopService())
+        seconds = self._reactor.seconds
+        began = seconds()
+
+        def stop_emulator(_: object) -> Deferred[None]:
+            # Modules and connections share the time that a stop may take.
+            self.emulator.shutdown_grace = max(SHUTDOWN_GRACE - (seconds() - began), _LEAST_GRACE)
+            return self.emulator.stopService()
+
+        return self.supervisor.stopService().addBoth(stop_emulator)
+
+
+def supervise(
+    reactor: Any, options: ServerOptions, adapt: Callable[[Seed], Seed] = lambda seed: seed, reload: bool = False
+) -> SupervisedEmulator:
+    """Make an emulator that starts the modules of its seed, its sockets bound. SIGHUP makes it read the seed again.
+
+    Args:
+        reactor: The reactor.
+        options: The options of the emulator.
+        adapt: Changes each seed that is read.
+        reload: Whether to replace a module when one of its files changes.
+
+    Raises:
+        click.ClickException: It cannot be made; the message says what to do.
+    """
+    emulator = make_service(reactor, options, adapt)
+    base = Path.cwd() if options.seed is None else options.seed.absolute().parent
+    try:
+        supervisor = Supervisor(reactor, emulator, base, options.state_dir or default_state_dir(), reload)
+    except UnusableSettings as error:
+        raise click.ClickException(f"{options.seed or 'the command'}: {error}") from None
+    return SupervisedEmulator(reactor, emulator, supervisor, SeedReloader(reactor, emulator, options.seed, adapt))
+
+
+_module_log = Logger(namespace="twisted_cm.module")
+
+
+def log_line(line: OutputLine) -> None:
+    """Log a line that a module wrote; those of the supervisor itself are in the log already."""
+    if line.replica_id is not None:
+        _module_log.info("{runtime_id}: {text}", runtime_id=line.runtime_id, text=line.text)

@@ -100,10 +100,10 @@ class ModulePlan:
             seed = {"foundry": {"compute_modules": runtimes}}
         parsed = make_seed(seed)
         runtime_id = _runtime_of(parsed, runtime_id)
-        settings = next(each.module for each in parsed.runtimes if each.runtime_id == runtime_id)
-        if not command:
-            command = tuple(getattr(settings, "command", None) or ())
-            directory /= getattr(settings, "directory", None) or ""
+        process = next(each.process for each in parsed.runtimes if each.runtime_id == runtime_id)
+        if not command and process is not None:
+            command = process.command
+            directory /= process.directory
         if not command:
             raise UnusableModule(
                 "No command starts the module. Add one to pytest.ini: compute_modules_command = python app.py"

@@ -102,7 +102,18 @@ class EmulatorProcess(EmulatorInterface[ThreadRuntime, JobRecord]):
             RuntimeError: The process did not start; the message has its log.
         """
         token = next((each.token for each in make_seed(seed).bearer_tokens), "")
-        command = [sys.executable, "-m", "twisted_cm", "serve", "--stop-with-stdin", "--port", "0", "--tls-port", "0"]
+        command = [
+            sys.executable,
+            "-m",
+            "twisted_cm",
+            "serve",
+            "--no-modules",
+            "--stop-with-stdin",
+            "--port",
+            "0",
+            "--tls-port",
+            "0",
+        ]
         command += ["--state-dir", str(directory), "--port-file", str(directory / "ports.json")]
         file = _seed_file(seed, directory)
         if file is not None:

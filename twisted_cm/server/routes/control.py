@@ -12,7 +12,6 @@ from ...model.paths import EMULATOR
 from .. import errors
 from ..auth import require_admin_beyond_loopback
 from ..context import Context
-from ..kept_replicas import reset_keeping_replicas
 from ..parsing import query_parameter
 from ..routing import add_routes
 from ..transport.request import EmulatorRequest
@@ -53,10 +52,7 @@ class ControlRoutes:
         keep = query_parameter(request, "keep")
         if keep not in (None, "replicas"):
             raise errors.invalid_request("'keep' must be replicas.", field="keep")
-        if keep is None:
-            await self.context.reset()
-        else:
-            await reset_keeping_replicas(self.context)
+        await self.context.reset(keep is not None)
         return request.no_content()
 
     async def list_faults(self, request: EmulatorRequest) -> bytes:
