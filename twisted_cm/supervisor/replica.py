@@ -70,6 +70,7 @@ class SupervisedReplica:
 
     Attributes:
         replica_id: Its id.
+        opened: Whether the broker has known it.
         connected: Whether the process has polled.
         drained: Whether it gets no more jobs.
         since: When it was made, in seconds.
@@ -79,6 +80,7 @@ class SupervisedReplica:
     def __init__(self, workplace: Workplace, plan: ModulePlan) -> None:
         """Prepare a replica with an id and a token of its own."""
         self.replica_id = new_supervised_replica_id()
+        self.opened = False
         self.connected = False
         self.drained = False
         self.since = workplace.reactor.seconds()
@@ -128,6 +130,7 @@ class SupervisedReplica:
         await self._workplace.broker.open_replica(
             ReplicaRequest(self._plan.runtime_id, self.replica_id, self._plan.limit, token=self._token)
         )
+        self.opened = True
 
     def _environment(self) -> dict[str, str]:
         plan, workplace = self._plan, self._workplace

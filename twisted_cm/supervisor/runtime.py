@@ -303,8 +303,8 @@ class SupervisedRuntime:
         for replica in (*self._replicas, *self._fresh):
             found = known.get(replica.replica_id)
             if found is None:
-                # It is about to be opened, or a reset of the emulator has removed it.
-                if replica.connected:
+                # It is about to be opened, or a reset of its runtime has removed it.
+                if replica.opened:
                     await self._rejoin(replica)
             elif found.gone:
                 if not replica.stopping:
