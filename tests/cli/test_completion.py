@@ -33,7 +33,7 @@ def complete(line: str) -> list[str]:
 
 def test_commands_are_completed() -> None:
     assert complete("twisted-cm ser") == ["serve"]
-    assert complete("twisted-cm re") == ["replay", "resend"]
+    assert complete("twisted-cm re") == ["replay", "resend", "restart"]
     assert {"exec", "job", "jobs", "submit"} <= set(complete("twisted-cm "))
     assert complete("twisted-cm faults cl") == ["clear"]
 

@@ -21,7 +21,9 @@ from twisted_cm.supervisor.service import SupervisedEmulator, Supervisor
 
 
 @pytest.fixture(params=["memory", "redis"])
-def supervised(request: pytest.FixtureRequest, tmp_path: Path, state_dir: Path) -> Iterator[Callable[..., Awaitable[Supervised]]]:
+def supervised(
+    request: pytest.FixtureRequest, tmp_path: Path, state_dir: Path
+) -> Iterator[Callable[..., Awaitable[Supervised]]]:
     """Return a function that starts an emulator and its supervisor, with keys of the runtime in the seed."""
     started: list[Supervised] = []
     broker = None
@@ -33,9 +35,11 @@ def supervised(request: pytest.FixtureRequest, tmp_path: Path, state_dir: Path) 
     directory.mkdir()
     (directory / "version").write_text("1")
 
-    async def start(*, reload: bool = False, modules: dict[str, Any] | None = None, **runtime: Any) -> Supervised:
+    async def start(
+        *, reload: bool = False, record: Path | None = None, modules: dict[str, Any] | None = None, **runtime: Any
+    ) -> Supervised:
         seed = parse_seed(yaml.safe_dump(seed_of({"directory": str(directory), **runtime}, **(modules or {}))))
-        settings = Settings(seed=seed, port=0, tls_port=0, broker=broker)
+        settings = Settings(seed=seed, port=0, tls_port=0, broker=broker, record=record)
         settings = evolve(settings, limits=evolve(settings.limits, poll_timeout=0.5, sync_timeout=30))
         emulator = EmulatorService(reactor, settings)
         supervisor = Supervisor(reactor, emulator, tmp_path, tmp_path / "state", reload)

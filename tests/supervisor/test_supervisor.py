@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -270,6 +271,20 @@ async def test_a_route_sends_the_output_and_follows_it(supervised: Start) -> Non
     assert status == 401
     status, _, _ = await emulator.call("GET", path.replace("one", "none"), Authorization="Bearer app-token")
     assert status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_output_is_recorded_without_secrets(supervised: Start, tmp_path: Path) -> None:
+    emulator = await supervised(record=tmp_path / "jobs.jsonl")
+    await emulator.until_connected()
+    await emulator.run("print", ["one", '{"password": "hunter2"}'])
+    await emulator.run("crash", 1)
+    await emulator.both.stopService()
+    lines = [json.loads(line) for line in (tmp_path / "jobs.jsonl").read_text().splitlines()]
+    assert [each["output"] for each in lines] == [
+        'one\n{"password": "***"}\nand to standard error\n',
+        "about to crash\n",
+    ]
 
 
 # Time limits

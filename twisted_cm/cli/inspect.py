@@ -17,7 +17,7 @@ from ..client.api import EmulatorControl
 from ..model.durations import show_age
 from ..model.jobs import SHORT_ID, JobState, short_id
 from ..model.printable import printable
-from ..model.raised import RAISED
+from ..model.raised import RAISED, first_line
 from ..model.replicas import ReplicaState
 from ..model.types import JSONValue
 from .columns import Column, Row
@@ -121,6 +121,16 @@ async def runtimes(control: EmulatorControl, runtime_id: str | None, as_json: bo
     if runtime is None:
         raise _unknown_runtime(runtime_id, [each["runtime_id"] for each in found])
     print_list(runtime["replicas"], as_json, _replica_row, _REPLICA_COLUMNS, _shown_replica_row, "No replicas.")
+    if runtime["module"] is not None and not as_json:
+        click.echo(printable(_describe_module(runtime["module"])), err=True)
+
+
+def _describe_module(module: dict[str, JSONValue]) -> str:
+    """Return how the processes are that the server starts for a runtime."""
+    parts = [f"module {module['state']}", f"started {module['starts']} times"]
+    if module["cold_start_ms"] is not None:
+        parts.append(f"last cold start {module['cold_start_ms'] / 1000:.2f} s")
+    return "; ".join(parts if module["error"] is None else [*parts, first_line(module["error"])])
 
 
 def _unknown_runtime(runtime_id: str, known: list[str]) -> click.ClickException:
@@ -136,7 +146,7 @@ def _runtime_row(runtime: dict[str, JSONValue]) -> Row:
     )
     return (
         runtime["runtime_id"],
-        _count_replicas(runtime["replicas"]),
+        _count_replicas(runtime["replicas"]) + _trouble(runtime["module"]),
         show_time(runtime["last_poll_at"]),
         *(str(runtime[name]) for name in ("queued_jobs", "running_jobs", "parked_polls")),
         ", ".join(bindings) or "-",
@@ -155,6 +165,10 @@ def _count_replicas(replicas: list[dict[str, JSONValue]]) -> str:
     return f"{sum(each.connected for each in members)}/{len(members)}"
 
 
+def _trouble(module: dict[str, JSONValue] | None) -> str:
+    return " crash looping" if module is not None and module["state"] == "crash looping" else ""
+
+
 def _replica_row(replica: dict[str, JSONValue]) -> Row:
     gone = replica["ended_at"] is not None
     return (
@@ -163,7 +177,7 @@ def _replica_row(replica: dict[str, JSONValue]) -> Row:
         show_text(replica["max_concurrent_tasks"]),
         show_time(replica["last_poll_at"]),
         show_time(replica["ended_at"] if gone else replica["opened_at"]),
-        replica["ended_why"] if gone else ", ".join(replica["running_jobs"]) or "-",
+        first_line(replica["ended_why"]) if gone else ", ".join(replica["running_jobs"]) or "-",
     )
 
 
@@ -173,7 +187,7 @@ def _shown_replica_row(replica: dict[str, JSONValue]) -> Row:
         *_replica_row(replica)[:3],
         show_short_time(replica["last_poll_at"]),
         show_short_time(replica["ended_at"] if gone else replica["opened_at"]),
-        replica["ended_why"] if gone else ", ".join(map(short_id, replica["running_jobs"])) or "-",
+        first_line(replica["ended_why"]) if gone else ", ".join(map(short_id, replica["running_jobs"])) or "-",
     )
 
 
@@ -344,6 +358,10 @@ async def job(control: EmulatorControl, job_id: str, as_json: bool) -> None:
         ("result", _describe_result(found)),
     ]
     print_fields(rows)
+    if found["output"]:
+        click.echo("\nOutput of the module:")
+        for line in found["output"].splitlines():
+            click.echo(f"  {printable(line)}")
 
 
 def _describe_attempt(attempt: dict[str, JSONValue]) -> str:

@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from ..client.api import CannotConnect, EmulatorControl, NotFound, ResultBrokenOff, Unavailable
 from ..config.numbers import FiniteRange
 from ..model.printable import printable
+from ..model.raised import first_line
 from .connection_options import CallerOptions, caller_options
 from .reactor import run
 
@@ -79,5 +80,9 @@ async def _is_connected(control: EmulatorControl, runtime_id: str, lacking: list
     except NotFound:
         lacking.append("the server has no such runtime")
         return False
-    lacking.append("no module of it polls for jobs")
+    module = runtime["module"]
+    if module is not None and module["error"] is not None:
+        lacking.append(f"its module is {module['state']}: {first_line(module['error'])}")
+    else:
+        lacking.append("no module of it polls for jobs")
     return bool(runtime["connected"])

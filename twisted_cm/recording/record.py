@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from ..broker.interface import BrokerUnavailable, Change, IBroker, UnknownJob
 from ..broker.results import CHUNK
 from ..model.jobs import Job, JobFilter, JobResult
+from ..model.replicas import SUPERVISED_PREFIX
 from ..model.types import JSONValue
 from .mask import mask_json, mask_text
 
@@ -32,6 +33,9 @@ QUERY_LIMIT = 1024 * 1024
 
 #: So many recorded jobs are remembered, to find those that are not recorded after the broker could not be reached.
 MOST_REMEMBERED = 20_000
+
+#: Seconds after the end of a job within which what its module wrote is kept, if the emulator has started the module.
+OUTPUT_FOLLOWS = 0.2
 
 #: So many jobs are asked for at once.
 PAGE = 200
@@ -71,6 +75,7 @@ class Recorder:
         self._since = int(reactor.seconds() * 1000)
         self._writing: Deferred[None] = succeed(None)
         self._busy = False
+        self._stopping = False
         self._missed = 0
         try:
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -161,7 +166,10 @@ class Recorder:
             )
             return
         try:
-            if job.submission.query is None:
+            if job.replica_id is not None and job.replica_id.startswith(SUPERVISED_PREFIX):
+                await self._until_output_is_kept(job)
+                job = await self._broker.job(job.job_id)
+            elif job.submission.query is None:
                 # A broker may leave the query out of a change.
                 job = await self._broker.job(job.job_id)
             self._append(await self._line(job))
@@ -174,6 +182,12 @@ class Recorder:
             self._log.warn("job {job_id} is not recorded: its query or result is nested too deeply", job_id=job.job_id)
         except Exception:
             self._log.failure("job {job_id} is not recorded", job_id=job.job_id)
+
+    async def _until_output_is_kept(self, job: Job) -> None:
+        """Wait a moment for what the module wrote: it is kept after the end of the job is known."""
+        left = (job.completed_at or 0) / 1000 + OUTPUT_FOLLOWS - self._reactor.seconds()
+        if left > 0 and not self._stopping:
+            await deferLater(self._reactor, min(left, OUTPUT_FOLLOWS))
 
     async def _line(self, job: Job) -> bytes:
         submission = job.submission
@@ -193,6 +207,9 @@ class Recorder:
             "started_at": job.started_at,
             "completed_at": job.completed_at,
             "attempts": job.attempts,
+            "output": None
+            if job.output is None
+            else "".join(f"{mask_text(line)}\n" for line in job.output.splitlines()),
         }
         # ASCII has no line separators besides the one at the end.
         return json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n"
@@ -239,6 +256,7 @@ class Recorder:
 
         Call this between the stop and the closing of the broker.
         """
+        self._stopping = True
         try:
             await self._writing
             # On Redis, a job's caller can know of its end before this observer does.

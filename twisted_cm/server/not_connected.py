@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..broker.interface import BrokerError
 from ..model.durations import show_age, show_clock
+from ..model.raised import first_line
 from .context import Context
 
 
@@ -18,6 +19,9 @@ async def why_nothing_runs(context: Context, runtime_id: str) -> str | None:
         return None
     if any(each.state.connected for each in found.replicas):
         return None
+    module = context.supervision.describe(runtime_id)
+    if module is not None and module["error"] is not None:
+        return f"The module of runtime '{runtime_id}' is {module['state']}: {first_line(module['error'])}."
     last = found.runtime.last_poll_at
     if last is None:
         return f"No replica of runtime '{runtime_id}' has ever polled."

@@ -87,7 +87,7 @@ class Replica {
 
 function describe(replica) {
   if (replica.state === "gone") {
-    return `ended ${formatTime(replica.ended_at)}: ${replica.ended_why}`;
+    return `ended ${formatTime(replica.ended_at)}: ${replica.ended_why.split("\n", 1)[0]}`;
   }
   const limit = replica.max_concurrent_tasks;
   const jobs = replica.running_jobs.length;

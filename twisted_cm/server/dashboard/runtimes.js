@@ -58,6 +58,7 @@ class Card {
     this.state = el("span", { class: "badge" });
     this.polled = el("span", {});
     this.counts = el("span", {});
+    this.module = el("p", {});
     this.replicas = new Replicas(runtimeId, open);
     this.bindings = el("ul", { class: "bindings" });
     this.functions = el("ul", { class: "functions" });
@@ -65,6 +66,7 @@ class Card {
     this.node = el("li", {},
       el("h3", {}, el("span", { class: "name" }, runtimeId), this.state),
       el("p", { class: "quiet" }, this.polled, " · ", this.counts),
+      this.module,
       this.replicas.node,
       this.bindings,
       this.details,
@@ -79,6 +81,8 @@ class Card {
     setText(this.state, state);
     this.state.className = `badge ${runtime.connected ? "connected" : "absent"}`;
     setText(this.counts, `${runtime.queued_jobs} queued, ${runtime.running_jobs} running`);
+    setText(this.module, describeModule(runtime.module));
+    this.module.className = runtime.module?.error ? "alert" : "quiet";
     this.replicas.update(runtime.replicas);
     if (JSON.stringify(former?.bindings) !== JSON.stringify(runtime.bindings)) {
       this.bindings.replaceChildren(...runtime.bindings.map(describeBinding));
@@ -125,6 +129,16 @@ class Card {
       el("details", {}, el("summary", {}, "Schema"), el("pre", { tabindex: "0" }, pretty(schema.schema_payload))),
     );
   }
+}
+
+/** Return how the processes are that the emulator starts for a runtime; nothing if it starts none. */
+function describeModule(module) {
+  if (module === null) {
+    return "";
+  }
+  const cold = module.cold_start_ms === null ? null : `last cold start ${(module.cold_start_ms / 1000).toFixed(2)} s`;
+  const parts = [`module ${module.state}`, `started ${module.starts} times`, cold, module.error];
+  return parts.filter((each) => each !== null).join(" · ");
 }
 
 function describeBinding(binding) {

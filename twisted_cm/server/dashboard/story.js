@@ -30,6 +30,8 @@ export class Story {
     this.query = el("pre", { tabindex: "0", "aria-label": "Query" });
     this.result = el("pre", { tabindex: "0", "aria-label": "Result" });
     this.resultNote = el("p", { class: "quiet" });
+    this.outputTitle = el("h3", {}, "Output of the module");
+    this.output = el("pre", { tabindex: "0", "aria-label": "Output of the module" });
     this.downloadResult = button("Download the result", () => download(this.content, `${this.job.job_id}-result`));
     this.dialog.append(
       el("header", {}, this.title, button("Close", () => this.dialog.close())),
@@ -42,6 +44,7 @@ export class Story {
         button("Download the query", () => download(pretty(this.job.query), `${this.job.job_id}-query.json`))),
       el("h3", {}, "Result"), this.resultNote, this.result,
       el("p", { class: "buttons" }, this.downloadResult),
+      this.outputTitle, this.output,
     );
     this.dialog.addEventListener("close", () => {
       this.job = null;
@@ -54,10 +57,11 @@ export class Story {
     this.job = { job_id, runtime_id };
     this.content = null;
     this.attempts = attempts;
-    for (const node of [this.title, this.names, this.error, this.timeline, this.query, this.result, this.resultNote]) {
+    for (const node of [this.title, this.names, this.error, this.timeline, this.query, this.result, this.resultNote,
+      this.output]) {
       node.replaceChildren();
     }
-    this.cancelButton.hidden = this.downloadResult.hidden = true;
+    this.cancelButton.hidden = this.downloadResult.hidden = this.outputTitle.hidden = this.output.hidden = true;
     if (!this.dialog.open) {
       this.dialog.showModal();
     }
@@ -134,6 +138,8 @@ export class Story {
     )));
     setText(this.query, shorten(pretty(job.query)));
     this.#showResult(job, finished);
+    this.outputTitle.hidden = this.output.hidden = !job.output;
+    setText(this.output, job.output ?? "");
   }
 
   #showResult(job, finished) {
