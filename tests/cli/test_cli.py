@@ -273,13 +273,12 @@ def test_every_command_in_the_readme_runs(tmp_path: Path, state_dir: Path) -> No
             if written in ("bin/demo", "bin/test"):
                 continue
             command = written.replace("127.0.0.1:4000", f"127.0.0.1:{port}")
-            command = command.replace("twisted-cm serve", f"twisted-cm serve --port {port} --tls-port 0")
-            if command.startswith(("twisted-cm serve", "twisted-cm exec")):
+            command = command.replace("twisted-cm dev", f"twisted-cm dev --port {port} --tls-port 0")
+            if command.startswith("twisted-cm dev"):
                 background.append(
                     subprocess.Popen(["bash", "-c", command], cwd=tmp_path, env=environment, start_new_session=True)
                 )
-                if command.startswith("twisted-cm serve"):
-                    _wait_for_port(port)
+                _wait_for_port(port)
                 continue
             ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True)
             assert ran.returncode == 0, (command, ran.stderr)

@@ -151,7 +151,7 @@ class Page:
             command = lines.pop(0)
             while command.endswith("\\"):
                 command = command[:-1] + lines.pop(0).strip()
-            if re.match(r"twisted-cm (serve|exec|replay)\b|docker run\b", command):
+            if re.match(r"twisted-cm (dev|serve|exec|replay)\b|docker run\b", command):
                 self.start(command)
                 continue
             printed = self.run(command, str(block))
@@ -184,9 +184,10 @@ class Page:
 
     def start(self, command: str) -> None:
         """Run a command in the background, and wait until it serves."""
-        serves = command.startswith("twisted-cm serve")
+        serves = re.match(r"twisted-cm (dev|serve)\b", command)
         if serves:
-            command += f" --port {self.ports['4000']} --tls-port {self.ports['4443']}"
+            ports = f"--port {self.ports['4000']} --tls-port {self.ports['4443']}"
+            command = command.replace(serves[0], f"{serves[0]} {ports}")
         before = set() if serves else self.polls()
         with self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -350,6 +351,7 @@ PLAYERS: dict[str, Callable[[Page], None]] = {
     "embedding": Page.play,
     "faults": Page.play,
     "github-actions": play_github_actions,
+    "one-command": play_with_the_sdk,
     "monitoring": play_monitoring,
     "node": play_node,
     "recording": play_recording,
