@@ -13,7 +13,7 @@ import psutil
 import pytest
 import pytest_twisted
 from conftest import RUNTIMES, logged
-from supervised_emulator import Supervised, gone
+from supervised_emulator import MODULE, Supervised, gone
 from twisted.internet.defer import Deferred, gatherResults
 
 from twisted_cm.model.jobs import JobState
@@ -258,7 +258,7 @@ async def test_the_output_of_a_job_that_failed_with_its_process_is_kept(supervis
 @pytest_twisted.ensureDeferred
 async def test_a_route_sends_the_output_and_follows_it(supervised: Start) -> None:
     emulator = await supervised()
-    await emulator.until_connected()
+    await emulator.until_state("running")
     await emulator.run("print", ["one"])
     path = f"{RUNTIMES}/one/module/output"
     status, body, headers = await emulator.call("GET", f"{path}?lines=2", Authorization="Bearer app-token")
@@ -408,3 +408,48 @@ async def test_replicas_follow_the_load(supervised: Start) -> None:
     assert await first == "1"
     await emulator.until(zero)
     assert (await emulator.runtime())["module"]["error"] is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_while_one_process_starts_again_the_others_stay(supervised: Start) -> None:
+    emulator = await supervised(replicas=3)
+    await emulator.until_connected(3)
+    before = {each.replica.replica_id for each in await emulator.open_replicas()}
+    await emulator.run("crash", 1)
+    await emulator.until_connected(3)
+    after = {each.replica.replica_id for each in await emulator.open_replicas()}
+    assert len(before & after) == 2
+    assert (await emulator.runtime())["module"]["starts"] == 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reset_during_a_reload_leaves_one_process(supervised: Start) -> None:
+    emulator = await supervised()
+    await emulator.until_connected()
+    old = (await emulator.run("who"))["pid"]
+    emulator.supervisor.restart("one")
+    status, _, _ = await emulator.call("POST", "/_emulate/foundry/compute-modules/reset")
+    assert status == 204
+    await emulator.until(lambda: gone(old))
+    await emulator.until_connected(1)
+    assert (await emulator.run("who"))["pid"] != old
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_changes_at_once_leave_one_process(supervised: Start) -> None:
+    emulator = await supervised()
+    await emulator.until_connected()
+    for version in ("2", "3", "4"):
+        emulator.version.write_text(version)
+        emulator.supervisor.restart("one")
+
+    async def last() -> bool:
+        return (await emulator.run("who"))["version"] == "4"
+
+    await emulator.until(last)
+    await emulator.until_connected(1)
+
+    def one() -> bool:
+        return sum(str(MODULE) in each.cmdline() for each in psutil.Process().children()) == 1
+
+    await emulator.until(one)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from ..broker.interface import IBroker, RuntimeSnapshot, UnknownRuntime
+from ..broker.interface import IBroker, ReplicaExists, RuntimeSnapshot, TokenInUse, UnknownRuntime
 from ..model.replicas import DEFAULT_CONCURRENT_TASKS, DEFAULT_REPLICA, Replica, ReplicaRequest
 
 
@@ -44,6 +44,8 @@ async def _restore(broker: IBroker, before: RuntimeSnapshot, replicas: list[Repl
     await broker.runtime(runtime_id)
     for each in replicas:
         limit = each.limit or DEFAULT_CONCURRENT_TASKS
-        await broker.open_replica(ReplicaRequest(runtime_id, each.replica_id, limit, token=each.token))
+        # Its supervisor or its command may have opened it again already.
+        with suppress(ReplicaExists, TokenInUse):
+            await broker.open_replica(ReplicaRequest(runtime_id, each.replica_id, limit, token=each.token))
     if before.runtime.schemas is not None:
         await broker.put_schemas(runtime_id, list(before.runtime.schemas.values()))

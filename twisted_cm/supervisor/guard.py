@@ -56,10 +56,10 @@ class Guard:
         self._tell(f"-{group}\n")
 
     def _tell(self, line: str) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        # Somebody may have killed the guard. On Linux, the modules themselves still end with this process.
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(line.encode("ascii"))
+        if self._process is not None and self._process.stdin is not None:
+            # Somebody may have killed the guard. On Linux, the modules themselves still end with this process.
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(line.encode("ascii"))
 
     def close(self) -> None:
         """End the guard."""

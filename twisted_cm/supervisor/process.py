@@ -68,7 +68,11 @@ class ModuleProcess(ProcessProtocol):
         launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *command]
         transport = self._reactor.spawnProcess(self, sys.executable, launcher, dict(environment), str(directory))
         self._group = transport.pid
-        self._guard.add(self._group)
+        try:
+            self._guard.add(self._group)
+        except OSError:
+            self.signal(signal.SIGKILL)
+            raise
 
     def connectionMade(self) -> None:
         self.transport.closeStdin()

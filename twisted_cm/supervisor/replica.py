@@ -165,10 +165,14 @@ class SupervisedReplica:
         if job.state is JobState.RUNNING and job.replica_id == self.replica_id:
             self._job_output.begin(job.job_id)
         elif job.job_id in self._job_output.job_ids:
-            # What the module wrote before it posted the result is in the pipe.
-            self._process.read_now()
-            keeping: Deferred[None] = Deferred.fromCoroutine(self._keep_output(job.job_id))
-            keeping.addErrback(lambda failure: failure.trap(BrokerError))
+            self.job_ended(job.job_id)
+
+    def job_ended(self, job_id: str) -> None:
+        """Note that the replica has a job no longer, and keep what was written for it."""
+        # What the module wrote before it posted the result is in the pipe.
+        self._process.read_now()
+        keeping: Deferred[None] = Deferred.fromCoroutine(self._keep_output(job_id))
+        keeping.addErrback(lambda failure: failure.trap(BrokerError))
 
     async def _keep_output(self, job_id: str) -> None:
         output = self._job_output.end(job_id)

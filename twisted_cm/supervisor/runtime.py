@@ -11,7 +11,15 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..broker.interface import BrokerError, Change, ReplicaExists, RuntimeSnapshot, TokenInUse
+from ..broker.interface import (
+    BrokerError,
+    Change,
+    ReplicaExists,
+    RuntimeSnapshot,
+    TokenInUse,
+    UnknownReplica,
+    UnknownRuntime,
+)
 from ..broker.timers import cancel_timer
 from ..model.jobs import JobState
 from ..model.types import JSONValue
@@ -33,9 +41,11 @@ _LONGEST_PAUSE = 30.0
 CRASHES = 5
 _MINUTE = 60.0
 
+#: How a process ended that never started, because its replica could not be opened.
+_UNREACHABLE = "the broker cannot be reached"
+
 #: Why replicas end.
 REPLACED = "The module was replaced by a new process."
-SCALED_DOWN = "The module was stopped, because the load was low."
 STOPPED = "The module was stopped, because the emulator stops."
 DELETED = "replica stopped"
 
@@ -65,6 +75,7 @@ class SupervisedRuntime:
         self._error: str | None = None
         self._wanted_since: float | None = None
         self._cold_start: float | None = None
+        self._missed = False
         self._stopped = True
         self._restart: IDelayedCall | None = None
         self._next_look: IDelayedCall | None = None
@@ -137,10 +148,10 @@ class SupervisedRuntime:
                 self._replicas.append(self._launch())
         # Idle ones first, and of these the ones that were started last.
         spare = sorted(self._replicas, key=lambda each: (len(each.job_ids), -each.since))
-        for replica in spare[: len(self._replicas) - self._scaler.wanted]:
+        for replica in spare[: max(len(self._replicas) - self._scaler.wanted, 0)]:
             self._say("scaled down to {count} replicas", count=self._scaler.wanted)
             self._replicas.remove(replica)
-            self._retire(replica, SCALED_DOWN)
+            self._retire(replica)
 
     def _launch(self) -> SupervisedReplica:
         replica = SupervisedReplica(self._workplace, self.plan)
@@ -150,9 +161,11 @@ class SupervisedRuntime:
         return replica
 
     def _not_started(self, failure: Failure, replica: SupervisedReplica) -> None:
-        failure.trap(CannotStartModule, BrokerError)
-        unreachable = failure.check(BrokerError) is not None
-        replica.ended.callback("the broker cannot be reached" if unreachable else failure.getErrorMessage())
+        if failure.check(BrokerError):
+            replica.ended.callback(_UNREACHABLE)
+        else:
+            failure.trap(CannotStartModule)
+            replica.ended.callback(failure.getErrorMessage())
 
     def _process_ended(self, replica: SupervisedReplica, how: str) -> str:
         if replica in self._leaving:
@@ -167,6 +180,10 @@ class SupervisedRuntime:
         return how
 
     def _crashed(self, how: str) -> None:
+        if how == _UNREACHABLE:
+            self._complain(f"{how}; trying again in {_LONGEST_PAUSE:g} s, or when it is there")
+            self._start_again(_LONGEST_PAUSE)
+            return
         now = self._workplace.reactor.seconds()
         self._crashes.append(now)
         recent = [each for each in self._crashes if now - each <= _MINUTE]
@@ -179,16 +196,16 @@ class SupervisedRuntime:
             return
         pause = min(_FIRST_PAUSE * 2 ** (len(recent) - 1), _LONGEST_PAUSE)
         self._complain(f"the module ended with {how}; starting it again in {pause:g} s")
+        self._start_again(pause)
+
+    def _start_again(self, pause: float) -> None:
         cancel_timer(self._restart)
         self._restart = self._workplace.reactor.callLater(pause, self._fill)
 
-    def _retire(self, replica: SupervisedReplica, reason: str) -> None:
+    def _retire(self, replica: SupervisedReplica) -> None:
         """Let a process end when it has finished the jobs that it runs."""
         self._leaving.append(replica)
-        draining: Deferred[None] = Deferred.fromCoroutine(replica.drain())
-        draining.addErrback(lambda failure: failure.trap(BrokerError))
-        # A job may have been dispatched in that moment; the next look finds it.
-        draining.addCallback(lambda _: self._look_soon())
+        self._look_soon(0)
 
     # Reload
 
@@ -227,17 +244,18 @@ class SupervisedRuntime:
         self._error = None
         self._say("reloaded")
         for replica in old:
-            self._retire(replica, REPLACED)
+            self._retire(replica)
 
     def replace(self, replica_id: str, reason: str) -> None:
         """Replace a process by a new one, once its other jobs have ended."""
-        for replica in self._replicas:
-            if replica.replica_id == replica_id:
-                self._say("{reason} Its process is replaced.", reason=reason)
-                self._replicas.remove(replica)
-                self._retire(replica, REPLACED)
-                self._fill()
-                return
+        for members in (self._replicas, self._fresh):
+            for replica in members:
+                if replica.replica_id == replica_id:
+                    self._say("{reason} Its process is replaced.", reason=reason)
+                    members.remove(replica)
+                    members.append(self._launch())
+                    self._retire(replica)
+                    return
 
     # Changes of the runtime
 
@@ -249,6 +267,10 @@ class SupervisedRuntime:
                 replica.job_changed(job)
             if job.state is JobState.QUEUED and self._scaler.wanted == 0 and self._wanted_since is None:
                 self._wanted_since = self._workplace.reactor.seconds()
+        if change.missed:
+            self._missed = True
+            if self._error is not None and _UNREACHABLE in self._error:
+                self._start_again(0)
         if not self._stopped:
             self._look_soon()
 
@@ -276,11 +298,15 @@ class SupervisedRuntime:
         looking.addBoth(end).addErrback(lambda failure: failure.trap(BrokerError))
 
     async def _look(self) -> None:
+        await self._drain()
         # One that is drained while the snapshot is read may have got a job before.
         drained = [each for each in self._leaving if each.drained]
+        missed, self._missed = self._missed, False
         snapshot = await self._workplace.broker.snapshot(self.plan.runtime_id)
         if self._stopped:
             return
+        if missed:
+            self._forget_ended_jobs(snapshot)
         await self._look_at_replicas(snapshot)
         if self._fresh and all(each.connected for each in self._fresh):
             self._finish_reload()
@@ -297,6 +323,22 @@ class SupervisedRuntime:
         self._fill()
         if wait is not None:
             self._look_soon(max(wait, _GATHER))
+
+    async def _drain(self) -> None:
+        for replica in [each for each in self._leaving if not each.drained and not each.stopping]:
+            try:
+                await replica.drain()
+            except (UnknownReplica, UnknownRuntime):
+                # A reset has removed it, and its jobs.
+                replica.drained = True
+
+    def _forget_ended_jobs(self, snapshot: RuntimeSnapshot) -> None:
+        """Let lines belong no longer to jobs whose ends were missed."""
+        jobs = {job_id for each in snapshot.replicas for job_id in each.job_ids}
+        for replica in (*self._replicas, *self._fresh, *self._leaving):
+            for job_id in replica.job_ids:
+                if job_id not in jobs:
+                    replica.job_ended(job_id)
 
     async def _look_at_replicas(self, snapshot: RuntimeSnapshot) -> None:
         known = {each.replica.replica_id: each.replica for each in snapshot.replicas}

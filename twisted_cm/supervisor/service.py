@@ -64,7 +64,8 @@ class Supervisor(Service):
         self._plans = make_plans(emulator.settings.seed, base, os.environ)
         self._runtimes: dict[str, SupervisedRuntime] = {}
         self._guard = Guard()
-        self._watcher = FileWatcher(reactor, self._files_changed) if reload else None
+        self._reload = reload
+        self._watcher: FileWatcher | None = None
         emulator.supervision = self
 
     @property
@@ -98,7 +99,14 @@ class Supervisor(Service):
         emulator.broker.observe(self._changed)
         for plan in self._plans.values():
             self._add(plan)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Watch the directories of all modules, in place of those that were watched before."""
         if self._watcher is not None:
+            self._watcher.stop()
+        if self._reload:
+            self._watcher = FileWatcher(self._reactor, self._files_changed)
             self._watcher.start(each.directory for each in self._plans.values())
 
     def _add(self, plan: ModulePlan) -> None:
@@ -164,7 +172,9 @@ class Supervisor(Service):
             for problem in str(error).splitlines():
                 self._log.error("modules not reloaded: {problem}", problem=problem)
             return
-        self._plans = plans
+        former, self._plans = self._plans, plans
+        if {each.directory for each in former.values()} != {each.directory for each in plans.values()}:
+            self._watch()
         for runtime_id in self._runtimes.keys() - plans.keys():
             self._runtimes.pop(runtime_id).stop("The module was stopped, because the seed has no command for it.")
         for runtime_id, plan in plans.items():
