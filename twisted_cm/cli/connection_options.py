@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from attrs import evolve, field, fields, frozen
 from typing_extensions import Self
 
 from ..config.found_seed import find_seed
-from ..config.seed import Seed, read_seed
-from ..config.seed_file import InvalidSeed
 from ..config.state_dir import STATE_DIR_OPTION, default_state_dir
 from ..model.tokens import DEVELOPMENT_TOKEN
+
+if TYPE_CHECKING:
+    from ..config.seed import Seed
 
 R = TypeVar("R")
 
@@ -95,6 +96,10 @@ class CallerOptions(ConnectionOptions):
         found = None if self.url and self.token else find_seed()
         url, token = DEFAULT_URL, DEVELOPMENT_TOKEN
         if found is not None:
+            # These imports take longer than most commands do.
+            from ..config.seed import read_seed
+            from ..config.seed_file import InvalidSeed
+
             try:
                 seed = read_seed(found)
             except InvalidSeed as error:

@@ -10,7 +10,6 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from watchfiles import Change, DefaultFilter, watch
 
 #: The ends of the names of files that a module is made from. A file with another name may be one that it writes.
 SOURCES = (
@@ -21,13 +20,6 @@ SOURCES = (
 
 #: Milliseconds after which a thread that watches looks whether it should end.
 _LOOK = 200
-
-
-class _Sources(DefaultFilter):
-    """Lets the files through that a module is made from, not those in ``.git``, ``node_modules`` and the like."""
-
-    def __call__(self, change: Change, path: str) -> bool:
-        return path.endswith(SOURCES) and super().__call__(change, path)
 
 
 class FileWatcher:
@@ -60,9 +52,14 @@ class FileWatcher:
             )
 
     def _watch(self, directories: list[Path]) -> None:
+        # This import takes a while, and few servers watch files.
+        from watchfiles import DefaultFilter, watch
+
+        # It leaves out directories such as .git and node_modules.
+        by_default = DefaultFilter()
         for changes in watch(
             *directories,
-            watch_filter=_Sources(),
+            watch_filter=lambda change, path: path.endswith(SOURCES) and by_default(change, path),
             stop_event=self._stop,
             rust_timeout=_LOOK,
             debounce=_LOOK,
