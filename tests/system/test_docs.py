@@ -164,16 +164,20 @@ class Page:
 
     def run(self, command: str, where: str) -> str:
         """Run a command to its end, check that it succeeds, and return its output."""
-        ran = subprocess.run(
+        ran = subprocess.Popen(
             ["bash", "-eo", "pipefail", "-c", self.moved(command)],
             cwd=self.directory,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=120,
+            start_new_session=True,
         )
-        printed = ran.stdout.decode()
+        try:
+            printed = ran.communicate(timeout=90)[0].decode()
+        except subprocess.TimeoutExpired:
+            # With all processes that it has started.
+            raise AssertionError(f"{where}: {command} does not end\n{kill(ran).decode()}") from None
         assert ran.returncode == 0, f"{where}: {command}\n{printed}\n{self.log.read_text() if self.background else ''}"
         return printed
 
