@@ -162,6 +162,9 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"GET {EMULATOR}/jobs/<job_id>": (BEARER, None, 200),
     f"POST {ONE}/jobs/<job_id>/fail": (MODULE, {"message": "out of luck"}, 204),
     f"GET {EMULATOR}/events": (BEARER, None, 200),
+    f"GET {ONE}/module/output": (BEARER, None, 200),
+    # The emulator has not started the module of this runtime.
+    f"POST {ONE}/module/restart": (CONTROL, None, 400),
     f"POST {EMULATOR}/reset": (CONTROL, None, 204),
     f"GET {EMULATOR}/faults": (CONTROL, None, 200),
     f"POST {EMULATOR}/faults": (CONTROL, {"kind": "drop_job"}, 201),

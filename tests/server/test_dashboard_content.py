@@ -46,8 +46,8 @@ def test_what_is_in_a_job_is_text(board: Board, payload: str) -> None:
     board.until(lambda: board.rows()[0][1] == "succeeded")
     board.open_story()
     board.until(lambda: board.texts("#story .badge") == ["succeeded"])
-    query, result = board.texts("#story pre")
-    assert json.loads(query) == {payload: payload} and result == f"<html>{payload}"
+    query, result, output = board.texts("#story pre")
+    assert json.loads(query) == {payload: payload} and result == f"<html>{payload}" and not output
     board.button("Close", "#story").click()
     fault = {"kind": "fail_job", "message": payload, "function": payload, "runtime_id": payload}
     board.call("POST", "/faults", fault)
