@@ -234,6 +234,19 @@ def play_node(page: Page) -> None:
     page.play()
 
 
+def play_testing_with_node(page: Page) -> None:
+    """Play the page, check what it says of a reset, and run two test files at once."""
+    play_node(page)
+    helper = page.directory / "tests" / "compute-modules.mjs"
+    assert len((DOCS / "node" / helper.name).read_text().splitlines()) <= 30
+    impatient = helper.read_text().replace('"30"', '"1"')
+    helper.with_name("impatient.mjs").write_text(impatient)
+    shutil.copy(STAND_INS / "reset.test.mjs", helper.parent)
+    shutil.copy(helper.with_name("module.test.mjs"), helper.with_name("second.test.mjs"))
+    printed = page.run("node --test --test-reporter=tap tests/reset.test.mjs tests/second.test.mjs", "two test files")
+    assert "# pass 5\n# fail 0\n" in printed, printed
+
+
 def play_docker(page: Page) -> None:
     """Play the page with ``tests/docs/docker.py`` as ``docker``, because no engine can run where the tests do.
 
@@ -364,6 +377,7 @@ PLAYERS: dict[str, Callable[[Page], None]] = {
     "scripting": Page.play,
     "surroundings": Page.play,
     "terminal": play_terminal,
+    "testing-with-node": play_testing_with_node,
     "testing-with-pytest": play_pytest,
     "testing-with-trial": Page.play,
     "tutorial/index": play_tutorial,
