@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -28,6 +29,7 @@ import pytest
 import yaml
 from attrs import define
 from conftest import BIN, ROOT, RUNTIMES, free_port, kill
+from debug_adapter import DebugAdapter
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
@@ -142,7 +144,7 @@ class Page:
 
     def moved(self, text: str) -> str:
         """Return a text with the ports of this run."""
-        return re.sub(r"\b(4000|4443)\b", lambda match: self.ports[match[1]], text)
+        return re.sub(rf"\b({'|'.join(self.ports)})\b", lambda match: self.ports[match[1]], text)
 
     def run_console(self, block: Block) -> None:
         """Run commands, and compare their output with the text."""
@@ -193,17 +195,7 @@ class Page:
             ports = f"--port {self.ports['4000']} --tls-port {self.ports['4443']}"
             command = command.replace(serves[0], f"{serves[0]} {ports}")
         before = set() if serves else self.polls()
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                ["bash", "-c", f"exec {self.moved(command)}"],
-                cwd=self.directory,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if serves else log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.background.append(process)
+        process = self.spawn(command, serves)
         if serves:
             assert process.stdout is not None
             assert any(b"Ctrl-C stops." in line for line in process.stdout), self.log.read_text()
@@ -214,6 +206,21 @@ class Page:
             assert process.poll() is None, self.log.read_text()
             time.sleep(0.05)
         raise AssertionError(f"{command} takes no jobs\n{self.log.read_text()}")
+
+    def spawn(self, command: str, piped: bool = False) -> subprocess.Popen[bytes]:
+        """Run a command in the background, with its output in a pipe or in the log."""
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec {self.moved(command)}"],
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if piped else log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.background.append(process)
+        return process
 
     def polls(self) -> set[tuple[str, int]]:
         """Return the time of the last poll of each connected runtime."""
@@ -245,6 +252,55 @@ def play_testing_with_node(page: Page) -> None:
     shutil.copy(helper.with_name("module.test.mjs"), helper.with_name("second.test.mjs"))
     printed = page.run("node --test --test-reporter=tap tests/reset.test.mjs tests/second.test.mjs", "two test files")
     assert "# pass 5\n# fail 0\n" in printed, printed
+
+
+def play_debugging(page: Page) -> None:
+    """Play the page with a debugger that stops each job at a breakpoint, as ``launch.json`` says."""
+    page.ports["5678"] = str(free_port())
+    requirements, app, serve, start, launch, attached, env, launched = page.blocks
+    page.blocks = [requirements, app, serve, launch]
+    play_with_the_sdk(page)
+    breakpoint = (page.directory / "app.py", app.text.splitlines().index("    return total") + 1)
+    attach, start_it = json.loads((page.directory / ".vscode" / "launch.json").read_text())["configurations"]
+    command = start.text.removeprefix("$ ").replace("\\\n", "")
+    assert f"{attach['connect']['host']}:{attach['connect']['port']} " in page.moved(command)
+    process = page.spawn(command)
+    start.executed = True
+    debugger = DebugAdapter.connect(attach["connect"]["host"], attach["connect"]["port"], process)
+    debugger.debug(breakpoint, **attach)
+    stop_at_the_breakpoint(page, debugger, process, breakpoint, attached, "42")
+    kill(process)
+    page.background.remove(process)
+
+    page.run_console(env)
+    variables = dict(line.split("=", 1) for line in (page.directory / "module.env").read_text().splitlines())
+    assert start_it.pop("envFile") == "${workspaceFolder}/module.env"
+    start_it["program"] = start_it["program"].replace("${workspaceFolder}", str(page.directory))
+    port = free_port()
+    process = page.spawn(f"python -m debugpy.adapter --host 127.0.0.1 --port {port}")
+    debugger = DebugAdapter.connect("127.0.0.1", port, process)
+    debugger.debug(breakpoint, **start_it, env=variables, python=[str(SDK / "python")], cwd=str(page.directory))
+    stop_at_the_breakpoint(page, debugger, process, breakpoint, launched, "2")
+
+
+def stop_at_the_breakpoint(
+    page: Page,
+    debugger: DebugAdapter,
+    process: subprocess.Popen[bytes],
+    breakpoint: tuple[Path, int],
+    submit: Block,
+    total: str,
+) -> None:
+    """Run a block that submits a job; look at a local variable before the job continues."""
+    with ThreadPoolExecutor() as threads:
+        submitted = threads.submit(page.run_console, submit)
+        worker = debugger.subprocess(breakpoint, process)
+        thread = worker.stopped()
+        assert worker.local_variables(thread)["total"] == total
+        assert not submitted.done()
+        worker.request("continue", threadId=thread)
+        submitted.result()
+    debugger.close()
 
 
 def play_docker(page: Page) -> None:
@@ -364,6 +420,7 @@ read
 #: The function that plays each page with code blocks.
 PLAYERS: dict[str, Callable[[Page], None]] = {
     "applications": play_with_the_sdk,
+    "debugging": play_debugging,
     "docker": play_docker,
     "embedding": Page.play,
     "faults": Page.play,
