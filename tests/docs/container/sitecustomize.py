@@ -1,4 +1,7 @@
-"""Resolve names as in a container: without the host's network, only ``host.docker.internal`` reaches this machine."""
+"""Resolve names as in a container: without the host's network, only ``host.docker.internal`` reaches this machine.
+
+In a container of a compose file, so does the name of each service, which ``CONTAINER_NETWORK`` holds.
+"""
 
 import os
 import socket
