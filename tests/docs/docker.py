@@ -1,4 +1,4 @@
-"""Stand in for ``docker`` where no engine can run: ``build``, ``run`` and ``stop``, as docs/docker.rst uses them.
+"""Stand in for ``docker`` where no engine can run: ``build``, ``run``, ``stop`` and ``compose``.
 
 An image is a directory, with the interpreter in ``SDK_BIN``. A container is a process with the variables of the image
 and those of ``--env-file``, and no others.
@@ -13,8 +13,10 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
+import compose
 from dockerfile_parse import DockerfileParser
 
 HOME = Path(os.environ["HOME"])
@@ -83,6 +85,9 @@ def stop(name: str) -> None:
     pid.unlink()
 
 
+if sys.argv[1] == "compose":
+    compose.main(sys.argv[2:])
+    sys.exit()
 parser = argparse.ArgumentParser()
 commands = parser.add_subparsers(dest="command", required=True)
 building = commands.add_parser("build")

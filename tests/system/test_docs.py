@@ -309,10 +309,26 @@ def play_docker(page: Page) -> None:
     The stand-in carries out the Dockerfile in a directory, with the interpreter of ``.venv-sdk`` as that of the image.
     It runs the command of the image with nothing but the variables of ``--env-file``, if all files that they name are
     mounted. ``host.docker.internal`` is this machine, as in Docker Desktop. hadolint checks the Dockerfile.
+
+    ``tests/docs/compose.py`` runs the services of the compose file, which is checked against the schema of compose.
     """
     page.stand_in("docker", "docker.py")
     page.environment["SDK_BIN"] = str(SDK)
+    *on_this_machine, compose, commands = page.blocks
+    page.blocks = on_this_machine
     page.play()
+    page.stop()
+    page.write(compose)
+    validated = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "compose.yaml"]
+    subprocess.run(validated, cwd=page.directory, check=True)
+    assert yaml.safe_load(compose.text)["services"]["module"]["volumes"] == ["runtime:/runtime:ro"]
+    del page.environment["TWISTED_CM_ADMIN_TOKEN"]
+    with pytest.raises(AssertionError, match="TWISTED_CM_ADMIN_TOKEN is missing a value: Set TWISTED_CM_ADMIN_TOKEN"):
+        page.run("docker compose run --rm application", "without a token")
+    try:
+        page.run_console(commands)
+    finally:
+        page.run("docker compose down --volumes", "at the end")
     subprocess.run([str(BIN / "hadolint"), "Dockerfile"], cwd=page.directory, check=True)
 
 

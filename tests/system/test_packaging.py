@@ -73,6 +73,16 @@ def test_the_dockerfile_is_clean_and_starts_the_emulator() -> None:
     assert "-e TWISTED_CM_ADMIN_TOKEN=" in DOCKERFILE.read_text()
 
 
+def test_ports_of_containers_are_published_on_loopback_only() -> None:
+    pages = (ROOT / "docs").rglob("*.rst")
+    published = {
+        port
+        for path in (ROOT / "README.rst", DOCKERFILE, ROOT / "docs" / "compose.yaml", *pages)
+        for port in re.findall(r"(?:-p |--publish[ =]|^ *- )\"?((?:[\d.]+:)?\d+:\d+)", path.read_text(), re.MULTILINE)
+    }
+    assert published == {"127.0.0.1:4000:4000", "127.0.0.1:4443:4443"}
+
+
 def test_systemd_takes_the_service(tmp_path: Path) -> None:
     unit = tmp_path / "twisted-cm.service"
     text = (ROOT / "docs" / unit.name).read_text()
