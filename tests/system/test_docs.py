@@ -269,6 +269,7 @@ def play_debugging(page: Page) -> None:
     debugger = DebugAdapter.connect(attach["connect"]["host"], attach["connect"]["port"], process)
     debugger.debug(breakpoint, **attach)
     stop_at_the_breakpoint(page, debugger, process, breakpoint, attached, "42")
+    debugger.close()
     kill(process)
     page.background.remove(process)
 
@@ -280,7 +281,12 @@ def play_debugging(page: Page) -> None:
     process = page.spawn(f"python -m debugpy.adapter --host 127.0.0.1 --port {port}")
     debugger = DebugAdapter.connect("127.0.0.1", port, process)
     debugger.debug(breakpoint, **start_it, env=variables, python=[str(SDK / "python")], cwd=str(page.directory))
-    stop_at_the_breakpoint(page, debugger, process, breakpoint, launched, "2")
+    try:
+        stop_at_the_breakpoint(page, debugger, process, breakpoint, launched, "2")
+    finally:
+        # The adapter runs the module in a session of its own.
+        debugger.request("disconnect", terminateDebuggee=True)
+        debugger.close()
 
 
 def stop_at_the_breakpoint(
@@ -300,7 +306,6 @@ def stop_at_the_breakpoint(
         assert not submitted.done()
         worker.request("continue", threadId=thread)
         submitted.result()
-    debugger.close()
 
 
 def play_docker(page: Page) -> None:
