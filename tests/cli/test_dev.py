@@ -33,9 +33,9 @@ class Dev:
         url: The URL of the emulator, once it is printed.
     """
 
-    def __init__(self, directory: Path, state_dir: Path, *arguments: str, command: str = "dev") -> None:
+    def __init__(self, directory: Path, state: Path, *arguments: str, command: str = "dev") -> None:
         self.directory = directory
-        self.environment = {**os.environ, "TWISTED_CM_STATE_DIR": str(state_dir)}
+        self.environment = {**os.environ, "TWISTED_CM_STATE_DIR": str(state)}
         self.process = subprocess.Popen(
             [str(BIN / "twisted-cm"), command, *arguments],
             cwd=directory,
@@ -87,7 +87,7 @@ class Dev:
 
 
 @pytest.fixture
-def dev(tmp_path: Path, state_dir: Path) -> Iterator[Callable[..., Dev]]:
+def dev(tmp_path: Path) -> Iterator[Callable[..., Dev]]:
     """Return a function that starts the command in a directory; it is killed after the test."""
     started: list[Dev] = []
     directory = tmp_path / "project"
@@ -98,7 +98,8 @@ def dev(tmp_path: Path, state_dir: Path) -> Iterator[Callable[..., Dev]]:
         if seed is not None:
             (directory / "twisted-cm.yaml").write_text(yaml.safe_dump(seed))
         options = ["--port", str(port), "--tls-port", "0"]
-        started.append(Dev(directory, state_dir, *options, *arguments, command=command))
+        # A killed server leaves files in its state directory.
+        started.append(Dev(directory, tmp_path / "state", *options, *arguments, command=command))
         return started[-1]
 
     yield start

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from attrs import evolve, frozen
 from conftest import kill
 from sdk_processes import SDK_PYTHON
 from testing.module_project import Project
 
-from twisted_cm.config.module_settings import ModuleSettings
-from twisted_cm.config.seed import SeedRuntime, parse_seed
 from twisted_cm.testing.module import ModulePlan
 
 
@@ -215,21 +212,23 @@ def test_it(compute_module_process):
     assert "1 passed" in printed
 
 
-@frozen
-class SettingsWithCommand(ModuleSettings):
-    """What a module finds around it, with the command that starts it."""
+def test_the_command_may_be_in_the_seed(project: Project) -> None:
+    project.configure("compute_modules_seed = seed.yaml")
+    command = f"command: [{SDK_PYTHON}, ../app.py], directory: modules"
+    (project.directory / "modules").mkdir()
+    project.write("seed.yaml", TWO.replace("{runtime_id: one}, {runtime_id: two}", f"{{runtime_id: one, {command}}}"))
+    printed = project.run("""
+def test_it(compute_module_process):
+    assert compute_module_process.execute("add", {"a": 1, "b": 2}).json() == 3
+""")
+    assert "1 passed" in printed
 
-    command: tuple[str, ...] = ("python", "app.py")
-    directory: str = "modules"
 
-
-def test_the_command_may_be_in_the_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    seed = evolve(parse_seed(TWO), runtimes=(SeedRuntime("one", module=SettingsWithCommand()),))
-    monkeypatch.setattr("twisted_cm.testing.module.make_seed", lambda _: seed)
-    plan = ModulePlan.make(TWO, "", "", tmp_path)
-    assert (plan.runtime_id, plan.command, plan.directory) == ("one", ("python", "app.py"), tmp_path / "modules")
-    # The ini option has precedence.
-    plan = ModulePlan.make(TWO, "node 'my app.js'", "", tmp_path)
+def test_the_ini_option_has_precedence_over_the_seed(tmp_path: Path) -> None:
+    seed = TWO.replace("{runtime_id: one}", "{runtime_id: one, command: [python, app.py], directory: modules}")
+    plan = ModulePlan.make(seed, "", "one", tmp_path)
+    assert (plan.command, plan.directory) == (("python", "app.py"), tmp_path / "modules")
+    plan = ModulePlan.make(seed, "node 'my app.js'", "one", tmp_path)
     assert (plan.command, plan.directory) == (("node", "my app.js"), tmp_path)
 
 

@@ -15,7 +15,7 @@ from ..model.tokens import OAuthClient
 
 
 @frozen
-class ModulePlan:
+class ProcessPlan:
     """The processes of one runtime.
 
     Attributes:
@@ -41,7 +41,7 @@ class ModulePlan:
     grace: float
 
 
-def make_plans(seed: Seed, base: Path, environment: Mapping[str, str]) -> dict[str, ModulePlan]:
+def make_plans(seed: Seed, base: Path, environment: Mapping[str, str]) -> dict[str, ProcessPlan]:
     """Return the plans of the runtimes that have a command, by their ids.
 
     Args:
@@ -65,14 +65,14 @@ def make_plans(seed: Seed, base: Path, environment: Mapping[str, str]) -> dict[s
     return plans
 
 
-def _plan(seed: Seed, runtime: SeedRuntime, base: Path, environment: Mapping[str, str]) -> ModulePlan:
+def _plan(seed: Seed, runtime: SeedRuntime, base: Path, environment: Mapping[str, str]) -> ProcessPlan:
     process, settings = runtime.process, runtime.module.expanded(environment)
     assert process is not None
     directory = (base / process.directory).absolute()
     if not directory.is_dir():
         raise UnusableSettings(f"directory: {directory} is not a directory; create it, or name another one")
     clients = {each.client_id: each for each in seed.oauth_clients}
-    return ModulePlan(
+    return ProcessPlan(
         runtime.runtime_id,
         process.command,
         directory,

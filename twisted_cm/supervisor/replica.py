@@ -28,7 +28,7 @@ from .module_env import (
     replica_directory,
     write_environment,
 )
-from .plan import ModulePlan
+from .plan import ProcessPlan
 from .process import ModuleProcess
 
 #: How many of the last lines of a process are part of the message of the jobs that fail with it.
@@ -77,7 +77,7 @@ class SupervisedReplica:
         ended: Fires with the reason when its process has ended and the replica is closed.
     """
 
-    def __init__(self, workplace: Workplace, plan: ModulePlan) -> None:
+    def __init__(self, workplace: Workplace, plan: ProcessPlan) -> None:
         """Prepare a replica with an id and a token of its own."""
         self.replica_id = new_supervised_replica_id()
         self.opened = False

@@ -24,7 +24,7 @@ from ..broker.timers import cancel_timer
 from ..model.jobs import JobState
 from ..model.types import JSONValue
 from ..server.module_output import OutputLine
-from .plan import ModulePlan
+from .plan import ProcessPlan
 from .replica import CannotStartModule, SupervisedReplica, Workplace
 from .scaler import Scaler
 
@@ -60,7 +60,7 @@ class SupervisedRuntime:
 
     _log = Logger()
 
-    def __init__(self, workplace: Workplace, plan: ModulePlan) -> None:
+    def __init__(self, workplace: Workplace, plan: ProcessPlan) -> None:
         """Start nothing yet."""
         self.plan = plan
         self.crash_looping = False
@@ -209,7 +209,7 @@ class SupervisedRuntime:
 
     # Reload
 
-    def reload(self, plan: ModulePlan | None = None) -> None:
+    def reload(self, plan: ProcessPlan | None = None) -> None:
         """Replace all processes by new ones, once these are connected.
 
         Args:

@@ -21,7 +21,7 @@ from ..model.types import JSONValue
 from ..server.module_output import ModuleOutput, OutputLine
 from ..service import SHUTDOWN_GRACE, EmulatorService, SeedReloader, make_service
 from .guard import Guard
-from .plan import ModulePlan, make_plans
+from .plan import ProcessPlan, make_plans
 from .replica import Workplace
 from .runtime import SupervisedRuntime
 from .watching import FileWatcher
@@ -109,7 +109,7 @@ class Supervisor(Service):
             self._watcher = FileWatcher(self._reactor, self._files_changed)
             self._watcher.start(each.directory for each in self._plans.values())
 
-    def _add(self, plan: ModulePlan) -> None:
+    def _add(self, plan: ProcessPlan) -> None:
         runtime = self._runtimes[plan.runtime_id] = SupervisedRuntime(self._workplace, plan)
         runtime.start()
 
