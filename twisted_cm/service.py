@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
 from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError, succeed
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from .broker.faults import FaultBook, IFaultBook
@@ -312,7 +314,7 @@ class SeedReloader(Service):
 
     def __init__(
         self,
-        reactor: IReactorFromThreads,
+        reactor: Any,
         service: EmulatorService,
         path: Path | None,
         adapt: Callable[[Seed], Seed] = lambda seed: seed,
@@ -328,14 +330,26 @@ class SeedReloader(Service):
         self._reactor = reactor
         self._service = service
         self._adapt = adapt
+        self._on_terminal = False
         # A daemon changes its working directory.
         self._path = None if path is None else path.absolute()
 
     def startService(self) -> None:
         """Handle SIGHUP, on systems that have it."""
         super().startService()  # type: ignore[no-untyped-call]
+        self._on_terminal = os.isatty(0)
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+
+    def _terminal_is_gone(self) -> bool:
+        """Return whether the terminal from which the emulator was started has been closed, which sends SIGHUP, too."""
+        if not self._on_terminal:
+            return False
+        try:
+            os.tcgetpgrp(0)
+        except OSError:
+            return True
+        return False
 
     def reload(self) -> Deferred[None]:
         """Read the seed file and apply what has changed.
@@ -343,6 +357,10 @@ class SeedReloader(Service):
         Returns:
             A Deferred that fires when the seed has taken effect or was refused.
         """
+        if self._terminal_is_gone():
+            self._log.info("the terminal was closed")
+            self._reactor.stop()
+            return succeed(None)
         if self._path is None:
             self._log.warn("SIGHUP: there is no seed file to read; name one with --seed")
             return succeed(None)
@@ -351,6 +369,9 @@ class SeedReloader(Service):
         except InvalidSeed as error:
             for problem in error.problems:
                 self._log.error("seed not reloaded: {problem}", problem=problem)
+            return succeed(None)
+        except click.ClickException as error:
+            self._log.error("seed not reloaded: {problem}", problem=error.format_message())
             return succeed(None)
         reseeded: Deferred[None] = Deferred.fromCoroutine(self._service.reseed(seed))
         return reseeded.addErrback(lambda failure: self._log.failure("seed not reloaded", failure))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,6 +245,7 @@ def test_sighup_starts_and_ends_modules_as_the_seed_says(dev: Start) -> None:
             "There is no module to start. Put its command after --, for example: twisted-cm dev -- python app.py",
         ),
         (("--runtime", "oen", "--", "true"), seed_of({}), "twisted-cm.yaml has no runtime 'oen'. Did you mean 'one'?"),
+        (("--runtime", "one"), seed_of({}), "--runtime says which runtime a command is for. Put the command after --."),
         (("--seed", "none.yaml", "--", "true"), None, "none.yaml: No such file or directory"),
         ((), seed_of({"directory": "none"}), "runtime 'one': directory: "),
         ((), seed_of({"env": {"A": "${NO_SUCH_VARIABLE}"}}), "the environment variable NO_SUCH_VARIABLE is not set"),
@@ -325,6 +329,58 @@ def test_ctrl_c_while_the_module_starts_ends_everything(dev: Start) -> None:
     running.until("dev | up")
     assert running.stop() < 5
     assert running.process.returncode == 0 and "Traceback" not in running.output
+
+
+def test_the_end_of_the_terminal_is_the_end(dev: Start, tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    command = [str(BIN / "twisted-cm"), "dev", "--port", "0", "--tls-port", "0", "--state-dir", str(tmp_path / "state")]
+    process = subprocess.Popen(
+        [*command, "--", sys.executable, "-c", "import time; time.sleep(600)"],
+        cwd=tmp_path,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    try:
+        seen = b""
+        while b"Ctrl-C stops." not in seen:
+            seen += os.read(master, 65536)
+        pids = [each.pid for each in psutil.Process(process.pid).children(recursive=True)]
+        os.close(master)
+        assert process.wait(timeout=15) == 0
+        assert [pid for pid in pids if not gone(pid)] == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_seed_that_no_longer_fits_changes_nothing(dev: Start) -> None:
+    running = dev("--", sys.executable, str(MODULE), "version", seed=seed_of({}))
+    running.until("Submit a job: ")
+    pid = running.who()["pid"]
+    seed = seed_of({})
+    seed["foundry"]["compute_modules"]["runtimes"].append({"runtime_id": "two"})
+    (running.directory / "twisted-cm.yaml").write_text(yaml.safe_dump(seed))
+    running.process.send_signal(signal.SIGHUP)
+    assert "Name one with --runtime: one, two." in running.until("seed not reloaded")
+    assert running.who()["pid"] == pid and "Traceback" not in running.output
+
+
+def test_files_of_the_emulator_itself_reload_nothing(tmp_path: Path) -> None:
+    (tmp_path / "version").write_text("1")
+    options = ("--port", "0", "--tls-port", "0", "--reload", "--", sys.executable, str(MODULE), "version")
+    running = Dev(tmp_path, tmp_path / "state", *options)
+    try:
+        running.until("connected, ")
+        for number in range(3):
+            (tmp_path / "app.py").write_text(str(number))
+            running.until("reloaded")
+        assert running.output.count("changed, reloading") == running.output.count("app.py changed, reloading") == 3
+    finally:
+        running.stop()
 
 
 # Commands for modules

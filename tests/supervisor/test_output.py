@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from conftest import logged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,3 +92,18 @@ def test_the_last_lines_of_each_runtime_are_kept() -> None:
     assert [each.text for each in output.last("r")] == [str(number) for number in range(1, LINES_KEPT + 1)]
     assert [each.text for each in output.last("r", 1)] == [str(LINES_KEPT)]
     assert [each.text for each in output.last("other")] == ["x"]
+
+
+def test_a_reader_that_fails_gets_no_more_lines_and_harms_nobody() -> None:
+    output, read = ModuleOutput(), list[str]()
+
+    def fail(line: OutputLine) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    end = output.read(fail)
+    output.read(lambda line: read.append(line.text))
+    with logged("Broken pipe") as warnings:
+        for text in ("one", "two"):
+            output.write(OutputLine("r", None, 0, text))
+    end()
+    assert read == ["one", "two"] and len(warnings) == 1

@@ -453,3 +453,109 @@ async def test_two_changes_at_once_leave_one_process(supervised: Start) -> None:
         return sum(str(MODULE) in each.cmdline() for each in psutil.Process().children()) == 1
 
     await emulator.until(one)
+
+
+# What went wrong once
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_process_that_cannot_even_be_started_is_crash_looping_with_the_reason(
+    supervised: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twisted_cm.supervisor.runtime._FIRST_PAUSE", 0.01)
+    emulator = await supervised()
+    await emulator.until_connected()
+    emulator.directory.rename(emulator.directory.with_name("elsewhere"))
+    # A reload leaves the process that works.
+    emulator.supervisor.restart("one")
+
+    async def refused() -> Any:
+        return (await emulator.runtime())["module"]["error"]
+
+    assert "the changed module does not start: it ended with The module's process cannot" in await emulator.until(
+        refused
+    )
+    await emulator.run("crash", 1)
+    module = await emulator.until_state("crash looping")
+    assert "there is no directory" in module["error"] and module["starts"] == 1 + 1 + CRASHES - 1
+    emulator.directory.with_name("elsewhere").rename(emulator.directory)
+    emulator.supervisor.restart("one")
+    assert (await emulator.run("who"))["version"] == "1"
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_server_replaces_its_own_process_after_a_time_limit(supervised: Start, tmp_path: Path) -> None:
+    limits = {"functions": {"wait": {"job_timeout": 0.5}}, "grace": 0.2}
+    first = await supervised(**limits)
+    await first.until_connected()
+    second = await supervised(**limits)
+    for emulator in (first, second):
+        await emulator.until_state("running")
+    pids = {each.pid for each in psutil.Process().children() if str(MODULE) in each.cmdline()}
+    assert len(pids) == 2
+    never = str(tmp_path / "never")
+    for _ in range(2):
+        errors = await gatherResults([Deferred.fromCoroutine(each.run("wait", never)) for each in (first, second)])
+        assert errors == ["The job ran for longer than its time limit of 0.5 seconds."] * 2
+    for emulator in (first, second):
+        assert (await emulator.run("who"))["pid"] not in pids
+    await first.until(lambda: all(gone(pid) for pid in pids))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reload_during_a_reload_lets_new_processes_finish_their_jobs(supervised: Start) -> None:
+    emulator = await supervised(replicas=2)
+    await emulator.until_connected(2)
+    (emulator.directory / "slow").touch()
+    emulator.supervisor.restart("one")
+    go = emulator.directory / "go"
+    calls = [Deferred.fromCoroutine(emulator.run("wait", str(go))) for _ in range(3)]
+
+    async def three_run() -> bool:
+        return sum(len(each.job_ids) for each in await emulator.open_replicas()) == 3
+
+    await emulator.until(three_run)
+    emulator.supervisor.restart("one")
+    await emulator.until_connected(5)
+    go.touch()
+    assert await gatherResults(calls) == ["1", "1", "1"]
+    (emulator.directory / "slow.taken").unlink()
+    await emulator.until_connected(2)
+    assert (await emulator.runtime())["module"]["error"] is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_new_process_whose_replica_is_deleted_is_started_again(supervised: Start) -> None:
+    emulator = await supervised()
+    await emulator.until_connected()
+    (old,) = await emulator.open_replicas()
+    emulator.version.write_text("2")
+    emulator.supervisor.restart("one")
+
+    async def new() -> Any:
+        found = [each.replica.replica_id for each in await emulator.open_replicas()]
+        return [each for each in found if each != old.replica.replica_id]
+
+    (replica_id, *_) = await emulator.until(new)
+    await emulator.module("DELETE", f"/replicas/{replica_id}")
+
+    async def changed() -> bool:
+        return (await emulator.run("who"))["version"] == "2"
+
+    await emulator.until(changed)
+    await emulator.until_connected(1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_process_is_started_while_the_emulator_stops(supervised: Start, tmp_path: Path) -> None:
+    emulator = await supervised(functions={"wait": {"job_timeout": 0.2}}, grace=1, max_concurrent_tasks=2)
+    await emulator.until_connected()
+    await emulator.run("stubborn")
+    waiting = Deferred.fromCoroutine(emulator.run("wait", str(tmp_path / "never")))
+    await emulator.until_running()
+    starts = (await emulator.runtime())["module"]["starts"]
+    stopped = emulator.both.stopService()
+    assert await waiting == "The job ran for longer than its time limit of 0.2 seconds."
+    await stopped
+    assert emulator.supervisor.describe("one")["starts"] == starts
+    assert not list((tmp_path / "state" / "runtimes" / "one").iterdir())

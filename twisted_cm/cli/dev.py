@@ -89,6 +89,8 @@ def with_command(
         click.ClickException: It is not clear what to start.
     """
     if not command:
+        if runtime_id is not None:
+            raise click.UsageError("--runtime says which runtime a command is for. Put the command after --.")
         if not any(each.process for each in seed.runtimes):
             raise click.UsageError(
                 "There is no module to start. Put its command after --, for example: twisted-cm dev -- python app.py"

@@ -31,7 +31,7 @@ class JobTimer:
             clock: The source of time.
             broker: Has the jobs.
             limits: The limits, by runtime.
-            expired: Called with each job that has failed for that reason, as it was before.
+            expired: Called with each job that has failed for that reason, in each process that shares the broker.
         """
         self.limits = limits
         self._clock = clock
@@ -55,15 +55,21 @@ class JobTimer:
             self._find_running()
         elif change.job is not None and self.limits:
             self._look_at(change.job)
+            limit = self._limit_of(change.job)
+            # Of the processes that share a broker, one has failed the job, and another may have started its module.
+            if limit is not None and change.job.error_message == _message(limit):
+                self._expired(change.job)
 
     def _look_at(self, job: Job) -> None:
         cancel_timer(self._timers.pop(job.job_id, None))
-        if job.state is not JobState.RUNNING or job.runtime_id not in self.limits:
-            return
-        limit = self.limits[job.runtime_id].of(job.submission.query_type)
-        if limit is not None and job.started_at is not None:
+        limit = self._limit_of(job)
+        if job.state is JobState.RUNNING and limit is not None and job.started_at is not None:
             left = job.started_at / 1000 + limit - self._clock.seconds()
             self._timers[job.job_id] = self._clock.callLater(max(left, 0), self._expire, job, limit)
+
+    def _limit_of(self, job: Job) -> float | None:
+        limits = self.limits.get(job.runtime_id)
+        return None if limits is None else limits.of(job.submission.query_type)
 
     def _find_running(self) -> None:
         if self.limits:
@@ -84,11 +90,14 @@ class JobTimer:
         failing.addErrback(lambda failure: failure.trap(BrokerError))
 
     async def _fail(self, job: Job, limit: float) -> None:
-        if await self._broker.fail_job(job.job_id, f"The job ran for longer than its time limit of {limit:g} seconds."):
+        if await self._broker.fail_job(job.job_id, _message(limit)):
             self._log.warn(
                 "job {job_id}: failed, function {function} ran for longer than {limit:g} seconds",
                 job_id=job.job_id,
                 function=job.submission.query_type,
                 limit=limit,
             )
-            self._expired(job)
+
+
+def _message(limit: float) -> str:
+    return f"The job ran for longer than its time limit of {limit:g} seconds."

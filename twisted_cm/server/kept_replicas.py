@@ -47,5 +47,7 @@ async def _restore(broker: IBroker, before: RuntimeSnapshot, replicas: list[Repl
         # Its supervisor or its command may have opened it again already.
         with suppress(ReplicaExists, TokenInUse):
             await broker.open_replica(ReplicaRequest(runtime_id, each.replica_id, limit, token=each.token))
+        if each.draining:
+            await broker.drain_replica(runtime_id, each.replica_id)
     if before.runtime.schemas is not None:
         await broker.put_schemas(runtime_id, list(before.runtime.schemas.values()))

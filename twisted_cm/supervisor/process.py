@@ -78,7 +78,8 @@ class ModuleProcess(ProcessProtocol):
         self.transport.closeStdin()
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        self._lines.feed(data)
+        if not self.ended.called:
+            self._lines.feed(data)
 
     def read_now(self) -> None:
         """Read what the process has written so far, without waiting for the reactor."""
@@ -115,8 +116,10 @@ class ModuleProcess(ProcessProtocol):
 
     def _end(self) -> None:
         cancel_timer(self._timer)
-        self._lines.end()
         if not self.ended.called:
+            self._lines.end()
+            # What has left the process group may write for ever.
+            self.transport.loseConnection()
             self.ended.callback(self._how)
 
 

@@ -143,9 +143,8 @@ class SupervisedRuntime:
         """Start the processes that are missing, and end those that are too many."""
         if self._stopped or self.crash_looping or self._fresh:
             return
-        if self._restart is None or not self._restart.active():
-            while len(self._replicas) < self._scaler.wanted:
-                self._replicas.append(self._launch())
+        while len(self._replicas) < self._scaler.wanted and self._may_start():
+            self._launch(self._replicas)
         # Idle ones first, and of these the ones that were started last.
         spare = sorted(self._replicas, key=lambda each: (len(each.job_ids), -each.since))
         for replica in spare[: max(len(self._replicas) - self._scaler.wanted, 0)]:
@@ -153,12 +152,16 @@ class SupervisedRuntime:
             self._replicas.remove(replica)
             self._retire(replica)
 
-    def _launch(self) -> SupervisedReplica:
+    def _may_start(self) -> bool:
+        return not self.crash_looping and (self._restart is None or not self._restart.active())
+
+    def _launch(self, members: list[SupervisedReplica]) -> None:
+        """Start a process as one of ``members``. If it fails at once, it is not among them when this returns."""
         replica = SupervisedReplica(self._workplace, self.plan)
         self._starts += 1
+        members.append(replica)
         replica.ended.addCallback(lambda how: self._process_ended(replica, how))
         Deferred.fromCoroutine(replica.start()).addErrback(self._not_started, replica)
-        return replica
 
     def _not_started(self, failure: Failure, replica: SupervisedReplica) -> None:
         if failure.check(BrokerError):
@@ -172,7 +175,8 @@ class SupervisedRuntime:
             self._leaving.remove(replica)
         elif replica in self._fresh:
             self._fresh.remove(replica)
-            self._give_up_reload(how)
+            if not self._stopped:
+                self._give_up_reload(how)
         elif replica in self._replicas:
             self._replicas.remove(replica)
             if not self._stopped:
@@ -221,21 +225,26 @@ class SupervisedRuntime:
         self._crashes.clear()
         self.crash_looping = False
         cancel_timer(self._restart)
-        for replica in self._fresh:
-            self._leaving.append(replica)
-            replica.stop(REPLACED)
-        self._fresh = []
-        if self._replicas and not self._stopped:
-            self._fresh = [self._launch() for _ in range(max(self._scaler.wanted, 1))]
-        else:
+        self._retire_fresh()
+        if not self._replicas or self._stopped:
             self._fill()
+            return
+        starting = self._fresh
+        for _ in range(max(self._scaler.wanted, 1)):
+            self._launch(starting)
+            if self._fresh is not starting:
+                # It failed at once, and the reload was given up.
+                return
+
+    def _retire_fresh(self) -> None:
+        # They may run jobs already.
+        fresh, self._fresh = self._fresh, []
+        for replica in fresh:
+            self._retire(replica)
 
     def _give_up_reload(self, how: str) -> None:
         """Keep the old processes, since a new one has ended before all were connected."""
-        for replica in self._fresh:
-            self._leaving.append(replica)
-            replica.stop(REPLACED)
-        self._fresh = []
+        self._retire_fresh()
         self._complain(f"the changed module does not start: it ended with {how}; the old one stays")
         self._fill()
 
@@ -248,13 +257,13 @@ class SupervisedRuntime:
 
     def replace(self, replica_id: str, reason: str) -> None:
         """Replace a process by a new one, once its other jobs have ended."""
-        for members in (self._replicas, self._fresh):
+        for members in () if self._stopped else (self._replicas, self._fresh):
             for replica in members:
                 if replica.replica_id == replica_id:
                     self._say("{reason} Its process is replaced.", reason=reason)
                     members.remove(replica)
-                    members.append(self._launch())
                     self._retire(replica)
+                    self._launch(members)
                     return
 
     # Changes of the runtime
@@ -349,11 +358,14 @@ class SupervisedRuntime:
                 if replica.opened:
                     await self._rejoin(replica)
             elif found.gone:
-                if not replica.stopping:
+                if not replica.stopping and not replica.ended.called:
                     self._say("replica {replica_id} was deleted; its process ends", replica_id=replica.replica_id)
-                    (self._replicas if replica in self._replicas else self._fresh).remove(replica)
+                    members = self._replicas if replica in self._replicas else self._fresh
+                    members.remove(replica)
                     self._leaving.append(replica)
                     replica.stop(DELETED)
+                    if members is self._fresh:
+                        self._launch(members)
             elif found.last_poll_at is not None and not replica.connected:
                 replica.connected = True
                 self._connected(replica, snapshot)

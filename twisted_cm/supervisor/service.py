@@ -133,7 +133,8 @@ class Supervisor(Service):
             self._runtimes[change.runtime_id].changed(change)
 
     def _files_changed(self, paths: Iterable[Path]) -> None:
-        changed = list(paths)
+        own = self._state_dir.resolve()
+        changed = [path for path in paths if not path.resolve().is_relative_to(own)]
         for runtime in self._runtimes.values():
             directory = runtime.plan.directory.resolve()
             found = sorted(path for path in changed if path.resolve().is_relative_to(directory))
@@ -161,8 +162,10 @@ class Supervisor(Service):
 
     def replace(self, runtime_id: str, replica_id: str, reason: str) -> None:
         """Replace one process, whose job took too long, once its other jobs have ended."""
-        if runtime_id in self._runtimes:
-            self._runtimes[runtime_id].replace(replica_id, reason)
+        runtime = self._runtimes.get(runtime_id)
+        if runtime is not None:
+            # Not while the broker tells of the end of the job.
+            self._reactor.callLater(0, runtime.replace, replica_id, reason)
 
     def reseed(self, seed: Seed) -> None:
         """Start and end modules as another seed says. Those whose part of the seed has changed are replaced."""
