@@ -79,3 +79,14 @@ async def test_nothing_else_can_be_kept(harness: Harness) -> None:
     status, error = await reset(harness, "?keep=jobs")
     assert status == 400
     assert error["error_description"] == "'keep' must be replicas."
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_replica_that_gets_no_more_jobs_gets_none_after_a_reset(anywhere: Harness) -> None:
+    drained = await open_replica(anywhere, replicaId="drained", maxConcurrentTasks=3)
+    other = await open_replica(anywhere, replicaId="other")
+    await anywhere.broker.drain_replica("one", "drained")
+    assert await reset(anywhere) == (204, b"")
+    job = await submit(anywhere)
+    assert await poll(anywhere, drained) is None
+    assert await poll(anywhere, other) == job
