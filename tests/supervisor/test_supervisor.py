@@ -117,7 +117,9 @@ async def test_a_process_that_ends_five_times_in_a_minute_is_crash_looping(
         await emulator.run("crash", 0)
         module = await emulator.until_state("crash looping")
     assert module["starts"] == CRASHES
-    assert "the last time with exit status 1" in module["error"] and "twisted-cm restart one" in module["error"]
+    assert (
+        "the last time it ended with exit status 1" in module["error"] and "twisted-cm restart one" in module["error"]
+    )
     assert lines and "this version is broken" in emulator.lines()
     # A job waits, and somebody who has mended the module asks for it to be started.
     waiting = Deferred.fromCoroutine(emulator.run("who"))
@@ -464,7 +466,7 @@ async def test_a_process_that_cannot_even_be_started_is_crash_looping_with_the_r
 ) -> None:
     monkeypatch.setattr("twisted_cm.supervisor.runtime._FIRST_PAUSE", 0.01)
     emulator = await supervised()
-    await emulator.until_connected()
+    await emulator.until_state("running")
     emulator.directory.rename(emulator.directory.with_name("elsewhere"))
     # A reload leaves the process that works.
     emulator.supervisor.restart("one")
@@ -472,7 +474,7 @@ async def test_a_process_that_cannot_even_be_started_is_crash_looping_with_the_r
     async def refused() -> Any:
         return (await emulator.runtime())["module"]["error"]
 
-    assert "the changed module does not start: it ended with The module's process cannot" in await emulator.until(
+    assert "the changed module does not start: it cannot be started: there is no directory" in await emulator.until(
         refused
     )
     await emulator.run("crash", 1)
@@ -548,14 +550,14 @@ async def test_a_new_process_whose_replica_is_deleted_is_started_again(supervise
 
 @pytest_twisted.ensureDeferred
 async def test_no_process_is_started_while_the_emulator_stops(supervised: Start, tmp_path: Path) -> None:
-    emulator = await supervised(functions={"wait": {"job_timeout": 0.2}}, grace=1, max_concurrent_tasks=2)
+    emulator = await supervised(functions={"wait": {"job_timeout": 0.3}}, grace=1)
     await emulator.until_connected()
     await emulator.run("stubborn")
     waiting = Deferred.fromCoroutine(emulator.run("wait", str(tmp_path / "never")))
     await emulator.until_running()
     starts = (await emulator.runtime())["module"]["starts"]
     stopped = emulator.both.stopService()
-    assert await waiting == "The job ran for longer than its time limit of 0.2 seconds."
+    assert await waiting == "The job ran for longer than its time limit of 0.3 seconds."
     await stopped
     assert emulator.supervisor.describe("one")["starts"] == starts
     assert not list((tmp_path / "state" / "runtimes" / "one").iterdir())

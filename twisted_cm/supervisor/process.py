@@ -34,7 +34,7 @@ class ModuleProcess(ProcessProtocol):
 
     Attributes:
         transport: The process for Twisted.
-        ended: Fires once with how the process ended, when its output has been read: ``exit status 1``.
+        ended: Fires once with how the process ended, when its output has been read: ``ended with exit status 1``.
     """
 
     transport: Any
@@ -125,11 +125,11 @@ class ModuleProcess(ProcessProtocol):
 
 def _describe(reason: Failure) -> str:
     if reason.check(ProcessDone):
-        return "exit status 0"
+        return "ended with exit status 0"
     number: int | None = reason.value.signal  # type: ignore[union-attr]
     if number is None:
-        return f"exit status {reason.value.exitCode}"  # type: ignore[union-attr]
+        return f"ended with exit status {reason.value.exitCode}"  # type: ignore[union-attr]
     try:
-        return f"signal {signal.Signals(number).name}"
+        return f"ended with signal {signal.Signals(number).name}"
     except ValueError:
-        return f"signal {number}"
+        return f"ended with signal {number}"

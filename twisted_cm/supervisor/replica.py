@@ -39,7 +39,7 @@ _LINE_SHOWN = 500
 
 
 class CannotStartModule(Exception):
-    """A process cannot be started; the message says why."""
+    """A process cannot be started; the message says why: ``cannot be started: ...``."""
 
 
 @frozen
@@ -74,7 +74,7 @@ class SupervisedReplica:
         connected: Whether the process has polled.
         drained: Whether it gets no more jobs.
         since: When it was made, in seconds.
-        ended: Fires with the reason when its process has ended and the replica is closed.
+        ended: Fires when its process has ended and the replica is closed, with how: ``ended with exit status 1``.
     """
 
     def __init__(self, workplace: Workplace, plan: ProcessPlan) -> None:
@@ -115,13 +115,13 @@ class SupervisedReplica:
         await self.open()
         if self._stopping is not None:
             await self._close(self._stopping)
-            raise CannotStartModule(self._stopping)
+            raise CannotStartModule("was stopped")
         try:
             self._process.start(self._plan.command, self._environment(), self._plan.directory)
         except (OSError, CannotWriteFiles) as error:
-            reason = f"The module's process cannot be started: {error}."
-            await self._close(reason)
-            raise CannotStartModule(reason) from None
+            how = f"cannot be started: {error}"
+            await self._close(f"The module's process {how}.")
+            raise CannotStartModule(how) from None
         self._started = True
         self._process.ended.addCallback(lambda how: Deferred.fromCoroutine(self._process_ended(how)))
 
@@ -199,7 +199,7 @@ class SupervisedReplica:
             self.ended.callback(how)
 
     def _explain(self, how: str) -> str:
-        reason = f"The module's process ended with {how}."
+        reason = f"The module's process {how}."
         lines = [line[:_LINE_SHOWN] for line in self._last_lines]
         return "\n".join([f"{reason} It wrote last:", *lines]) if lines else f"{reason} It wrote nothing."
 

@@ -42,7 +42,7 @@ CRASHES = 5
 _MINUTE = 60.0
 
 #: How a process ended that never started, because its replica could not be opened.
-_UNREACHABLE = "the broker cannot be reached"
+_UNREACHABLE = "has no replica, because the broker cannot be reached"
 
 #: Why replicas end.
 REPLACED = "The module was replaced by a new process."
@@ -185,7 +185,7 @@ class SupervisedRuntime:
 
     def _crashed(self, how: str) -> None:
         if how == _UNREACHABLE:
-            self._complain(f"{how}; trying again in {_LONGEST_PAUSE:g} s, or when it is there")
+            self._complain(f"the module {how}; trying again in {_LONGEST_PAUSE:g} s, or when it can")
             self._start_again(_LONGEST_PAUSE)
             return
         now = self._workplace.reactor.seconds()
@@ -194,17 +194,18 @@ class SupervisedRuntime:
         if len(recent) >= CRASHES:
             self.crash_looping = True
             self._complain(
-                f"crash looping: the module ended {CRASHES} times within a minute, the last time with {how}."
+                f"crash looping: the module ended {CRASHES} times within a minute, the last time it {how}."
                 f" Change one of its files, or say: twisted-cm restart {self.plan.runtime_id}"
             )
             return
         pause = min(_FIRST_PAUSE * 2 ** (len(recent) - 1), _LONGEST_PAUSE)
-        self._complain(f"the module ended with {how}; starting it again in {pause:g} s")
+        self._complain(f"the module {how}; starting it again in {pause:g} s")
         self._start_again(pause)
 
     def _start_again(self, pause: float) -> None:
         cancel_timer(self._restart)
-        self._restart = self._workplace.reactor.callLater(pause, self._fill)
+        if not self._stopped:
+            self._restart = self._workplace.reactor.callLater(pause, self._fill)
 
     def _retire(self, replica: SupervisedReplica) -> None:
         """Let a process end when it has finished the jobs that it runs."""
@@ -245,7 +246,7 @@ class SupervisedRuntime:
     def _give_up_reload(self, how: str) -> None:
         """Keep the old processes, since a new one has ended before all were connected."""
         self._retire_fresh()
-        self._complain(f"the changed module does not start: it ended with {how}; the old one stays")
+        self._complain(f"the changed module does not start: it {how}; the old one stays")
         self._fill()
 
     def _finish_reload(self) -> None:
@@ -280,10 +281,11 @@ class SupervisedRuntime:
             self._missed = True
             if self._error is not None and _UNREACHABLE in self._error:
                 self._start_again(0)
-        if not self._stopped:
-            self._look_soon()
+        self._look_soon()
 
     def _look_soon(self, seconds: float = _GATHER) -> None:
+        if self._stopped:
+            return
         pending = self._next_look
         now = self._workplace.reactor.seconds()
         if pending is not None and pending.active():
