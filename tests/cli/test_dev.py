@@ -335,7 +335,7 @@ def test_the_end_of_the_terminal_is_the_end(dev: Start, tmp_path: Path) -> None:
     master, slave = pty.openpty()
     command = [str(BIN / "twisted-cm"), "dev", "--port", "0", "--tls-port", "0", "--state-dir", str(tmp_path / "state")]
     process = subprocess.Popen(
-        [*command, "--", sys.executable, "-c", "import time; time.sleep(600)"],
+        [*command, "--", sys.executable, "-c", "import time; print('up'); time.sleep(600)"],
         cwd=tmp_path,
         stdin=slave,
         stdout=slave,
@@ -346,8 +346,10 @@ def test_the_end_of_the_terminal_is_the_end(dev: Start, tmp_path: Path) -> None:
     os.close(slave)
     try:
         seen = b""
-        while b"Ctrl-C stops." not in seen:
+        while b"up" not in seen:
             seen += os.read(master, 65536)
+        # The prefix has a color.
+        assert b"\x1b[36mdev |\x1b[0m up" in seen and b"Ctrl-C stops." in seen
         pids = [each.pid for each in psutil.Process(process.pid).children(recursive=True)]
         os.close(master)
         assert process.wait(timeout=15) == 0

@@ -16,6 +16,7 @@ from twisted.internet import reactor
 
 from twisted_cm.config.seed import parse_seed
 from twisted_cm.config.settings import Settings
+from twisted_cm.config.tls import local_certificate
 from twisted_cm.service import EmulatorService, SeedReloader
 from twisted_cm.supervisor.service import SupervisedEmulator, Supervisor
 
@@ -31,6 +32,7 @@ def supervised(
         redis: RedisServer = request.getfixturevalue("redis_server")
         assert redis.command("FLUSHALL") == b"+OK\r\n"
         broker = redis.url
+    certificate = local_certificate(state_dir, "127.0.0.1")
     directory = tmp_path / "module"
     directory.mkdir()
     (directory / "version").write_text("1")
@@ -39,7 +41,7 @@ def supervised(
         *, reload: bool = False, record: Path | None = None, modules: dict[str, Any] | None = None, **runtime: Any
     ) -> Supervised:
         seed = parse_seed(yaml.safe_dump(seed_of({"directory": str(directory), **runtime}, **(modules or {}))))
-        settings = Settings(seed=seed, port=0, tls_port=0, broker=broker, record=record)
+        settings = Settings(seed=seed, port=0, tls_port=0, broker=broker, record=record, certificate=certificate)
         settings = evolve(settings, limits=evolve(settings.limits, poll_timeout=0.5, sync_timeout=30))
         emulator = EmulatorService(reactor, settings)
         supervisor = Supervisor(reactor, emulator, tmp_path, tmp_path / "state", reload)
