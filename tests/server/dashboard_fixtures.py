@@ -153,7 +153,8 @@ class Board:
 
 @pytest.fixture(scope="module")
 def dashboard_server(tmp_path_factory: pytest.TempPathFactory, state_dir: Path) -> Iterator[Server]:
-    started = Server(tmp_path_factory.mktemp("shared"), state_dir, seed=DASHBOARD_SEED)
+    # Nobody reads its log, and a line for each of thousands of jobs would fill the pipe.
+    started = Server(tmp_path_factory.mktemp("shared"), state_dir, "--log-level", "warn", seed=DASHBOARD_SEED)
     yield started
     started.stop()
 
