@@ -120,7 +120,9 @@ class SupervisedReplica:
             self._process.start(self._plan.command, self._environment(), self._plan.directory)
         except (OSError, CannotWriteFiles) as error:
             how = f"cannot be started: {error}"
-            await self._close(f"The module's process {how}.")
+            # First of all, so that nobody takes the closed replica for one that was deleted.
+            self._stopping = f"The module's process {how}."
+            await self._close(self._stopping)
             raise CannotStartModule(how) from None
         self._started = True
         self._process.ended.addCallback(lambda how: Deferred.fromCoroutine(self._process_ended(how)))
