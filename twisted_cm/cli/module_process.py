@@ -51,8 +51,9 @@ class ModuleProcess:
 
     def _signaled(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
-            self.send(signal.SIGKILL if self.interrupted else signal.SIGTERM)
-            self.interrupted = True
+            # A second Ctrl-C may come while the first one is handled.
+            number, self.interrupted = signal.SIGKILL if self.interrupted else signal.SIGTERM, True
+            self.send(number)
         else:
             self.send(number)
 
