@@ -16,6 +16,7 @@ from twisted_cm.broker.interface import Change, Observer
 from twisted_cm.model.jobs import Job, JobSource, JobState, Submission
 from twisted_cm.server.routes import events
 from twisted_cm.server.routes.events import EventFeed
+from twisted_cm.server.routes.feed import HEARTBEAT
 
 BASE = "/_emulate/foundry/compute-modules"
 
@@ -146,7 +147,7 @@ def test_a_client_that_does_not_read_gets_the_last_state_or_is_told_to_ask(
     assert change.job is not None
     change.job.transition(JobState.RUNNING, 1)
     feed.changed(change)
-    clock.advance(events.HEARTBEAT)
+    clock.advance(HEARTBEAT)
     assert client.written == b": connected\n\n"
     feed.resumeProducing()
     clock.advance(events.GATHER)
@@ -164,7 +165,7 @@ def test_a_client_that_does_not_read_gets_the_last_state_or_is_told_to_ask(
     clock.advance(events.GATHER)
     assert [kind for kind, _ in parsed(client.written)] == ["reload"]
     client.written = b""
-    clock.advance(events.HEARTBEAT)
+    clock.advance(HEARTBEAT)
     assert client.written == b": still here\n\n"
     feed.close()
     assert not clock.getDelayedCalls()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import shlex
 from collections import Counter
@@ -15,8 +14,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from ..broker.interface import BrokerError, Change
-from ..config.found_seed import find_seed
-from ..config.options import ServerOptions, server_options
+from ..config.options import server_options
 from ..config.process_settings import ProcessSettings
 from ..config.seed import Seed, SeedRuntime
 from ..config.settings import DEFAULT_PORT
@@ -25,7 +23,8 @@ from ..model.tokens import DEVELOPMENT_TOKEN
 from ..server.module_output import OutputLine
 from ..service import EmulatorService
 from ..supervisor.service import Supervisor
-from .running import RunOptions, run_emulator, run_options
+from .running import RunOptions, run_emulator, run_options, server_with_found_seed
+from .runtime_options import no_such_runtime
 from .sample_query import sample_query
 from .serve import describe_addresses
 
@@ -56,9 +55,7 @@ def dev(run: RunOptions, command: tuple[str, ...], runtime_id: str | None, **opt
       twisted-cm dev --reload -- python app.py
       twisted-cm dev --seed seed.yaml --runtime my-runtime -- node app.js
     """
-    server = ServerOptions(**options)
-    if server.seed is None:
-        server = evolve(server, seed=find_seed())
+    server = server_with_found_seed(options)
     terminal = _Terminal()
 
     def adapt(seed: Seed) -> Seed:
@@ -111,9 +108,7 @@ def with_command(
             raise click.UsageError(f"{path} has several runtimes. Name one with --runtime: {', '.join(names)}.")
         runtime_id = names[0]
     if runtime_id not in names:
-        near = difflib.get_close_matches(runtime_id, names, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"It has: {', '.join(names)}." if names else "Add it."
-        raise click.UsageError(f"{path or 'The seed'} has no runtime '{runtime_id}'. {hint}")
+        raise click.UsageError(no_such_runtime(runtime_id, seed, path))
 
     def change(runtime: SeedRuntime) -> SeedRuntime:
         if runtime.runtime_id != runtime_id:
@@ -174,8 +169,7 @@ class _Announcement:
         self._observing.cancel()
         name = min(schemas)
         query = json.dumps(sample_query(schemas[name].payload))
-        bindings = self._service.settings.seed.bindings
-        rid = next((each.deployed_app_rid for each in bindings if each.runtime_id == self._runtime_id), None)
+        rid = self._service.settings.seed.deployed_app_of(self._runtime_id)
         if rid is None:
             return
         url, token = self._service.addresses.http or "", _token_of(self._service)

@@ -6,19 +6,20 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
-from attrs import fields, frozen
+from attrs import evolve, fields, frozen
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.python.failure import Failure
 
+from ..config.found_seed import find_seed
 from ..config.options import ServerOptions
 from ..config.seed import Seed
 from ..listeners import raise_file_limit
@@ -94,6 +95,12 @@ def run_options(command: F) -> F:
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return cast(F, decorated)
+
+
+def server_with_found_seed(options: Mapping[str, Any]) -> ServerOptions:
+    """Return the options of a server, with the seed file of the current directory if they name none."""
+    server = ServerOptions(**options)
+    return server if server.seed is not None else evolve(server, seed=find_seed())
 
 
 def run_emulator(

@@ -64,8 +64,7 @@ class RuntimeOptions(ConnectionOptions):
             if self.seed is None and self.deployed_app is not None:
                 # A new runtime, at the server of this directory.
                 return KnownRuntime(evolve(self, url=url_of(seed, path)))
-            raise click.ClickException(self._unknown(seed, path))
-        clients = {each.client_id: each for each in seed.oauth_clients}
+            raise click.ClickException(no_such_runtime(self.runtime_id, seed, path))
         return KnownRuntime(
             evolve(
                 self,
@@ -74,19 +73,21 @@ class RuntimeOptions(ConnectionOptions):
                 module_auth_token=self.module_auth_token or seeded.module_auth_token,
             ),
             seeded.module,
-            None if seeded.module.application is None else clients[seeded.module.application],
-            next((each.deployed_app_rid for each in seed.bindings if each.runtime_id == self.runtime_id), None),
+            seed.application_of(seeded.module),
+            seed.deployed_app_of(self.runtime_id),
             next((each.port or None for each in seed.sidecars if each.runtime_id == self.runtime_id), None),
         )
 
-    def _unknown(self, seed: Seed, path: Path) -> str:
-        names = [each.runtime_id for each in seed.runtimes]
-        near = difflib.get_close_matches(self.runtime_id, names, n=1)
-        if near:
-            hint = f"Did you mean '{near[0]}'?"
-        else:
-            hint = f"It has: {', '.join(names)}." if names else "Add one under 'runtimes'."
-        return f"{path} has no runtime '{self.runtime_id}'. {hint}"
+
+def no_such_runtime(runtime_id: str, seed: Seed, path: Path | None) -> str:
+    """Return the message for a runtime that a seed does not have, with the nearest name or all of them."""
+    names = [each.runtime_id for each in seed.runtimes]
+    near = difflib.get_close_matches(runtime_id, names, n=1)
+    if near:
+        hint = f"Did you mean '{near[0]}'?"
+    else:
+        hint = f"It has: {', '.join(names)}." if names else "Add one under 'runtimes'."
+    return f"{path or 'The seed'} has no runtime '{runtime_id}'. {hint}"
 
 
 @frozen

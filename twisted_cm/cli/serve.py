@@ -11,14 +11,13 @@ import click
 from attrs import evolve
 
 from .. import __version__
-from ..config.found_seed import find_seed
-from ..config.options import ServerOptions, server_options
+from ..config.options import server_options
 from ..config.seed import Seed
 from ..model.paths import CONTOUR, DASHBOARD
 from ..model.tokens import DEVELOPMENT_TOKEN
 from ..service import EmulatorService
 from ..supervisor.service import Supervisor, log_line
-from .running import RunOptions, run_emulator, run_options
+from .running import RunOptions, run_emulator, run_options, server_with_found_seed
 
 
 @click.command()
@@ -38,9 +37,7 @@ def serve(run: RunOptions, no_modules: bool, **options: Any) -> None:
       twisted-cm serve --seed seed.yaml --port 4000
       twisted-cm serve --record jobs.jsonl
     """
-    server = ServerOptions(**options)
-    if server.seed is None:
-        server = evolve(server, seed=find_seed())
+    server = server_with_found_seed(options)
 
     def started(service: EmulatorService, supervisor: Supervisor) -> None:
         supervisor.output.read(log_line)

@@ -109,6 +109,14 @@ class Seed:
         """The time limits of jobs, by runtime; those of runtimes that have none are left out."""
         return {each.runtime_id: each.time_limits for each in self.runtimes if each.time_limits != TimeLimits()}
 
+    def deployed_app_of(self, runtime_id: str) -> str | None:
+        """Return the first deployed app that is bound to a runtime, or ``None``."""
+        return next((each.deployed_app_rid for each in self.bindings if each.runtime_id == runtime_id), None)
+
+    def application_of(self, module: ModuleSettings) -> OAuthClient | None:
+        """Return the OAuth client that the settings of a module name, or ``None``."""
+        return next((each for each in self.oauth_clients if each.client_id == module.application), None)
+
     def registry(self) -> Registry:
         """Return a registry with the seed's runtimes and bindings.
 

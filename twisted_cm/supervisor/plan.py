@@ -71,14 +71,13 @@ def _plan(seed: Seed, runtime: SeedRuntime, base: Path, environment: Mapping[str
     directory = (base / process.directory).absolute()
     if not directory.is_dir():
         raise UnusableSettings(f"directory: {directory} is not a directory; create it, or name another one")
-    clients = {each.client_id: each for each in seed.oauth_clients}
     return ProcessPlan(
         runtime.runtime_id,
         process.command,
         directory,
         settings,
-        None if settings.application is None else clients[settings.application],
-        next((each.deployed_app_rid for each in seed.bindings if each.runtime_id == runtime.runtime_id), None),
+        seed.application_of(settings),
+        seed.deployed_app_of(runtime.runtime_id),
         settings.max_concurrent_tasks or DEFAULT_CONCURRENT_TASKS,
         process.scaling,
         process.grace,

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..broker.interface import (
+    REPLICA_STOPPED,
     BrokerError,
     Change,
     ReplicaExists,
@@ -47,7 +48,6 @@ _UNREACHABLE = "has no replica, because the broker cannot be reached"
 #: Why replicas end.
 REPLACED = "The module was replaced by a new process."
 STOPPED = "The module was stopped, because the emulator stops."
-DELETED = "replica stopped"
 
 
 class SupervisedRuntime:
@@ -365,14 +365,14 @@ class SupervisedRuntime:
                     members = self._replicas if replica in self._replicas else self._fresh
                     members.remove(replica)
                     self._leaving.append(replica)
-                    replica.stop(DELETED)
+                    replica.stop(REPLICA_STOPPED)
                     if members is self._fresh:
                         self._launch(members)
             elif found.last_poll_at is not None and not replica.connected:
                 replica.connected = True
-                self._connected(replica, snapshot)
+                self._connected(replica)
 
-    def _connected(self, replica: SupervisedReplica, snapshot: RuntimeSnapshot) -> None:
+    def _connected(self, replica: SupervisedReplica) -> None:
         now = self._workplace.reactor.seconds()
         took = now - replica.since
         if self._wanted_since is not None:

@@ -108,8 +108,7 @@ class ModulePlan:
             raise UnusableModule(
                 "No command starts the module. Add one to pytest.ini: compute_modules_command = python app.py"
             )
-        rid = next((each.deployed_app_rid for each in parsed.bindings if each.runtime_id == runtime_id), None)
-        return cls(seed, runtime_id, rid, command, directory)
+        return cls(seed, runtime_id, parsed.deployed_app_of(runtime_id), command, directory)
 
 
 def _runtime_of(seed: Seed, named: str) -> str:

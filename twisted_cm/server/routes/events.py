@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import json
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
-from zope.interface import implementer
+from twisted.internet.interfaces import IReactorTime
 
 from ...broker.interface import Change
 from ...model.jobs import Job
 from ...model.types import JSONValue
 from ..descriptions import summarize_job
 from ..transport.request import EmulatorRequest
+from .feed import Feed
 
 #: Seconds for which changes are gathered before the last state of each job is sent.
 GATHER = 0.1
-
-#: Seconds without a change after which a comment is sent to keep the connection open.
-HEARTBEAT = 15.0
 
 #: The most changes that are kept for a client that does not read. Past that it gets one ``reload`` event instead.
 MOST_PENDING = 10_000
 
 
-@implementer(IPushProducer)
-class EventFeed:
+class EventFeed(Feed):
     """Sends changes to one client, at the client's pace.
 
     Unsent changes are kept by job and by runtime, so a slow client gets the last state of
@@ -32,16 +28,12 @@ class EventFeed:
     """
 
     def __init__(self, clock: IReactorTime, request: EmulatorRequest) -> None:
-        self._clock = clock
-        self._request = request
+        super().__init__(clock, request, GATHER)
         self._jobs: dict[str, Job] = {}
         self._runtimes: dict[str, None] = {}
         self._reload = False
-        self._paused = False
-        request.registerProducer(self, True)
-        request.write(b": connected\n\n")
-        self._timer: IDelayedCall = clock.callLater(HEARTBEAT, self._send)
         self._gathering = False
+        request.write(b": connected\n\n")
 
     def changed(self, change: Change) -> None:
         """Take a change from :meth:`~twisted_cm.broker.interface.IBroker.observe`."""
@@ -53,15 +45,15 @@ class EventFeed:
             self._jobs.clear()
             self._runtimes.clear()
             self._reload = True
-        if not self._gathering and not self._paused:
+        if not self._gathering and not self.paused:
             self._gathering = True
-            self._timer.reset(GATHER)
+            self._send_soon()
 
     def _send(self) -> None:
         self._gathering = False
-        self._timer = self._clock.callLater(HEARTBEAT, self._send)
-        if self._paused:
-            return
+        super()._send()
+
+    def _take(self) -> bytes:
         events = []
         if self._reload:
             events.append(_event("reload", {}))
@@ -70,24 +62,7 @@ class EventFeed:
         self._reload = False
         self._runtimes.clear()
         self._jobs.clear()
-        self._request.write(b"".join(events) or b": still here\n\n")
-
-    def close(self) -> None:
-        """Send nothing more."""
-        self._timer.cancel()
-        if not self._request.gone:
-            self._request.unregisterProducer()
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        self._timer.reset(GATHER)
-
-    def stopProducing(self) -> None:
-        # The client is gone, so the route is canceled and closes the feed.
-        self._paused = True
+        return b"".join(events) or b": still here\n\n"
 
 
 def _event(kind: str, data: JSONValue) -> bytes:

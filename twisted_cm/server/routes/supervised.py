@@ -7,8 +7,7 @@ from collections import deque
 
 from attrs import frozen
 from klein import Klein
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
-from zope.interface import implementer
+from twisted.internet.interfaces import IReactorTime
 
 from ...model.paths import RUNTIMES
 from .. import errors
@@ -18,7 +17,7 @@ from ..module_output import LINES_KEPT, OutputLine
 from ..parsing import query_parameter, whole_number
 from ..routing import add_routes
 from ..transport.request import EmulatorRequest
-from .events import HEARTBEAT
+from .feed import Feed
 
 
 @frozen
@@ -78,41 +77,21 @@ def _describe(line: OutputLine) -> bytes:
     return json.dumps(described).encode("ascii") + b"\n"
 
 
-@implementer(IPushProducer)
-class _OutputFeed:
+class _OutputFeed(Feed):
     """Sends lines to one client, at the client's pace. If it is slow, it misses lines."""
 
     def __init__(self, clock: IReactorTime, request: EmulatorRequest, lines: list[OutputLine]) -> None:
-        self._clock = clock
-        self._request = request
+        super().__init__(clock, request, 0)
         self._lines: deque[OutputLine] = deque(lines, maxlen=LINES_KEPT)
-        self._paused = False
-        request.registerProducer(self, True)
-        self._timer: IDelayedCall = clock.callLater(0, self._send)
+        self._send_soon()
 
     def add(self, line: OutputLine) -> None:
+        """Send a line."""
         self._lines.append(line)
-        if not self._paused:
-            self._timer.reset(0)
+        if not self.paused:
+            self._send_soon()
 
-    def _send(self) -> None:
-        self._timer = self._clock.callLater(HEARTBEAT, self._send)
-        if not self._paused:
-            lines, self._lines = self._lines, deque(maxlen=LINES_KEPT)
-            self._request.write(b"".join(_describe(each) for each in lines) or b"\n")
-
-    def close(self) -> None:
-        self._timer.cancel()
-        if not self._request.gone:
-            self._request.unregisterProducer()
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        self._timer.reset(0)
-
-    def stopProducing(self) -> None:
-        # The client is gone, so the route is canceled and closes the feed.
-        self._paused = True
+    def _take(self) -> bytes:
+        lines = b"".join(_describe(each) for each in self._lines)
+        self._lines.clear()
+        return lines or b"\n"

@@ -119,8 +119,8 @@ local function remove(id)
 end
 
 local function kept_size(id)
-  local size, result_size = unpack(get(id, 'size', 'result_size'))
-  return size + (result_size or 0) + call('STRLEN', P .. 'output:' .. id)
+  local size, result_size, output_size = unpack(get(id, 'size', 'result_size', 'output_size'))
+  return size + (result_size or 0) + (output_size or 0)
 end
 
 -- Forget the jobs that finished first, until the limits are met. Return the milliseconds until the next one is due.
@@ -377,14 +377,14 @@ end
 
 -- Keep what a module wrote while it ran a job.
 function ops.keep_output(now, node, id, output)
-  local state = get(id, 'state')[1]
+  local state, before = unpack(get(id, 'state', 'output_size'))
   if not state then
     return 'unknown job'
   end
-  local before = call('STRLEN', P .. 'output:' .. id)
   call('SET', P .. 'output:' .. id, output)
+  call('HSET', P .. 'job:' .. id, 'output_size', #output)
   if is_over(state) then
-    count('finished_bytes', #output - before)
+    count('finished_bytes', #output - (before or 0))
     forget(now)
   end
   return 1
