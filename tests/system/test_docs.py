@@ -100,7 +100,7 @@ class Page:
         for each in (self.directory, self.bin, home):
             each.mkdir()
         self.url = f"http://127.0.0.1:{self.ports['4000']}"
-        others = re.compile("PYTEST_|TWISTED_CM_|XDG_STATE_HOME|.*_proxy", re.IGNORECASE)
+        others = re.compile("PYTEST_|TWISTED_CM_|XDG_STATE_HOME|FORCE_COLOR|.*_proxy", re.IGNORECASE)
         kept = {name: value for name, value in os.environ.items() if not others.match(name)}
         self.environment = {
             **kept,
@@ -113,6 +113,8 @@ class Page:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             # A plugin for this project's own tests, which takes seconds to load.
             "PYTEST_ADDOPTS": "-p no:schemathesis",
+            # vitest, among others, colors its output wherever CI is set.
+            "NO_COLOR": "1",
             "npm_config_offline": "true",
             "npm_config_audit": "false",
             "npm_config_fund": "false",

@@ -49,12 +49,9 @@ class EventFeed(Feed):
             self._gathering = True
             self._send_soon()
 
-    def _send(self) -> None:
-        self._gathering = False
-        super()._send()
-
     def _take(self) -> bytes:
         events = []
+        self._gathering = False
         if self._reload:
             events.append(_event("reload", {}))
         events += [_event("runtime", {"runtime_id": each}) for each in self._runtimes]
