@@ -40,6 +40,7 @@ from .server.held_replicas import HeldReplicas
 from .server.job_time_limits import JobTimer
 from .server.kept_replicas import reset_keeping
 from .server.passing.upstream import Upstream
+from .server.queries.catalog import Catalog
 from .server.refused_polls import RefusedPolls
 from .server.supervision import NoSupervision, Supervision
 from .server.transport.site import EmulatorSite
@@ -105,6 +106,7 @@ class EmulatorService(Service):
         self._held_replicas = HeldReplicas(reactor, self.broker)
         self.metrics = Metrics(self.connections)
         self.broker.observe(self.metrics.changed)
+        self._catalog = Catalog(self.broker, settings.seed.queries, settings.seed.ontologies)
         self._job_timer = JobTimer(reactor, self.broker, settings.seed.time_limits, self._job_expired)
         self.broker.observe(JobLines().changed)
         self.credentials = Credentials(
@@ -177,6 +179,7 @@ class EmulatorService(Service):
             started_at=int(self._reactor.seconds() * 1000),
             upstream=self._upstream,
             supervision=self.supervision,
+            catalog=self._catalog,
         )
         if self._recorder is not None:
             self._recorder.start(self.broker)
@@ -268,6 +271,7 @@ class EmulatorService(Service):
             change_proxies(self.site, self.context, seed.proxies)
         self._seed = seed
         self._job_timer.limits = seed.time_limits
+        self._catalog.replace(seed.queries, seed.ontologies)
         self.supervision.reseed(seed)
         if self.development_token and not development_token:
             self._log.warn("the new seed has no tokens; {token} is valid now", token=DEVELOPMENT_TOKEN)

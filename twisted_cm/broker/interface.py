@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 
 from ..model.jobs import Job, JobFilter, Submission
+from ..model.queries import PostedFunction
 from ..model.registry import Registry, SessionRequest
 from ..model.replicas import DEFAULT_REPLICA, ModuleIdentity, Replica, ReplicaRequest, ReplicaState
 from ..model.runtimes import Binding, FunctionSchema, Runtime
@@ -264,6 +265,16 @@ class IBroker(Interface):
 
         Raises:
             BrokerStopped: The broker is shutting down.
+        """
+
+    def functions(name: str, runtime_id: str | None = None) -> Deferred[list[PostedFunction]]:
+        """Return the functions of that name that runtimes have posted, sorted by the ids of the runtimes.
+
+        Each query of an application asks for it.
+
+        Args:
+            name: The name under which the runtimes have registered it.
+            runtime_id: The only runtime to look at; ``None`` for all.
         """
 
     def put_schemas(runtime_id: str, schemas: list[FunctionSchema]) -> Deferred[None]:

@@ -13,6 +13,7 @@ from zope.interface import implementer
 from ..logs import debug_is_logged
 from ..model.jobs import OUTPUT_KEPT, Job, JobFilter, JobState, Submission, new_job_id
 from ..model.limits import JobLimits
+from ..model.queries import PostedFunction
 from ..model.registry import Registry, SessionRequest
 from ..model.replicas import DEFAULT_REPLICA, ModuleIdentity, Replica, ReplicaRequest
 from ..model.runtimes import Binding, FunctionSchema, Runtime
@@ -177,6 +178,10 @@ class MemoryBroker:
     @immediate
     def resolve(self, deployed_app_rid: str, branch: str | None) -> Binding:
         return self._runtimes.resolve(deployed_app_rid, branch)
+
+    @immediate
+    def functions(self, name: str, runtime_id: str | None = None) -> list[PostedFunction]:
+        return self.registry.functions(name, runtime_id)
 
     @immediate
     def put_schemas(self, runtime_id: str, schemas: list[FunctionSchema]) -> None:

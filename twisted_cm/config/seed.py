@@ -17,11 +17,13 @@ from jsonschema import Draft202012Validator
 from ..model.faults import FaultPlan, fault_plan
 from ..model.limits import JobLimits, TimeLimits
 from ..model.proxies import Proxy
+from ..model.queries import NamedQuery, Ontology
 from ..model.registry import Registry
 from ..model.runtimes import DEFAULT_BRANCH, Binding, Runtime
 from ..model.tokens import DEVELOPMENT_TOKEN, TOKEN_LIFETIME, BearerToken, OAuthClient, Principal
 from .json_schemas import load_schema
 from .module_settings import RESERVED, ModuleSettings
+from .named_queries import read_named_queries, read_ontologies, unbound_queries
 from .process_settings import ProcessSettings, process_problems
 from .proxies import mistakes_in_proxies, read_proxies
 from .seed_file import InvalidSeed, load_document
@@ -75,6 +77,8 @@ class Seed:
         broker: The URL of the Redis to share; ``None`` to keep everything in the process.
         job_limits: Leases, queue depth and retention.
         faults: The faults that are active from the start.
+        queries: The API names of functions.
+        ontologies: The ontologies; none stands for one that holds nothing but functions.
         proxies: Which requests are passed on to other servers.
         warnings: What was accepted and has no effect, one line each.
     """
@@ -91,6 +95,8 @@ class Seed:
     runtimes: tuple[SeedRuntime, ...] = ()
     bindings: tuple[Binding, ...] = ()
     sidecars: tuple[Sidecar, ...] = ()
+    queries: tuple[NamedQuery, ...] = ()
+    ontologies: tuple[Ontology, ...] = ()
     proxies: tuple[Proxy, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -253,6 +259,11 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
     bindings = list(first_of(bindings, keys, (*base, "deployed_apps")))
     sidecars = [Sidecar(**item) for item in modules.get("sidecars", [])]
     sidecars = list(first_of(sidecars, [item.runtime_id for item in sidecars], (*base, "sidecars")))
+    queries = read_named_queries(modules)
+    queries = list(first_of(queries, [item.api_name for item in queries], (*base, "queries")))
+    warnings += [format_problem(path, lines, message) for path, message in unbound_queries(modules)]
+    ontologies = read_ontologies(foundry)
+    ontologies = list(first_of(ontologies, [item.api_name for item in ontologies], ("foundry", "ontologies")))
     clients = [
         OAuthClient(
             item["client_id"],
@@ -294,6 +305,8 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
         runtimes=tuple(runtimes),
         bindings=tuple(bindings),
         sidecars=tuple(sidecars),
+        queries=tuple(queries),
+        ontologies=tuple(ontologies),
         proxies=read_proxies(foundry),
         warnings=tuple(warnings),
     )

@@ -52,6 +52,13 @@ class JobSource(enum.Enum):
     RUNTIME_DIRECT = "runtime-direct"
     CONTOUR_SYNC = "contour-sync"
     CONTOUR_ASYNC = "contour-async"
+    FUNCTIONS_SYNC = "functions-sync"
+    FUNCTIONS_ASYNC = "functions-async"
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether a caller parks until the job's result."""
+        return self in (JobSource.CONTOUR_SYNC, JobSource.FUNCTIONS_SYNC)
 
 
 class JobResult(Protocol):

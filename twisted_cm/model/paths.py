@@ -15,6 +15,9 @@ SIDECAR = "/interactive-module/api/internal-query"
 CONTOUR_SERVICE = "/contour-backend-multiplexer/api"
 CONTOUR = f"{CONTOUR_SERVICE}/module-group-multiplexer"
 MULTIPASS = "/multipass/api"
+#: Foundry's public API.
+FUNCTIONS = "/api/v2/functions"
+ONTOLOGIES = "/api/v2/ontologies"
 
 #: The first segments of the paths that the emulator answers itself, or may answer in a later version.
 OWN_SEGMENTS = frozenset(

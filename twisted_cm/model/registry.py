@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve, field, frozen
 
+from .queries import PostedFunction
 from .replicas import DEFAULT_REPLICA, GONE_KEPT, Replica, ReplicaRequest
 from .runtimes import DEFAULT_BRANCH, Binding, FunctionSchema, Runtime, new_module_auth_token
 
@@ -198,6 +199,19 @@ class Registry:
             binding = branches.get(branch)
             return binding if binding is not None and binding.active else None
         return next((binding for binding in branches.values() if binding.active), None)
+
+    def functions(self, name: str, runtime_id: str | None = None) -> list[PostedFunction]:
+        """Return the functions of that name that runtimes have posted, sorted by runtime.
+
+        Args:
+            name: The name of the functions.
+            runtime_id: The only runtime to look at; ``None`` for all.
+        """
+        return [
+            PostedFunction(each.runtime_id, tuple(self.bindings_of(each.runtime_id)), each.schemas[name])
+            for each in sorted(self.runtimes.values(), key=lambda runtime: runtime.runtime_id)
+            if each.schemas is not None and name in each.schemas and runtime_id in (None, each.runtime_id)
+        ]
 
     def put_schemas(self, runtime_id: str, schemas: list[FunctionSchema], now: int) -> None:
         """Record the schemas that a runtime posted, in place of those that it posted before.

@@ -16,10 +16,12 @@ from .routes.control import ControlRoutes
 from .routes.dashboard import DashboardRoutes
 from .routes.direct_jobs import DirectJobRoutes
 from .routes.discovery import DiscoveryRoutes
+from .routes.functions import FunctionRoutes
 from .routes.inspection import InspectionRoutes
 from .routes.module import ModuleRoutes
 from .routes.monitoring import MonitoringRoutes
 from .routes.multipass import MultipassRoutes
+from .routes.ontologies import OntologyRoutes
 from .routes.openapi import OpenAPIRoute
 from .routes.proxy import ProxyRoutes
 from .routes.replicas import ReplicaRoutes
@@ -48,6 +50,8 @@ def emulator_app(context: Context, proxies: Iterable[Proxy] = ()) -> Klein:
     ModuleRoutes(context).register(app)
     DirectJobRoutes(context).register(app)
     ContourRoutes(context).register(app)
+    FunctionRoutes(context).register(app)
+    OntologyRoutes(context).register(app)
     MultipassRoutes(context).register(app)
     ControlRoutes(context).register(app)
     InspectionRoutes(context).register(app)

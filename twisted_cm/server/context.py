@@ -16,6 +16,7 @@ from .browsers import BrowserGuard
 from .credentials import Credentials
 from .held_replicas import HeldReplicas
 from .passing.upstream import Upstream
+from .queries.catalog import Catalog
 from .refused_polls import RefusedPolls
 from .supervision import Supervision
 from .unchecked_queries import UncheckedQueries
@@ -37,6 +38,7 @@ class Context:
         started_at: When the emulator began to serve, in milliseconds since the epoch.
         upstream: Sends what is passed on.
         supervision: Starts the processes of modules.
+        catalog: Finds queries by their names.
     """
 
     reactor: IReactorTime
@@ -57,3 +59,4 @@ class Context:
     started_at: int
     upstream: Upstream
     supervision: Supervision
+    catalog: Catalog

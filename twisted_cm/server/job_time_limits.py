@@ -16,6 +16,8 @@ from ..model.limits import TimeLimits
 #: How many running jobs are read at once after changes were missed.
 _PAGE = 500
 
+_RAN_TOO_LONG = "The job ran for longer than its time limit"
+
 
 class JobTimer:
     """Fails the jobs that run for longer than they may."""
@@ -99,5 +101,10 @@ class JobTimer:
             )
 
 
+def ran_too_long(job: Job) -> bool:
+    """Return whether a job has failed because it ran for longer than it may."""
+    return job.state is JobState.FAILED and (job.error_message or "").startswith(_RAN_TOO_LONG)
+
+
 def _message(limit: float) -> str:
-    return f"The job ran for longer than its time limit of {limit:g} seconds."
+    return f"{_RAN_TOO_LONG} of {limit:g} seconds."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 from attrs import frozen
 
 from ..model.types import JSONValue
@@ -48,8 +50,20 @@ async def read_submission(context: Context, request: EmulatorRequest) -> Submitt
     Raises:
         ApiError: 400 if the body is not a JSON object, 413 if it is too large, 503 if it cannot be kept or checked.
     """
+    values = await read_fields(context, request, [*_TEXTS, "query"])
+    return SubmittedBody(values.get("query", NO_QUERY), text_values(values, _TEXTS))
+
+
+async def read_fields(context: Context, request: EmulatorRequest, names: Sequence[str]) -> dict[str, bytes]:
+    """Return some fields of a body that is a JSON object, as the bytes that were sent.
+
+    A long body is checked outside of the reactor.
+
+    Raises:
+        ApiError: 400 if the body is not a JSON object, 413 if it is too large, 503 if it cannot be kept or checked.
+    """
     try:
-        values = await _values(context, request)
+        return await _values(context, request, names)
     except (NotReadable, Refused) as error:
         raise errors.invalid_request(str(error), **error.parameters) from None
     except TookTooLong:
@@ -58,19 +72,26 @@ async def read_submission(context: Context, request: EmulatorRequest) -> Submitt
         raise errors.unavailable(f"The request body cannot be checked: {error}.") from None
     except OSError as error:
         raise errors.unavailable(f"The request body cannot be kept: {error.strerror}.") from None
+
+
+def text_values(fields: Mapping[str, bytes], names: Iterable[str]) -> dict[str, JSONValue]:
+    """Return the fields of a body that should be text, for :func:`.text_field` to check.
+
+    Raises:
+        ApiError: 400 if one is too long.
+    """
     texts: dict[str, JSONValue] = {}
-    for name in _TEXTS:
-        if name in values:
-            if len(values[name]) > _LONGEST_TEXT:
+    for name in names:
+        if name in fields:
+            if len(fields[name]) > _LONGEST_TEXT:
                 raise errors.invalid_request(f"'{name}' is longer than {_LONGEST_TEXT} bytes.", field=name)
-            texts[name] = text_value(values[name])
-    return SubmittedBody(values.get("query", NO_QUERY), texts)
+            texts[name] = text_value(fields[name])
+    return texts
 
 
-async def _values(context: Context, request: EmulatorRequest) -> dict[str, bytes]:
-    names = [*_TEXTS, "query"]
+async def _values(context: Context, request: EmulatorRequest, names: Sequence[str]) -> dict[str, bytes]:
     with await request.body.receive(context.limits.max_body) as received:
         if received.file is not None:
-            return await context.workers.read_fields(received.take_file(), names)
+            return await context.workers.read_fields(received.take_file(), list(names))
         text = received.data
         return {name: text[start:end] for name, (start, end) in find_fields(text).items() if name in names}

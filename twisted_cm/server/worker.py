@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from .json_fields import NotReadable, find_fields
+from .transport.received import write_all
 
 #: Precedes each message: its length.
 LENGTH = struct.Struct(">I")
@@ -92,7 +93,14 @@ def _limit_memory() -> None:
 def _answer(descriptor: int, wanted: dict[str, Any]) -> dict[str, Any]:
     try:
         text = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-        return _WORK[wanted["work"]](text, wanted)
+        answer = _WORK[wanted["work"]](text, wanted)
+        if isinstance(answer, bytes):
+            with open(descriptor, "r+b", buffering=0, closefd=False) as file:
+                file.seek(0)
+                file.truncate()
+                write_all(file, answer)
+            return {}
+        return answer
     except NotReadable as error:
         return {"refused": str(error), "parameters": error.parameters}
     except MemoryError:
@@ -106,8 +114,9 @@ def _find_fields(text: bytes, wanted: dict[str, Any]) -> dict[str, Any]:
     return {"spans": {name: spans[name] for name in wanted["names"] if name in spans}}
 
 
-def _prepare_checks(_text: bytes, _wanted: dict[str, Any]) -> dict[str, Any]:
-    from . import query_validation  # noqa: F401 - the import takes longer than most checks
+def _prepare(_text: bytes, _wanted: dict[str, Any]) -> dict[str, Any]:
+    from . import query_validation  # noqa: F401 - the imports take longer than most checks
+    from .queries import results  # noqa: F401
 
     return {}
 
@@ -123,8 +132,32 @@ def _check_query(text: bytes, wanted: dict[str, Any]) -> dict[str, Any]:
         return {"uncheckable": str(error)}
 
 
-_WORK: dict[str, Callable[[bytes, dict[str, Any]], dict[str, Any]]] = {
+def _convert_parameters(text: bytes, wanted: dict[str, Any]) -> bytes | dict[str, Any]:
+    from .errors import ApiError
+    from .queries.signature import signature_of
+
+    try:
+        return signature_of(wanted["schema"], tuple(wanted["issues"])).query_of(text, wanted["in_ontology"])
+    except ApiError as error:
+        return {"error": [error.status, error.error, error.description, error.parameters]}
+
+
+def _convert_result(text: bytes, wanted: dict[str, Any]) -> bytes | dict[str, Any]:
+    from .queries.results import convert_result
+    from .queries.signature import UNKNOWN, NotAValue, signature_of
+
+    signature = UNKNOWN if wanted["schema"] is None else signature_of(wanted["schema"], tuple(wanted["issues"]))
+    try:
+        return convert_result(signature, text, wanted["ends"], wanted["of_stream"])
+    except NotAValue as error:
+        return {"not a value": str(error)}
+
+
+#: Each piece of work: it answers with an object, or with bytes that take the place of the text in the file.
+_WORK: dict[str, Callable[[bytes, dict[str, Any]], bytes | dict[str, Any]]] = {
     "find fields": _find_fields,
-    "prepare checks": _prepare_checks,
+    "convert parameters": _convert_parameters,
+    "convert result": _convert_result,
+    "prepare": _prepare,
     "check query": _check_query,
 }

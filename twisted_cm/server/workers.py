@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -21,6 +21,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from ..model.runtimes import FunctionSchema
+from .errors import ApiError
+from .queries.signature import NotAValue
 from .query_validation import UncheckableQuery
 from .transport.received import nameless_file, write_all
 from .violations import Violation
@@ -112,9 +114,9 @@ class _Worker:
         return answer
 
     def prepare(self, file: IO[bytes]) -> None:
-        """Have the process import what checks need: this does not count as time of a check."""
+        """Have the process import what most work needs: this does not count as time of the work."""
         if not self._prepared:
-            self.ask(file, {"work": "prepare checks", "limit": _START_LIMIT})
+            self.ask(file, {"work": "prepare", "limit": _START_LIMIT})
             self._prepared = True
 
     def interrupt(self) -> None:
@@ -127,6 +129,10 @@ class _Worker:
         self._socket.close()
         self._process.kill()
         self._process.wait()
+
+
+def _described(schema: FunctionSchema) -> dict[str, Any]:
+    return {"schema": schema.payload, "issues": schema.issues}
 
 
 class Workers:
@@ -165,7 +171,7 @@ class Workers:
             :class:`WorkFailed`.
         """
         file = nameless_file()
-        wanted = {"work": "check query", "schema": schema.payload, "issues": schema.issues, "limit": CHECK_LIMIT}
+        wanted = {"work": "check query", "limit": CHECK_LIMIT, **_described(schema)}
 
         def check() -> list[Violation]:
             write_all(file, query)
@@ -175,6 +181,50 @@ class Workers:
             return [Violation(pointer, message) for pointer, message in answer["violations"]]
 
         return self._run(file, check)
+
+    def convert_parameters(self, schema: FunctionSchema, parameters: bytes, in_ontology: bool) -> Deferred[bytes]:
+        """Check the parameters of a query, and convert them: see :meth:`.Signature.query_of`.
+
+        Returns:
+            A Deferred that fires with the query. It fails with :class:`.ApiError`, :class:`Refused`,
+            :class:`TookTooLong` or :class:`WorkFailed`.
+        """
+        wanted = {"work": "convert parameters", "in_ontology": in_ontology, **_described(schema)}
+        return self._convert(parameters, wanted)
+
+    def convert_result(
+        self, schema: FunctionSchema | None, result: bytes, ends: Sequence[int], of_stream: bool
+    ) -> Deferred[bytes]:
+        """Convert a result: see :func:`~twisted_cm.server.queries.results.convert_result`.
+
+        Args:
+            schema: The schema of the function, if that is known.
+            result: As there.
+            ends: As there.
+            of_stream: As there.
+
+        Returns:
+            A Deferred that fires with one JSON value. It fails with :class:`.NotAValue`, :class:`Refused`,
+            :class:`TookTooLong` or :class:`WorkFailed`.
+        """
+        described = {"schema": None} if schema is None else _described(schema)
+        wanted = {"work": "convert result", "ends": list(ends), "of_stream": of_stream, **described}
+        return self._convert(result, wanted)
+
+    def _convert(self, text: bytes, wanted: dict[str, Any]) -> Deferred[bytes]:
+        file = nameless_file()
+        wanted["limit"] = TIME_LIMIT
+
+        def convert() -> bytes:
+            write_all(file, text)
+            answer = self._ask(file, wanted)
+            if "error" in answer:
+                raise ApiError(*answer["error"])
+            if "not a value" in answer:
+                raise NotAValue(answer["not a value"])
+            return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+
+        return self._run(file, convert)
 
     def _run(self, file: IO[bytes], work: Callable[[], T]) -> Deferred[T]:
         if self._pool is None:
@@ -207,7 +257,7 @@ class Workers:
         worker: _Worker | None = None
         try:
             worker = self._idle.pop() if self._idle else self._start()
-            if wanted["work"] == "check query":
+            if wanted["work"] != "find fields":
                 worker.prepare(file)
             answer = worker.ask(file, wanted)
         except TimeoutError:

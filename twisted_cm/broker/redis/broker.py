@@ -6,7 +6,7 @@ observers. Publications wake them; after Redis was away, the node asks again for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,8 +15,9 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ...model.jobs import OUTPUT_KEPT, Job, JobFilter, JobSource, Submission, new_job_id
+from ...model.jobs import OUTPUT_KEPT, Job, JobFilter, Submission, new_job_id
 from ...model.limits import JobLimits
+from ...model.queries import PostedFunction
 from ...model.registry import Registry, SessionRequest
 from ...model.replicas import DEFAULT_REPLICA, ModuleIdentity, Replica, ReplicaRequest
 from ...model.runtimes import Binding, FunctionSchema, Runtime
@@ -47,24 +48,23 @@ from .observers import NodeObservers
 from .polls import Polls
 from .posts import Posts
 from .queries import write_query
-from .records import describe_rights, describe_schema, describe_submission, read_replicas, read_runtime, unknown
+from .records import (
+    describe_rights,
+    describe_schema,
+    describe_submission,
+    read_functions,
+    read_replicas,
+    read_runtime,
+    unknown,
+)
 from .registry import Changes, Shared, SharedRegistry
 from .replicas import Replicas
 from .timers import Timers
-from .values import pairs, text, to_json
+from .values import in_pieces, pairs, text, to_json
 from .watches import Watches
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-#: The number of values passed to one operation at most.
-_MOST_VALUES = 1000
-
-
-def _in_pieces(values: list[str]) -> Iterator[list[str]]:
-    """Yield the values, as many at a time as one operation takes."""
-    for start in range(0, len(values), _MOST_VALUES):
-        yield values[start : start + _MOST_VALUES]
 
 
 def _deferred(method: Callable[P, Coroutine[Deferred[Any], Any, R]]) -> Callable[P, Deferred[R]]:
@@ -137,7 +137,7 @@ class RedisBroker:
 
     async def _sweep(self) -> None:
         """Take over what nodes hold that no node knows any more."""
-        for ids in _in_pieces(list(self._registry.current.runtimes)):
+        for ids in in_pieces(list(self._registry.current.runtimes)):
             await self.node.send("sweep", *ids)
 
     def stop(self) -> Deferred[None]:
@@ -189,11 +189,11 @@ class RedisBroker:
     @_deferred
     async def snapshots(self) -> list[RuntimeSnapshot]:
         found = []
-        for ids in _in_pieces(sorted(self._registry.current.runtimes)):
+        for ids in in_pieces(sorted(self._registry.current.runtimes)):
             found += await self._snapshots(ids)
         return found
 
-    async def _snapshots(self, runtime_ids: list[str]) -> list[RuntimeSnapshot]:
+    async def _snapshots(self, runtime_ids: Sequence[str]) -> list[RuntimeSnapshot]:
         found = []
         replies = await self.node.call("runtimes", *runtime_ids)
         registry = self._registry.current
@@ -287,13 +287,21 @@ class RedisBroker:
         return binding
 
     @_deferred
+    async def functions(self, name: str, runtime_id: str | None = None) -> list[PostedFunction]:
+        wanted = sorted(self._registry.current.runtimes) if runtime_id is None else [runtime_id]
+        found = []
+        for ids in in_pieces(wanted):
+            found += read_functions(self._registry.current, name, await self.node.call("functions", name, *ids))
+        return found
+
+    @_deferred
     async def put_schemas(self, runtime_id: str, schemas: list[FunctionSchema]) -> None:
         now = int(self.node.clock.seconds() * 1000)
-        for start in range(0, max(len(schemas), 1), _MOST_VALUES):
+        for number, piece in enumerate(in_pieces(schemas) if schemas else [[]]):
             args = []
-            for schema in schemas[start : start + _MOST_VALUES]:
+            for schema in piece:
                 args += [schema.function_name, to_json(describe_schema(schema, now))]
-            first = "0" if start else "1"
+            first = "0" if number else "1"
             if await self.node.call("put_schemas", runtime_id, first, *args) == b"unknown runtime":
                 raise UnknownRuntime(runtime_id)
 
@@ -315,7 +323,7 @@ class RedisBroker:
         self._refuse_when_stopped()
         job_id = new_job_id()
         # A synchronous caller waits next. If Redis reports the job from the start, that takes no further operation.
-        watched = submission.source is JobSource.CONTOUR_SYNC
+        watched = submission.source.waited_for
         if watched:
             self._watches.expect(job_id)
         try:

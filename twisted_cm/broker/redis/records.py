@@ -9,6 +9,8 @@ from typing import Any
 from attrs import evolve
 
 from ...model.jobs import Attempt, Job, JobSource, JobState, Submission
+from ...model.queries import PostedFunction
+from ...model.registry import Registry
 from ...model.replicas import DEFAULT_REPLICA, Replica
 from ...model.runtimes import FunctionSchema, Runtime
 from ..interface import ReplicaSnapshot, UnknownReplica, UnknownRuntime
@@ -127,8 +129,7 @@ def read_runtime(
     posted_at = _time(fields, "last_schema_post_at")
     found = {}
     for name, stored in pairs(schemas).items():
-        schema = json.loads(stored)
-        found[name] = FunctionSchema(name, schema["payload"], tuple(schema["issues"]), schema["posted_at"])
+        found[name] = _read_schema(name, stored)
     return evolve(
         known,
         opened_at=int(fields["opened_at"]),
@@ -137,6 +138,25 @@ def read_runtime(
         last_schema_post_at=posted_at,
         schemas=None if posted_at is None else found,
     )
+
+
+def read_functions(registry: Registry, name: str, stored: Iterable[bytes | str]) -> list[PostedFunction]:
+    """Read the functions of one name.
+
+    Args:
+        registry: The runtimes and their bindings.
+        name: The name of the functions.
+        stored: The runtimes that have posted one, each with the schema as JSON.
+    """
+    return [
+        PostedFunction(runtime_id, tuple(registry.bindings_of(runtime_id)), _read_schema(name, schema))
+        for runtime_id, schema in pairs(stored).items()
+    ]
+
+
+def _read_schema(name: str, stored: str) -> FunctionSchema:
+    schema = json.loads(stored)
+    return FunctionSchema(name, schema["payload"], tuple(schema["issues"]), schema["posted_at"])
 
 
 def _time(fields: dict[str, str], name: str) -> int | None:

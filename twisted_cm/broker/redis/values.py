@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from ...model.types import JSONValue
+
+T = TypeVar("T")
+
+#: The number of values passed to one operation at most.
+MOST_VALUES = 1000
+
+
+def in_pieces(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield the values, as many at a time as one operation takes."""
+    for start in range(0, len(values), MOST_VALUES):
+        yield values[start : start + MOST_VALUES]
 
 
 def text(value: bytes | str) -> str:

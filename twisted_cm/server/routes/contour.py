@@ -9,7 +9,7 @@ import json
 
 from attrs import frozen
 from klein import Klein
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 
 from ...broker.interface import UnknownJob
 from ...model.faults import FaultKind
@@ -19,6 +19,7 @@ from ...model.runtimes import Runtime
 from ...model.types import JSONValue
 from .. import errors
 from ..auth import require_bearer
+from ..calls.waiting import submit_and_wait
 from ..context import Context
 from ..faults import draw_fault
 from ..foundry_descriptions import (
@@ -40,7 +41,6 @@ from ..transport.request import EmulatorRequest
 WRITTEN_AT_ONCE = 64 * 1024
 
 _CANCELED = "The job was canceled."
-_CALLER_GONE = "The caller disconnected."
 
 
 @frozen
@@ -100,25 +100,12 @@ class ContourRoutes:
     async def execute(self, request: EmulatorRequest) -> None:
         """Answer ``POST …/jobs/execute``: queue a job, park until its result, and send the result's bytes."""
         runtime_id, submission = await self._submission(request, JobSource.CONTOUR_SYNC)
-        job = await self._run(request, runtime_id, submission)
-        while submission.key is not None and job.never_ran and job.error_message == _CALLER_GONE:
-            # The connection was lost over which the same was sent before. This caller still waits.
-            job = await self._run(request, runtime_id, submission)
+        job = await submit_and_wait(self.context, request, runtime_id, submission)
         if job.state in (JobState.FAILED, JobState.CANCELED):
             raise errors.job_failed(job.job_id, job.error_message)
         if job.result is None:
             raise errors.job_timeout(job.job_id, await why_nothing_runs(self.context, runtime_id))
         await self._send(request, job, job.result)
-
-    async def _run(self, request: EmulatorRequest, runtime_id: str, submission: Submission) -> Job:
-        """Queue a job, and park until its result."""
-        job = await submit(self.context, runtime_id, submission, request)
-        request.setHeader("X-Job-Id", job.job_id)
-        try:
-            return await self.context.broker.wait_result(job.job_id, self.context.limits.sync_timeout)
-        except CancelledError:
-            await self.context.broker.cancel(job.job_id, _CALLER_GONE, only_queued=True, later=True)
-            raise
 
     async def submit(self, request: EmulatorRequest) -> bytes:
         """Answer ``POST …/deployed-apps/jobs``: queue a job, and send its handle."""

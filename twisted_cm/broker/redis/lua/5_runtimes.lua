@@ -88,6 +88,19 @@ function ops.put_schemas(now, node, runtime, is_first, ...)
   return 1
 end
 
+-- The runtimes that have posted a function, each with its schema.
+function ops.functions(now, node, name, ...)
+  local found = {}
+  for _, runtime in ipairs({...}) do
+    local schema = call('HGET', P .. 'schemas:' .. runtime, name)
+    if schema then
+      found[#found + 1] = runtime
+      found[#found + 1] = schema
+    end
+  end
+  return found
+end
+
 function ops.runtimes(now, node, ...)
   local found = {}
   for at, runtime in ipairs({...}) do

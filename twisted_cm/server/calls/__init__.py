@@ -1,0 +1,1 @@
+"""Calls of functions, from the request of an application to its answer."""
