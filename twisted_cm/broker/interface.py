@@ -471,11 +471,27 @@ class IResult(IConsumer):
     size: int = Attribute("The number of bytes written so far.")
     complete: bool = Attribute("Whether the last byte has arrived.")
 
+    def mark(offset: int) -> None:
+        """Note that a chunk of the post ends at ``offset``.
+
+        Call it before the last byte up to there is written, so that whoever reads that byte finds its end. Note only
+        the ends that matter: see :func:`~twisted_cm.model.json_values.runs_on`.
+        """
+
     def abandon() -> None:
         """Give up writing it: the post broke off. Bytes that are still on their way are dropped."""
 
     def read(offset: int, size: int) -> Deferred[bytes]:
         """Return up to ``size`` of the bytes written so far, from ``offset`` on; ``b""`` at the end.
+
+        Raises:
+            UnknownJob: The broker has forgotten the job, and its result with it.
+        """
+
+    def ends(start: int, end: int) -> Deferred[list[int]]:
+        """Return the noted ends of chunks that are greater than ``start`` and at most ``end``, in order.
+
+        Ends after bytes that have not been delivered or read yet may be missing.
 
         Raises:
             UnknownJob: The broker has forgotten the job, and its result with it.

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from .flow import PacedWriter, ResultReader
 from .interface import IResult
+from .noted_ends import NotedEnds
 
 #: A result of more bytes moves to a temporary file.
 MEMORY_LIMIT = 1024 * 1024
@@ -38,7 +39,7 @@ class ResultBody(PacedWriter):
         readers: The readers that follow the result and slow its writer down.
     """
 
-    __slots__ = ("_data", "_file", "_written", "aborted", "complete", "content_type", "readers", "size")
+    __slots__ = ("_data", "_ends", "_file", "_written", "aborted", "complete", "content_type", "readers", "size")
 
     def __init__(self, content_type: str | None = None, written: Callable[[], None] = lambda: None) -> None:
         """Start with no bytes.
@@ -55,6 +56,7 @@ class ResultBody(PacedWriter):
         self._written = written
         self._data: bytearray | bytes = b""
         self._file: IO[bytes] | None = None
+        self._ends: NotedEnds | None = None
 
     @property
     def in_file(self) -> bool:
@@ -92,6 +94,14 @@ class ResultBody(PacedWriter):
         # Readers use the file's descriptor, and a full disk has to be an error of this write, not of a later one.
         file.flush()
         self._file, self._data = file, b""
+
+    def mark(self, offset: int) -> None:
+        if self._ends is None:
+            self._ends = NotedEnds()
+        self._ends.add(offset)
+
+    def ends(self, start: int, end: int) -> Deferred[list[int]]:
+        return succeed([] if self._ends is None else self._ends.between(start, end))
 
     def finish(self) -> None:
         """Mark the result as whole."""

@@ -77,6 +77,13 @@ class JobResult(Protocol):
     def read(self, offset: int, size: int) -> Awaitable[bytes]:
         """Return up to ``size`` of the bytes written so far, from ``offset`` on; ``b""`` at the end."""
 
+    def ends(self, start: int, end: int) -> Awaitable[list[int]]:
+        """Return the offsets at which chunks of the post end, those after ``start`` and up to ``end``, in order.
+
+        Only ends are noted after which a JSON value could run on, which is after a digit. A post of known length has no
+        chunks. Ends after bytes that have not been delivered or read yet may be missing.
+        """
+
     def deliver(self, consumer: Any) -> Awaitable[bool]:
         """Write the whole result to a Twisted ``IConsumer``, at the consumer's pace.
 

@@ -96,6 +96,9 @@ class PostedResult(PacedWriter, RedisResult):
         self._pump()
         return flushed
 
+    def mark(self, offset: int) -> None:
+        pass
+
     def abandon(self) -> None:
         self.aborted = True
         self._buffer.clear()

@@ -89,6 +89,9 @@ class RedisResult:
         part, start = divmod(offset, PART)
         return self._node.get(f"body:{self.body_id}:{part}", start, min(start + size, PART) - 1)
 
+    def ends(self, start: int, end: int) -> Deferred[list[int]]:
+        return succeed([])
+
     def deliver(self, consumer: IConsumer) -> Deferred[bool]:
         return RedisReader(self._node, self._followers, self, consumer).start()
 
@@ -99,6 +102,9 @@ class RedisResult:
         """Do nothing, as there is never a producer."""
 
     def write(self, data: bytes) -> None:
+        raise NotImplementedError("this result is for reading")
+
+    def mark(self, offset: int) -> None:
         raise NotImplementedError("this result is for reading")
 
     def abandon(self) -> None:

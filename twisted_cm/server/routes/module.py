@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError
 from ...broker.interface import BrokerError, BrokerUnavailable, UnknownJob
 from ...model.faults import FaultKind
 from ...model.jobs import Job
+from ...model.json_values import runs_on
 from ...model.paths import RUNTIMES, SIDECAR
 from ...model.raised import MOST_BYTES, raised_message
 from ...model.replicas import DEFAULT_REPLICA
@@ -148,7 +149,8 @@ class ModuleRoutes:
 
         A result of known length counts once all of it has arrived, because an SDK posts it
         again if the connection breaks. A chunked result is passed on as it arrives, so the
-        job fails if the result breaks off after its first byte.
+        job fails if the result breaks off after its first byte. A streaming function posts each value in a chunk of its
+        own: where values would run together, the end of the chunk is noted.
         """
         replica_id = (await self.identify(self.context, request, runtime_id, replica_id)).replica_id
         broker = self.context.broker
@@ -157,11 +159,16 @@ class ModuleRoutes:
         await delay_by_fault(self.context, FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
         body = broker.new_result(job_id, request.header("Content-Type"))
         begun = False
+
+        def chunk_ends(data: bytes, end: int) -> None:
+            if runs_on(data, end):
+                body.mark(body.size + end)
+
         try:
             if request.body.length is None:
                 await request.body.begun()
                 begun = await broker.begin_result(job_id, body, replica_id)
-            await request.body.pipe(body, self.context.limits.max_body)
+            await request.body.pipe(body, self.context.limits.max_body, chunk_ends)
             raised = None
             if body.size <= MOST_BYTES:
                 raised = raised_message(job_id, await body.read(0, body.size))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer
@@ -12,6 +13,9 @@ from .received import ReceivedBody
 
 #: Bytes of a body that are kept until a route asks for them. Then the connection is paused.
 UNCLAIMED_LIMIT = 64 * 1024
+
+#: Called with bytes and a position in them at which a chunk of chunked encoding ends.
+ChunkEnds: TypeAlias = Callable[[bytes, int], object]
 
 
 class BodyLost(Exception):
@@ -34,9 +38,11 @@ class RequestBody:
     # Each parked caller has one.
     __slots__ = (
         "_begun",
+        "_chunk_ends",
         "_consumer",
         "_discarding",
         "_done",
+        "_ends",
         "_limit",
         "_paused",
         "_transport",
@@ -58,30 +64,44 @@ class RequestBody:
         self._discarding = False
         self._limit: int | None = None
         self._consumer: IConsumer | None = None
+        # The ends of chunks in what is kept unclaimed.
+        self._ends: list[int] | None = None
+        self._chunk_ends: ChunkEnds | None = None
         self._begun: Deferred[None] | None = None
         self._done: Deferred[None] | None = None
 
-    def deliver(self, data: bytes) -> None:
-        """Take the next bytes."""
+    def deliver(self, data: bytes, chunk_ends: bool = False) -> None:
+        """Take the next bytes.
+
+        Args:
+            chunk_ends: Whether they end a chunk of chunked encoding.
+        """
         self.received += len(data)
         # A client need not wait for the answer.
         self.expects_continue = False
         if self._discarding:
             return
         if self._consumer is not None:
-            self._write(self._consumer, data)
+            self._write(self._consumer, data, (len(data),) if chunk_ends else ())
             return
         self._unclaimed += data
+        if chunk_ends:
+            if self._ends is None:
+                self._ends = []
+            self._ends.append(len(self._unclaimed))
         if len(self._unclaimed) > UNCLAIMED_LIMIT:
             # Each time, because the channel may have resumed the transport.
             self._paused = True
             self._transport.pauseProducing()
         self._report_begun()
 
-    def _write(self, consumer: IConsumer, data: bytes) -> None:
+    def _write(self, consumer: IConsumer, data: bytes, ends: Sequence[int]) -> None:
         if self._limit is not None and self.received > self._limit:
             self._fail(payload_too_large(self._limit))
             return
+        if self._chunk_ends is not None:
+            for end in ends:
+                self._chunk_ends(data, end)
         try:
             consumer.write(data)
         except OSError as error:
@@ -116,6 +136,7 @@ class RequestBody:
         self._discarding = True
         self._release()
         self._unclaimed.clear()
+        self._ends = None
         self._resume()
 
     def _release(self) -> None:
@@ -147,11 +168,12 @@ class RequestBody:
         self._begun = Deferred(lambda _: self.discard())
         return self._begun
 
-    def pipe(self, consumer: IConsumer, limit: int) -> Deferred[None]:
+    def pipe(self, consumer: IConsumer, limit: int, chunk_ends: ChunkEnds | None = None) -> Deferred[None]:
         """Write the body to ``consumer``, as fast as that takes it.
 
         Args:
             limit: The most bytes to accept.
+            chunk_ends: Called for each chunk of chunked encoding whose last byte is about to be written.
 
         Returns:
             A Deferred that fires after the last byte. It fails with :class:`ApiError` (413) as soon as the body is
@@ -160,6 +182,7 @@ class RequestBody:
         """
         done: Deferred[None] = Deferred(lambda _: self.discard())
         self._limit = limit
+        self._chunk_ends = chunk_ends
         self._done = done
         if max(self.length or 0, self.received) > limit:
             self._fail(payload_too_large(limit))
@@ -169,9 +192,10 @@ class RequestBody:
         consumer.registerProducer(self._transport, True)
         self._resume()
         if self._unclaimed:
-            data = bytes(self._unclaimed)
+            data, ends = bytes(self._unclaimed), self._ends
             self._unclaimed.clear()
-            self._write(consumer, data)
+            self._ends = None
+            self._write(consumer, data, ends or ())
         if self.ended:
             self.end()
         return done

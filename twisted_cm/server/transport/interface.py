@@ -68,6 +68,10 @@ class RequestConnection(Protocol[RequestT_contra]):
     @property
     def site(self) -> ServingSite[RequestT_contra]: ...
 
+    @property
+    def at_chunk_end(self) -> bool:
+        """Whether the piece of a body that is being received ends a chunk of chunked encoding."""
+
     def allow_slow_body(self, length: int | None) -> None:
         """Lift the time limits on the body of the current request."""
 

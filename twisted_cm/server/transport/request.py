@@ -64,7 +64,7 @@ class EmulatorRequest(Request):
             self._expects_continue = True
 
     def handleContentChunk(self, data: bytes) -> None:
-        self.body.deliver(data)
+        self.body.deliver(data, self.channel.at_chunk_end)
 
     def begin(self, command: bytes, path: bytes, version: bytes) -> None:
         """Route the request, once its headers have arrived."""

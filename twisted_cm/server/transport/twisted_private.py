@@ -45,6 +45,12 @@ PRIVATE_ATTRIBUTES = (
         "HTTPChannel logs each connection that times out, at level info. Clients leave idle connections open all the"
         " time, and the lines hide the others.",
     ),
+    PrivateAttribute(
+        HTTPChannel,
+        "_transferDecoder",
+        "A module ends each value that it streams with a chunk of its own. The decoder of chunked encoding passes on"
+        " the bytes of a chunk in any number of pieces; only its state says whether a piece is the last one.",
+    ),
 )
 
 
@@ -66,6 +72,12 @@ class OpenHTTPChannel(HTTPChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse()
+
+    @property
+    def at_chunk_end(self) -> bool:
+        """Whether the piece of a body that is being received ends a chunk of chunked encoding."""
+        # A body of known length has a decoder without states.
+        return getattr(self._transferDecoder, "state", None) == "CRLF"
 
     @property
     def bytes_ahead(self) -> int:
