@@ -121,7 +121,7 @@ UNFIT = [
     (LONG, 2**63, "", "must be a long"),
     (LONG, "1" * 5000, "", "must be a long"),
     (LONG, "1.0", "", "must be a long"),
-    (LONG, "١", "", "must be a long"),
+    (LONG, "\u0661", "", "must be a long"),
     (LONG, " 1", "", "must be a long"),
     (simple("double"), "1", "", "must be a number"),
     (simple("decimal"), "1,5", "", "must be a decimal number"),

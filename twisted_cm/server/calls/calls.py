@@ -186,7 +186,7 @@ class Calls:
         assert result is not None
         try:
             data = await result.read(0, result.size)
-            ends = await result.ends(0)
+            ends = await result.ends(0, result.size)
             return await self.convert_result(query, data, ends)
         except UnknownJob:
             raise errors.failed(query.rid, "The result of the job is no longer kept.", prefix) from None
