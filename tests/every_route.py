@@ -126,7 +126,8 @@ CLIENT = Guard({"client"}, {"client"})
 SUBMIT = {"deployedAppRid": "ri.one", "queryType": "f"}
 BY_ID = {"id": "JOB"}
 ONE = f"{RUNTIMES}/<runtime_id>"
-APP = "/contour-backend-multiplexer/api/deployed-apps/<rid>/<branch>"
+APPS = "/contour-backend-multiplexer/api/deployed-apps"
+APP = f"{APPS}/<rid>/<branch>"
 GRANT = b"grant_type=client_credentials"
 
 #: Every route: who may use it, a body that it accepts, and the status of the answer.
@@ -176,6 +177,7 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"POST {CONTOUR}/compute-modules/jobs/execute": (BEARER, SUBMIT, 504),
     f"POST {CONTOUR}/deployed-apps/jobs/execute": (BEARER, SUBMIT, 504),
     f"POST {CONTOUR}/deployed-apps/jobs": (BEARER, SUBMIT, 200),
+    f"POST {CONTOUR}/jobs": (BEARER, {"moduleGroupName": "one", "queryType": "f"}, 200),
     f"GET {CONTOUR}/jobs/<job_id>/status": (BEARER, None, 200),
     f"PUT {CONTOUR}/jobs/status/v2": (BEARER, BY_ID, 200),
     f"PUT {CONTOUR}/jobs/status/v3": (BEARER, BY_ID, 200),
@@ -189,6 +191,9 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"GET {CONTOUR}/schemas": (BEARER, None, 200),
     f"GET {APP}/function-schemas": (BEARER, None, 200),
     f"GET {APP}/status": (BEARER, None, 200),
+    f"PUT {APP}/dev-mode": (BEARER, {}, 204),
+    f"GET {APPS}/<rid>": (BEARER, None, 200),
+    f"GET {APPS}/<rid>/v2": (BEARER, None, 200),
 }
 _OF_MODULES = (
     ("GET", "/job", None, 200),

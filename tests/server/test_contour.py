@@ -8,7 +8,6 @@ import pytest
 import pytest_twisted
 from conftest import (
     CONTOUR,
-    RUNTIMES,
     Harness,
     make_harness,
     raw_caller,
@@ -223,55 +222,6 @@ async def test_a_caller_that_disconnects_once_its_job_runs_does_not_cancel_it(ha
     await harness.until(lambda: not harness.load().parked_callers)
     await harness.module("POST", f"/results/{job_id}", b"kept")
     assert (await harness.app("GET", f"/jobs/{job_id}/result"))[1] == b"kept"
-
-
-# Deployed apps
-
-
-@pytest_twisted.ensureDeferred
-async def test_schemas_of_a_deployed_app(harness: Harness) -> None:
-    by_query = f"{CONTOUR}/schemas?rid=ri.one&branch=master"
-    by_path = "/contour-backend-multiplexer/api/deployed-apps/ri.one/master/function-schemas"
-    for path in (by_query, by_path, f"{CONTOUR}/schemas?rid=ri.one"):
-        assert (await harness.call("GET", path, Authorization="Bearer app-token"))[:2] == (200, None)
-    await harness.module("POST", "/schemas", [])
-    assert (await harness.call("GET", by_query, Authorization="Bearer app-token"))[1] == []
-    output = {"type": "single", "single": {"dataType": {"type": "string", "string": {}}}}
-    posted = [
-        {"functionName": "g", "inputs": [{"name": "x"}], "output": output, "ontologyProvenance": None},
-        {"functionName": "f", "inputs": [], "output": output, "new": 1},
-    ]
-    await harness.module("POST", "/schemas", posted)
-    expected = [
-        {"functionName": "f", "inputs": [], "output": output, "issues": []},
-        {"functionName": "g", "inputs": [{"name": "x"}], "output": output, "issues": ["CANNOT_PARSE_INPUTS"]},
-    ]
-    for path in (by_query, by_path):
-        assert (await harness.call("GET", path, Authorization="Bearer app-token"))[1] == expected
-    for path, code in (
-        (f"{CONTOUR}/schemas", 400),
-        (f"{CONTOUR}/schemas?rid=%20", 400),
-        (f"{CONTOUR}/schemas?rid=%ff", 400),
-        (f"{CONTOUR}/schemas?rid=ri.one&rid=ri.two", 400),
-        (f"{CONTOUR}/schemas?rid=ri.none", 404),
-        (f"{CONTOUR}/schemas?rid=ri.one&branch=dev", 404),
-        (by_path.replace("ri.one", "ri.off"), 404),
-    ):
-        assert (await harness.call("GET", path, Authorization="Bearer app-token"))[0] == code, path
-        assert (await harness.call("GET", path))[0] == 401
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_status_of_a_deployed_app(harness: Harness) -> None:
-    path = "/contour-backend-multiplexer/api/deployed-apps/ri.one/master/status"
-    states = []
-    for _ in range(2):
-        _, answer, _ = await harness.call("GET", path, Authorization="Bearer app-token")
-        states.append((answer["currentReplicaSet"]["state"], answer["currentReplicaSet"]["responsiveReplicas"]))
-        await harness.call("GET", f"{RUNTIMES}/one/job", Module_Auth_Token="token-one", Prefer="wait=0")
-    assert states == [("STARTING", 0), ("ACTIVE", 1)]
-    assert answer["computeModuleId"] == "ri.one"
-    assert (await harness.call("GET", path.replace("ri.one", "ri.none"), Authorization="Bearer app-token"))[0] == 404
 
 
 # Streaming

@@ -89,6 +89,7 @@ SCHEMA = json_object(
     inputs=mostly([], VALUES | st.lists(json_object(name=TEXTS, dataType=DATA_TYPE, required=VALUES), max_size=3)),
     output=mostly({"type": "single", "single": {"dataType": {"type": "string"}}}, DATA_TYPE),
 )
+DATE_TIMES = st.from_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", fullmatch=True)
 #: The bodies that routes read, by how their rules end.
 BODIES_OF: dict[str, st.SearchStrategy[Any]] = {
     "/runtimes": json_object(
@@ -113,6 +114,14 @@ BODIES_OF: dict[str, st.SearchStrategy[Any]] = {
     "/execute": SUBMISSION,
     "/deployed-apps/jobs": SUBMISSION,
     "/<id:runtime_id>/jobs": SUBMISSION,
+    "/module-group-multiplexer/jobs": REFERENCE
+    | json_object(
+        moduleGroupName=mostly("one", VALUES),
+        queryType=mostly("f", VALUES),
+        query=VALUES,
+        jobId=mostly(None, VALUES),
+    ),
+    "/dev-mode": json_object(automaticUpgradesUntil=mostly("2026-01-31T12:00:00Z", DATE_TIMES | VALUES)),
     "": REFERENCE,
 }
 FORM = st.fixed_dictionaries(

@@ -14,6 +14,7 @@ from .refusals import refusal
 from .routes.contour import ContourRoutes
 from .routes.control import ControlRoutes
 from .routes.dashboard import DashboardRoutes
+from .routes.deployed_apps import DeployedAppRoutes
 from .routes.direct_jobs import DirectJobRoutes
 from .routes.discovery import DiscoveryRoutes
 from .routes.functions import FunctionRoutes
@@ -50,6 +51,7 @@ def emulator_app(context: Context, proxies: Iterable[Proxy] = ()) -> Klein:
     ModuleRoutes(context).register(app)
     DirectJobRoutes(context).register(app)
     ContourRoutes(context).register(app)
+    DeployedAppRoutes(context).register(app)
     FunctionRoutes(context).register(app)
     OntologyRoutes(context).register(app)
     MultipassRoutes(context).register(app)

@@ -1,29 +1,17 @@
-"""What Foundry's clients read about jobs and deployed apps, as JSON (contract section 3)."""
+"""What Foundry's clients read about jobs and functions, as JSON (contract section 3)."""
 
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from uuid import NAMESPACE_URL, uuid5
 
-from ..broker.interface import RuntimeSnapshot
 from ..model.jobs import Job, JobState
-from ..model.replicas import ReplicaState
 from ..model.runtimes import Runtime
 from ..model.types import JSONValue
-from .descriptions import replicas_in_use
 from .json_body import to_json
 
-#: Foundry's words for the states of replicas that are open. A replica that is full still responds.
-_REPLICA_STATES = {
-    ReplicaState.STARTING: "STARTING",
-    ReplicaState.RESPONSIVE: "RESPONSIVE",
-    ReplicaState.BUSY: "RESPONSIVE",
-    ReplicaState.SILENT: "UNRESPONSIVE",
-}
 
-
-def describe_handle(job: Job) -> JSONValue:
+def describe_handle(job: Job) -> dict[str, JSONValue]:
     """Return the handle that an application keeps of a job."""
     handle = {"type": "v1", "jobId": job.job_id, "nodeId": None, "moduleId": None, "persistJobResult": None}
     return {
@@ -54,7 +42,8 @@ def _progress(job: Job) -> JSONValue:
     return {"metadata": None, "intermediateJobInfoList": [], "multiplexerJobTiming": timing}
 
 
-def _union(kind: str, content: JSONValue) -> JSONValue:
+def union(kind: str, content: JSONValue) -> JSONValue:
+    """Return a value of one of Foundry's unions, which names its kind twice."""
     return {"type": kind, kind: content}
 
 
@@ -62,20 +51,20 @@ def describe_status(job: Job) -> JSONValue:
     """Return the status union of ``GET …/status`` and of job handles."""
     kind = job.state.value
     if job.state is JobState.QUEUED:
-        return _union(kind, {"queueInfo": "NORMAL_OPERATION"})
+        return union(kind, {"queueInfo": "NORMAL_OPERATION"})
     if job.state in (JobState.FAILED, JobState.CANCELED):
-        return _union(kind, {"message": _reason(job)})
-    return _union(kind, _progress(job))
+        return union(kind, {"message": _reason(job)})
+    return union(kind, _progress(job))
 
 
 def describe_foundry_status(job: Job) -> JSONValue:
     """Return the status union of ``PUT …/status/v2`` and ``v3``, in Foundry's own terms."""
     if job.state is JobState.QUEUED:
-        return _union("queued", {"queueInfo": "NORMAL_OPERATION"})
+        return union("queued", {"queueInfo": "NORMAL_OPERATION"})
     if job.state is JobState.RUNNING:
-        return _union("inProgress", {"completedTasks": 0, "approxNumTasks": None, "metadata": None})
+        return union("inProgress", {"completedTasks": 0, "approxNumTasks": None, "metadata": None})
     if job.state is JobState.SUCCEEDED:
-        return _union("succeeded", _progress(job))
+        return union("succeeded", _progress(job))
     name = "JobCanceled" if job.state is JobState.CANCELED else "JobFailed"
     exception = {
         "args": [],
@@ -85,7 +74,7 @@ def describe_foundry_status(job: Job) -> JSONValue:
         "message": _reason(job),
         "safeMessage": _reason(job),
     }
-    return _union(job.state.value, {"exception": exception})
+    return union(job.state.value, {"exception": exception})
 
 
 def describe_functions(runtime: Runtime) -> JSONValue:
@@ -101,49 +90,6 @@ def describe_functions(runtime: Runtime) -> JSONValue:
         }
         for name, schema in sorted(runtime.schemas.items())
     ]
-
-
-def describe_deployed_app(rid: str, snapshot: RuntimeSnapshot) -> JSONValue:
-    """Return the status of a compute module and of its replicas; those that are gone do not count.
-
-    The platform scales a module between a minimum and a maximum. Here both are the number of replicas that are open.
-    """
-    runtime = snapshot.runtime
-    in_use = replicas_in_use(snapshot.replicas)
-    members = [each for each in in_use if not each.replica.gone]
-    responsive = sum(each.state.connected for each in members)
-    total = len(members)
-    moments = [moment for each in in_use for moment in (each.replica.opened_at, each.replica.ended_at or 0)]
-    updated = max([runtime.opened_at, *moments]) / 1000
-    replicas = {
-        "configuredMaxModules": total,
-        "configuredMinModules": total,
-        "images": [],
-        "moduleGroupName": runtime.runtime_id,
-        "replicaSetDiagnostic": None,
-        "replicaSetId": runtime.runtime_id,
-        "replicas": [
-            {
-                "replicaId": each.replica.replica_id,
-                "state": {"reason": [], "state": _REPLICA_STATES[each.state]},
-                "maxConcurrentTasks": each.replica.limit,
-            }
-            for each in members
-        ],
-        "responsiveReplicas": responsive,
-        "state": "ACTIVE" if responsive else "STARTING",
-        "totalReplicas": total,
-    }
-    return {
-        "computeModuleId": rid,
-        "buildRid": None,
-        "buildJobRid": "",
-        "currentReplicaSet": replicas,
-        "targetReplicaSet": None,
-        "previousUpdate": datetime.fromtimestamp(updated, timezone.utc).isoformat(),
-        "resourceProgressStatus": _union("appliedInCluster", {}),
-        "scalingConfig": {"maxNumModules": total, "minNumModules": total},
-    }
 
 
 def flat_job(job: Job, token: str) -> tuple[bytes, bytes, bytes]:

@@ -18,7 +18,7 @@ from .workers import Refused, TookTooLong, WorkFailed
 NO_QUERY = b"{}"
 
 #: The fields that a route may read.
-_TEXTS = ("deployedAppRid", "deployedAppBranch", "queryType")
+_TEXTS = ("deployedAppRid", "deployedAppBranch", "queryType", "moduleGroupName", "jobId")
 
 #: The most bytes of a field other than the query.
 _LONGEST_TEXT = 64 * 1024

@@ -7,34 +7,28 @@ from __future__ import annotations
 
 import json
 
-from attrs import frozen
+from attrs import evolve, frozen
 from klein import Klein
 from twisted.internet.defer import Deferred
 
 from ...broker.interface import UnknownJob
 from ...model.faults import FaultKind
 from ...model.jobs import Job, JobResult, JobSource, JobState, Submission
-from ...model.paths import CONTOUR, CONTOUR_SERVICE
-from ...model.runtimes import Runtime
+from ...model.paths import CONTOUR
+from ...model.tokens import Principal
 from ...model.types import JSONValue
 from .. import errors
 from ..auth import require_bearer
 from ..calls.waiting import submit_and_wait
 from ..context import Context
 from ..faults import draw_fault
-from ..foundry_descriptions import (
-    describe_deployed_app,
-    describe_foundry_status,
-    describe_functions,
-    describe_handle,
-    describe_status,
-)
+from ..foundry_descriptions import describe_foundry_status, describe_handle, describe_status
 from ..idempotency import submission_key
 from ..not_connected import why_nothing_runs
-from ..parsing import preferred_wait, query_parameter, required_query_parameter, required_text
+from ..parsing import preferred_wait, required_text
 from ..routing import add_routes
 from ..submission import submit
-from ..submitted import read_submission
+from ..submitted import SubmittedBody, read_submission
 from ..transport.request import EmulatorRequest
 
 #: The largest result, in bytes, that is written in one piece.
@@ -51,13 +45,13 @@ class ContourRoutes:
 
     def register(self, app: Klein) -> None:
         """Put the routes on ``app``."""
-        deployed_app = f"{CONTOUR_SERVICE}/deployed-apps/<id:rid>/<id:branch>"
         add_routes(
             app,
             [
                 ("POST", f"{CONTOUR}/compute-modules/jobs/execute", self.execute),
                 ("POST", f"{CONTOUR}/deployed-apps/jobs/execute", self.execute),
                 ("POST", f"{CONTOUR}/deployed-apps/jobs", self.submit),
+                ("POST", f"{CONTOUR}/jobs", self.submit_to_module_group),
                 ("GET", f"{CONTOUR}/jobs/<id:job_id>/status", self.status),
                 ("PUT", f"{CONTOUR}/jobs/status/v2", self.status_by_handle),
                 ("PUT", f"{CONTOUR}/jobs/status/v3", self.status_by_handle),
@@ -68,9 +62,6 @@ class ContourRoutes:
                 ("DELETE", f"{CONTOUR}/jobs", self.cancel_by_handle),
                 ("DELETE", f"{CONTOUR}/jobs/v3", self.cancel_by_handle),
                 ("PUT", f"{CONTOUR}/jobs/<id:job_id>/soft-cancel", self.soft_cancel),
-                ("GET", f"{CONTOUR}/schemas", self.schemas),
-                ("GET", f"{deployed_app}/function-schemas", self.deployed_app_schemas),
-                ("GET", f"{deployed_app}/status", self.deployed_app_status),
             ],
         )
 
@@ -78,24 +69,23 @@ class ContourRoutes:
 
     async def _submission(self, request: EmulatorRequest, source: JobSource) -> tuple[str, Submission]:
         """Return what a request submits, and the runtime that it is for."""
-        principal = await require_bearer(self.context, request)
-        key = submission_key(request, f"user {principal.login}")
-        body = await read_submission(self.context, request)
+        principal, key, body = await self._read(request)
         rid = body.required_text("deployedAppRid")
         query_type = body.required_text("queryType")
         binding = await self.context.broker.resolve(rid, body.text("deployedAppBranch"))
-        submission = Submission(
-            query_type,
-            body.query,
-            source,
-            rid,
-            binding.branch,
-            principal.login,
-            key=key,
-            scopes=principal.scopes,
-            admin=self.context.credentials.holds_admin_token(principal),
-        )
-        return binding.runtime_id, submission
+        submission = Submission(query_type, body.query, source, rid, binding.branch, key=key)
+        return binding.runtime_id, self._sign(submission, principal)
+
+    async def _read(self, request: EmulatorRequest) -> tuple[Principal, str | None, SubmittedBody]:
+        """Return who submits a job, what identifies the submission, and its body."""
+        principal = await require_bearer(self.context, request)
+        key = submission_key(request, f"user {principal.login}")
+        return principal, key, await read_submission(self.context, request)
+
+    def _sign(self, submission: Submission, principal: Principal) -> Submission:
+        """Return a submission with its submitter."""
+        admin = self.context.credentials.holds_admin_token(principal)
+        return evolve(submission, submitter=principal.login, scopes=principal.scopes, admin=admin)
 
     async def execute(self, request: EmulatorRequest) -> None:
         """Answer ``POST …/jobs/execute``: queue a job, park until its result, and send the result's bytes."""
@@ -111,6 +101,22 @@ class ContourRoutes:
         """Answer ``POST …/deployed-apps/jobs``: queue a job, and send its handle."""
         runtime_id, submission = await self._submission(request, JobSource.CONTOUR_ASYNC)
         return request.json(describe_handle(await submit(self.context, runtime_id, submission, request)))
+
+    async def submit_to_module_group(self, request: EmulatorRequest) -> bytes:
+        """Answer ``POST …/jobs``, which addresses a module group: here a runtime, by its id.
+
+        Older clients send it. They read the status of the answer in Foundry's union.
+        """
+        principal, key, body = await self._read(request)
+        runtime_id = body.required_text("moduleGroupName")
+        query_type = body.required_text("queryType")
+        if body.text("jobId") is not None:
+            raise errors.invalid_request(
+                "'jobId' cannot be chosen here. Leave it out, and use the id in the answer.", field="jobId"
+            )
+        submission = Submission(query_type, body.query, JobSource.CONTOUR_ASYNC, key=key)
+        job = await submit(self.context, runtime_id, self._sign(submission, principal), request)
+        return request.json({**describe_handle(job), "status": describe_foundry_status(job)})
 
     # Asking
 
@@ -184,29 +190,6 @@ class ContourRoutes:
         await require_bearer(self.context, request)
         await self.context.broker.cancel(job_id, _CANCELED, only_queued=True)
         return request.no_content()
-
-    # Deployed apps
-
-    async def _runtime_of(self, rid: str, branch: str | None) -> Runtime:
-        binding = await self.context.broker.resolve(rid, branch)
-        return await self.context.broker.runtime(binding.runtime_id)
-
-    async def schemas(self, request: EmulatorRequest) -> bytes:
-        """Answer ``GET …/schemas?rid=&branch=`` with a deployed app's functions; null before any were posted."""
-        await require_bearer(self.context, request)
-        rid = required_query_parameter(request, "rid")
-        return request.json(describe_functions(await self._runtime_of(rid, query_parameter(request, "branch"))))
-
-    async def deployed_app_schemas(self, request: EmulatorRequest, rid: str, branch: str) -> bytes:
-        """Answer ``GET …/deployed-apps/{rid}/{branch}/function-schemas`` in the same way."""
-        await require_bearer(self.context, request)
-        return request.json(describe_functions(await self._runtime_of(rid, branch)))
-
-    async def deployed_app_status(self, request: EmulatorRequest, rid: str, branch: str) -> bytes:
-        """Answer ``GET …/deployed-apps/{rid}/{branch}/status`` with the replicas of a deployed app's runtime."""
-        await require_bearer(self.context, request)
-        binding = await self.context.broker.resolve(rid, branch)
-        return request.json(describe_deployed_app(rid, await self.context.broker.snapshot(binding.runtime_id)))
 
 
 async def send_result(request: EmulatorRequest, result: JobResult) -> bool:
