@@ -27,6 +27,12 @@ DASHBOARD_SEED = SEED.replace("app-token: {login: jane}", "test_token_admin: {lo
     "poll_timeout: 30\n", "poll_timeout: 0.5\n    job_lease: 60\n"
 )
 
+#: Runtime one serves a deployed app on two branches, and runtime two none that is active.
+SEED_OF_APPS = DASHBOARD_SEED.replace(
+    "{deployed_app_rid: ri.two, runtime_id: two, branch: dev}",
+    "{deployed_app_rid: ri.one, runtime_id: one, branch: 'it''s \"dev\"'}",
+)
+
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:

@@ -124,6 +124,8 @@ def test_it_is_readable_in(board: Board, scheme: str) -> None:
     check()
     board.find("button[aria-label='Run add']").click()
     check()
+    board.button("Show as code", "#submit").click()
+    check()
     board.button("Close", "#submit").click()
     board.button("Sign out").click()
     check()

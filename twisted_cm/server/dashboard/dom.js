@@ -131,3 +131,18 @@ export function download(content, name) {
   el("a", { href: url, download: name.replace(/[^\w.-]/g, "_") }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
+
+/**
+ * Copy a node's text to the clipboard.
+ * @returns Whether it was copied. If it was not, the text is selected.
+ */
+export async function copy(node) {
+  try {
+    // Browsers have a clipboard only where the page came over HTTPS or from this machine.
+    await navigator.clipboard.writeText(node.textContent);
+    return true;
+  } catch {
+    getSelection().selectAllChildren(node);
+    return document.execCommand("copy");
+  }
+}

@@ -30,7 +30,7 @@ const charts = new Charts(byId("charts"), () => api.now());
 const jobs = new JobList(api, (job) => story.open(job));
 const faults = new Faults(api, () => runtimes.ids());
 const submit = new SubmitDialog(api, (job) => story.open(job));
-const runtimes = new Runtimes(api, (runtimeId, schema) => submit.open(runtimeId, schema), (job) => story.open(job));
+const runtimes = new Runtimes(api, (...job) => submit.open(...job), (job) => story.open(job));
 // A replica becomes silent without an event, so the page looks after each silence, too.
 const stream = new EventStream(api, { connected, event, silence: look, waiting });
 

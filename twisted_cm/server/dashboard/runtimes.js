@@ -10,7 +10,8 @@ const MOST_SHOWN = 100;
 
 export class Runtimes {
   /**
-   * @param submit Called with a runtime's id, and a function schema or null, when the user wants to submit a job.
+   * @param submit Called with a runtime's id, a function schema or null, and the runtime's deployed apps, when the user
+   * wants to submit a job.
    * @param open Called with the ids of a job and of its runtime when the user opens the job.
    */
   constructor(api, submit, open) {
@@ -70,7 +71,7 @@ class Card {
       this.replicas.node,
       this.bindings,
       this.details,
-      el("button", { type: "button", click: () => submit(runtimeId, null) }, "Submit a job…"),
+      el("button", { type: "button", click: () => this.#submit(null) }, "Submit a job…"),
     );
   }
 
@@ -96,6 +97,10 @@ class Card {
     const polled = this.runtime?.last_poll_at ?? null;
     setText(this.polled, polled === null ? "never polled" : `polled ${formatAge(now - polled)} ago`);
     this.replicas.tick(now);
+  }
+
+  #submit(schema) {
+    this.submit(this.runtimeId, schema, this.runtime.bindings);
   }
 
   async #loadSchemas() {
@@ -124,7 +129,7 @@ class Card {
       el("button", {
         type: "button",
         "aria-label": `Run ${schema.function_name}`,
-        click: () => this.submit(this.runtimeId, schema),
+        click: () => this.#submit(schema),
       }, "Run…"),
       el("details", {}, el("summary", {}, "Schema"), el("pre", { tabindex: "0" }, pretty(schema.schema_payload))),
     );

@@ -1,5 +1,6 @@
 /** @file The dialog that submits a job, with a form made from the function's schema or with JSON. */
 
+import { CodeView } from "./code.js";
 import { announce, byId, el, setText } from "./dom.js";
 import { parseExact, pretty } from "./exact.js";
 import { makeForm } from "./forms.js";
@@ -13,9 +14,15 @@ export class SubmitDialog {
     this.dialog = byId("submit");
   }
 
-  /** Open the dialog. `schema` is that of the function, or null if the user names the function. */
-  open(runtimeId, schema) {
+  /**
+   * Open the dialog.
+   * @param runtimeId The runtime.
+   * @param schema That of the function, or null if the user names the function.
+   * @param bindings The deployed apps of the runtime.
+   */
+  open(runtimeId, schema, bindings) {
     this.runtimeId = runtimeId;
+    this.code = new CodeView(this.api, () => this.#job(), bindings);
     this.schema = schema && querySchema(schema.schema_payload);
     this.form = null;
     this.name = el("input", { id: "submit-function", required: true, autocomplete: "off", spellcheck: "false" });
@@ -27,7 +34,9 @@ export class SubmitDialog {
     this.mode = el("button", { type: "button", click: () => this.#switch() });
     this.mode.hidden = this.schema === null;
     const title = el("h2", { id: "submit-title" }, "Submit a job to ", el("span", { class: "name" }, runtimeId));
-    this.dialog.replaceChildren(el("form", { submit: (event) => this.#submit(event) },
+    const update = ({ target }) => this.code.element.contains(target) || this.code.update();
+    const events = { submit: (event) => this.#submit(event), input: update, change: update, click: update };
+    this.dialog.replaceChildren(el("form", events,
       title,
       schema && el("p", {}, el("code", {}, signature(schema.function_name, schema.schema_payload))),
       el("div", { class: "field" }, el("label", { for: this.name.id }, "Function"), this.name),
@@ -36,8 +45,10 @@ export class SubmitDialog {
       el("p", { class: "buttons" },
         el("button", { type: "submit", class: "main" }, "Submit"),
         this.mode,
+        this.code.toggle,
         el("button", { type: "button", click: () => this.dialog.close() }, "Close"),
       ),
+      this.code.element,
     ));
     this.#show(undefined);
     this.dialog.showModal();
@@ -75,16 +86,33 @@ export class SubmitDialog {
     }
   }
 
+  /** Return the query as JSON text; throw a SyntaxError if it is not JSON. */
+  #query(indent) {
+    if (this.form) {
+      return JSON.stringify(this.form.read(), null, indent);
+    }
+    JSON.parse(this.json.value);
+    // The text stays unchanged, because parsing would round long numbers.
+    return this.json.value;
+  }
+
+  /** Return the job that is in the form, for its code. */
+  #job() {
+    let query;
+    try {
+      query = this.#query(2);
+    } catch (error) {
+      throw new Error(`The query is not JSON: ${error.message}`);
+    }
+    if (this.name.value.trim() === "") {
+      throw new Error("Name the function.");
+    }
+    return { runtimeId: this.runtimeId, functionName: this.name.value, query };
+  }
+
   async #submit(event) {
     event.preventDefault();
-    const query = this.#trying(() => {
-      if (this.form) {
-        return JSON.stringify(this.form.read());
-      }
-      JSON.parse(this.json.value);
-      // The text is sent unchanged, because parsing would round long numbers.
-      return this.json.value;
-    });
+    const query = this.#trying(() => this.#query());
     if (query === undefined) {
       return;
     }
