@@ -21,7 +21,9 @@ from twisted_cm.config.seed import Sidecar
 from twisted_cm.model.faults import FaultKind, FaultPlan
 from twisted_cm.model.jobs import JobSource, Submission
 from twisted_cm.model.limits import Limits
+from twisted_cm.model.queries import function_rid
 from twisted_cm.model.replicas import ReplicaRequest
+from twisted_cm.model.runtimes import FunctionSchema
 from twisted_cm.model.tokens import IssuedToken
 
 EMULATOR = "/_emulate/foundry/compute-modules"
@@ -128,6 +130,12 @@ BY_ID = {"id": "JOB"}
 ONE = f"{RUNTIMES}/<runtime_id>"
 APPS = "/contour-backend-multiplexer/api/deployed-apps"
 APP = f"{APPS}/<rid>/<branch>"
+FUNCTIONS = "/api/v2/functions"
+ONTOLOGIES = "/api/v2/ontologies"
+QUERY = f"{FUNCTIONS}/queries/<api_name>"
+EXECUTION = f"{FUNCTIONS}/executions/<execution_id>"
+ONTOLOGY = f"{ONTOLOGIES}/<ontology>"
+CALL = {"parameters": {}}
 GRANT = b"grant_type=client_credentials"
 
 #: Every route: who may use it, a body that it accepts, and the status of the answer.
@@ -191,6 +199,21 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"GET {CONTOUR}/schemas": (BEARER, None, 200),
     f"GET {APP}/function-schemas": (BEARER, None, 200),
     f"GET {APP}/status": (BEARER, None, 200),
+    f"GET {QUERY}": (BEARER, None, 200),
+    f"GET {FUNCTIONS}/queries/getByRid": (BEARER, None, 200),
+    f"POST {FUNCTIONS}/queries/getByRidBatch": (BEARER, [{"rid": "ri.a.b.c.d"}], 200),
+    f"POST {QUERY}/execute": (BEARER, CALL, 400),
+    f"POST {QUERY}/streamingExecute": (BEARER, CALL, 200),
+    f"POST {QUERY}/streamingExecuteEvents": (BEARER, CALL, 200),
+    f"POST {QUERY}/executeAsync": (BEARER, CALL, 200),
+    f"POST {EXECUTION}/getResult": (BEARER, {}, 200),
+    f"POST {EXECUTION}/cancel": (BEARER, None, 200),
+    f"GET {ONTOLOGIES}": (BEARER, None, 200),
+    f"GET {ONTOLOGY}": (BEARER, None, 200),
+    f"GET {ONTOLOGY}/queryTypes": (BEARER, None, 200),
+    f"GET {ONTOLOGY}/queryTypes/<api_name>": (BEARER, None, 200),
+    f"POST {ONTOLOGY}/queryTypes/getByRidBatch": (BEARER, {"requests": [{"queryTypeRid": "ri.a.b.c.d"}]}, 200),
+    f"POST {ONTOLOGY}/queries/<api_name>/execute": (BEARER, CALL, 400),
     f"PUT {APP}/dev-mode": (BEARER, {}, 204),
     f"GET {APPS}/<rid>": (BEARER, None, 200),
     f"GET {APPS}/<rid>/v2": (BEARER, None, 200),
@@ -250,6 +273,8 @@ async def prepare(harness: Harness, route: str) -> dict[str, str]:
     body = ResultBody()
     body.write(b"result")
     await harness.broker.complete(job.job_id, body)
+    execution = await harness.broker.enqueue("one", Submission("f", b"{}", JobSource.FUNCTIONS_ASYNC))
+    await harness.broker.put_schemas("one", [FunctionSchema("f", {})])
     replicas = [await harness.broker.open_replica(ReplicaRequest("one", each)) for each in ("replica", "other")]
     waiting = await harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
     submitted = Submission("f", b"{}", JobSource.RUNTIME_DIRECT, submitter="jane")
@@ -267,6 +292,9 @@ async def prepare(harness: Harness, route: str) -> dict[str, str]:
         "TOKEN-OF-ENDED-JOB": f"Bearer {credentials.job_token(job)}",
         "job_id": waiting.job_id if ends_it else job.job_id,
         "fault_id": fault.fault_id,
+        "api_name": "f",
+        "ontology": "local",
+        "execution_id": execution.job_id,
         "rid": "ri.one",
         "branch": "master",
         "name": "index.html",
@@ -305,10 +333,14 @@ class _Leaving(Protocol):
         self.transport.loseConnection()
 
 
+#: The parameters that a route needs, by the end of its path.
+_PARAMETERS = {"schemas": "?rid=ri.one", "getByRid": f"?rid={function_rid('one', 'f')}"}
+
+
 async def ask(harness: Harness, route: str, body: Any, ids: dict[str, str], **headers: str) -> tuple[int, Any]:
     """Send a valid request to a route of the tables; return the status and the body of the answer."""
     method, path = route.split()
-    path = re.sub(r"<(\w+)>", lambda name: ids[name.group(1)], path) + ("?rid=ri.one" if "/schemas" in path else "")
+    path = re.sub(r"<(\w+)>", lambda name: ids[name.group(1)], path) + (_PARAMETERS.get(path.rpartition("/")[2], ""))
     if isinstance(body, bytes):
         data, kind = body, "application/x-www-form-urlencoded"
     else:

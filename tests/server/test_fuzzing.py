@@ -15,6 +15,7 @@ from attrs import frozen
 from conftest import SEED, Harness, make_harness
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from server.query_steps import function, listed, simple
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
@@ -26,6 +27,7 @@ from twisted_cm.config.tls import local_certificate
 from twisted_cm.model.faults import FaultKind, FaultPlan
 from twisted_cm.model.jobs import JobSource, Submission
 from twisted_cm.model.limits import Limits
+from twisted_cm.model.queries import function_rid
 from twisted_cm.model.replicas import ReplicaRequest
 from twisted_cm.server.app import emulator_app, sidecar_app
 from twisted_cm.server.function_schemas import parse_function_schemas
@@ -61,6 +63,7 @@ def json_object(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
+RID = function_rid("one", "g")
 JOB = mostly("QUEUED", st.sampled_from(["RUNNING", "ENDED", "x"]) | VALUES)
 SUBMISSION = json_object(
     deployedAppRid=mostly("ri.one", VALUES),
@@ -90,6 +93,20 @@ SCHEMA = json_object(
     output=mostly({"type": "single", "single": {"dataType": {"type": "string"}}}, DATA_TYPE),
 )
 DATE_TIMES = st.from_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", fullmatch=True)
+CALL = json_object(
+    parameters=st.fixed_dictionaries({"number": NUMBERS, "day": mostly("2024-02-30", TEXTS)})
+    | json_object(
+        long=mostly("1", VALUES),
+        entries=mostly([{"key": 1, "value": "1"}], VALUES),
+        point=json_object(at=mostly("2021-05-01T05:00:00Z", VALUES), more=VALUES),
+    )
+    | VALUES,
+    version=mostly("0.0.0", VALUES),
+    branch=mostly("master", VALUES),
+    ontology=mostly("local", VALUES),
+    latestVersionResolution=mostly("PUBLISH_TIME", VALUES),
+    includePrerelease=mostly(False, VALUES),
+)
 #: The bodies that routes read, by how their rules end.
 BODIES_OF: dict[str, st.SearchStrategy[Any]] = {
     "/runtimes": json_object(
@@ -110,6 +127,15 @@ BODIES_OF: dict[str, st.SearchStrategy[Any]] = {
         maxConcurrentTasks=mostly(2, VALUES),
         deployedAppRid=mostly("ri.new", VALUES),
         branch=mostly("dev", VALUES),
+    ),
+    **{
+        f"/queries/<id:api_name>/{action}": CALL
+        for action in ("execute", "streamingExecute", "streamingExecuteEvents", "executeAsync")
+    },
+    "/getResult": json_object(timeout=mostly(0, VALUES)),
+    "/functions/queries/getByRidBatch": st.lists(json_object(rid=mostly(RID, VALUES), version=VALUES), max_size=3),
+    "/queryTypes/getByRidBatch": json_object(
+        requests=st.lists(json_object(queryTypeRid=mostly(RID, VALUES), functionVersion=VALUES), max_size=3)
     ),
     "/execute": SUBMISSION,
     "/deployed-apps/jobs": SUBMISSION,
@@ -156,6 +182,9 @@ RIGHT_IDS = {
     "branch": mostly("master", IDS),
     "fault_id": mostly("FAULT", IDS),
     "name": mostly("style.css", IDS),
+    "api_name": mostly("f", st.just("g") | IDS) | mostly("g", IDS),
+    "ontology": mostly("local", IDS),
+    "execution_id": JOB.map(lambda job: quote(str(job).encode("utf-8", "surrogatepass"), safe="") or "x"),
 }
 HEADER_BYTES = st.binary(max_size=40).map(lambda value: value.translate(None, b"\r\n\0"))
 FORM_TYPE = (b"Content-Type", b"application/x-www-form-urlencoded")
@@ -229,7 +258,21 @@ class Sent:
 
 @st.composite
 def requests(draw: st.DrawFn, rule: str) -> Sent:
-    query = draw(mostly(b"?rid=ri.one", st.sampled_from([b"", b"?rid=%ff", b"?&&=&a&a", b"?" + b"%00" * 500])))
+    query = draw(
+        mostly(
+            b"?rid=ri.one",
+            st.sampled_from(
+                [
+                    b"?rid=" + RID.encode(),
+                    b"?pageToken=x&pageSize=0",
+                    b"",
+                    b"?rid=%ff",
+                    b"?&&=&a&a",
+                    b"?" + b"%00" * 500,
+                ]
+            ),
+        )
+    )
     path = re.sub("<id:([a-z_]+)>", lambda match: draw(RIGHT_IDS[match[1]]), rule)
     tokens = [FORM_TYPE, *draw(BASIC)] if "/oauth2/" in rule else draw(TOKENS)
     if "<id:replica_id>" in rule:
@@ -238,18 +281,30 @@ def requests(draw: st.DrawFn, rule: str) -> Sent:
     return Sent(path.encode() + query, tokens + draw(mostly([], HEADERS)), framing, draw(bodies(rule)))
 
 
-SCHEMA_OF_F = {"f": {"properties": {"number": {"multipleOf": 0.1, "maximum": 1e300}, "day": {"format": "date"}}}}
+SCHEMAS = [
+    {
+        "name": "f",
+        "schema": {"properties": {"number": {"multipleOf": 0.1, "maximum": 1e300}, "day": {"format": "date"}}},
+    },
+    function(
+        "g",
+        listed("long"),
+        long=simple("long"),
+        entries={"type": "map", "map": {"keysType": simple("integer"), "valuesType": simple("long")}},
+        _point={"type": "anonymousCustomType", "anonymousCustomType": {"fields": {"at": simple("timestamp")}}},
+    ),
+]
 
 
 async def exchange(harness: Harness, method: str, sent: Sent, url: str | None) -> tuple[list[int], bytes]:
     """Send a request to an emulator that has a fault and a job in each state."""
     broker = harness.broker
     await harness.service.reset()
-    await broker.put_schemas("one", parse_function_schemas(SCHEMA_OF_F))
+    await broker.put_schemas("one", parse_function_schemas(SCHEMAS))
     names = {b"FAULT": (await harness.service.faults.add(FaultPlan(FaultKind.DROP_JOB, "two"))).fault_id.encode()}
     names[b"TOKEN"] = (await broker.open_replica(ReplicaRequest("one", "replica"))).token.encode()
     for state in (b"ENDED", b"RUNNING", b"QUEUED"):
-        job = await broker.enqueue("one", Submission("f", b"{}", JobSource.CONTOUR_ASYNC))
+        job = await broker.enqueue("one", Submission("g", b"{}", JobSource.FUNCTIONS_ASYNC))
         names[state] = job.job_id.encode()
         if state != b"QUEUED":
             await broker.poll("one", 0)
