@@ -236,7 +236,10 @@ class ValueScanner:
         end = self._end_of_scalar()
         if self._ends_known < (len(self._text) if end is None else end) - to_text:
             return Wants.ENDS
-        return self._starved() if end is None else self._take(end)
+        if end is None:
+            self._refuse_long_number()
+            return self._starved()
+        return self._take(end)
 
     def _end_of_scalar(self) -> int | None:
         """Return where a number or word ends, or ``None`` if its end has not arrived."""
@@ -250,11 +253,12 @@ class ValueScanner:
         end = found.end()
         if found.group(1) is None or last:
             return end
-        if end < len(text) and not _GOES_ON.fullmatch(text, end):
-            return end
-        if end - position > LONGEST_NUMBER:
+        return None if end == len(text) or _GOES_ON.fullmatch(text, end) else end
+
+    def _refuse_long_number(self) -> None:
+        """Refuse a number or word whose end has not arrived if it is too long to be looked at again each time."""
+        if len(self._text) - self._position > LONGEST_NUMBER:
             raise ValueError(f"A number has more than {LONGEST_NUMBER} characters.")
-        return None
 
     # Strings, arrays and objects
 
@@ -334,6 +338,7 @@ class ValueScanner:
         if first not in _STRUCTURED:
             end = self._end_of_scalar()
             if end is None:
+                self._refuse_long_number()
                 return None
         elif (end := self._end_of_whole(position)) is None:
             self._enter(first, _State.NEXT)

@@ -476,9 +476,9 @@ class RedisBroker:
         self._timers.job_ended()
         return bool(reply)
 
-    def _ended(self, job_id: str, record: list[str], data: str | bool) -> None:
+    def _ended(self, job_id: str, record: list[str], data: str | bool, ends: str = "") -> None:
         self._posts.ended(job_id)
-        self._watches.ended(record, data)
+        self._watches.ended(record, data, ends)
 
     def wait_result(self, job_id: str, timeout: float) -> Deferred[Job]:
         return self._watches.wait(job_id, timeout, end=False)

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from ..flow import PacedWriter
 from ..interface import BrokerUnavailable, IResult, JobAlreadyCompleted, UnknownJob
+from ..noted_ends import NotedEnds
 from .connection import RedisAway, ignore_outage
 from .node import RedisNode
 from .results import PART, PATIENCE, Followers, RedisResult
@@ -45,6 +46,8 @@ class PostedResult(PacedWriter, RedisResult):
         self._buffer = bytearray()
         # All bytes, as long as they are few, for those who look at them while Redis may be away.
         self._start: bytearray | None = bytearray()
+        # The noted ends of each part that Redis does not have completely.
+        self._ends: dict[int, NotedEnds] = {}
         self._acknowledged = 0
         self._writing = False
         self._failure: Failure | None = None
@@ -52,8 +55,9 @@ class PostedResult(PacedWriter, RedisResult):
 
     @property
     def small(self) -> bytes | None:
-        """All bytes, if they are few and none has been sent to Redis; ``None`` otherwise."""
-        return None if self._acknowledged or self._writing or self.begun else bytes(self._buffer)
+        """All bytes, if they are few, none has been sent to Redis and no ends are noted; ``None`` otherwise."""
+        sent = self._acknowledged or self._writing or self.begun
+        return None if sent or self._ends else bytes(self._buffer)
 
     def write(self, data: bytes) -> None:
         """Append bytes.
@@ -97,7 +101,15 @@ class PostedResult(PacedWriter, RedisResult):
         return flushed
 
     def mark(self, offset: int) -> None:
-        pass
+        part, last = divmod(offset - 1, PART)
+        if part not in self._ends:
+            self._ends[part] = NotedEnds()
+        self._ends[part].add(last + 1)
+
+    def ends(self, start: int, end: int) -> Deferred[list[int]]:
+        if self._start is None:
+            return super().ends(start, end)
+        return succeed(self._ends[0].between(start, end) if self._ends else [])
 
     def abandon(self) -> None:
         self.aborted = True
@@ -122,12 +134,25 @@ class PostedResult(PacedWriter, RedisResult):
         self.balance()
 
     def _send(self, data: bytes) -> None:
-        sent = self._node.call("write", self.job_id, self.body_id, str(self._acknowledged), data)
+        args = [self.job_id, self.body_id, str(self._acknowledged), data, *self._ends_in(data)]
+        sent = self._node.call("write", *args)
         sent.addCallbacks(self._wrote, self._not_written, (data,), {}, (data,))
+
+    def _ends_in(self, data: bytes) -> list[str | bytes]:
+        """Return the arguments that say which ends are noted in the next bytes to be sent; none if there are none."""
+        part, start = divmod(self._acknowledged, PART)
+        noted = self._ends.get(part)
+        if noted is None:
+            return []
+        # Redis keeps whole bytes of them, so the first one may hold ends that it has.
+        bits = bytes(noted.bits[start // 8 : (start + len(data) + 7) // 8])
+        return [str(start // 8), bits] if any(bits) else []
 
     def _wrote(self, wanted: int, data: bytes) -> None:
         self._writing = False
         self._acknowledged += len(data)
+        for part in [each for each in self._ends if (each + 1) * PART <= self._acknowledged]:
+            del self._ends[part]
         del self._buffer[: len(data)]
         if not wanted:
             self.aborted = True

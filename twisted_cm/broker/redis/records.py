@@ -14,6 +14,7 @@ from ...model.registry import Registry
 from ...model.replicas import DEFAULT_REPLICA, Replica
 from ...model.runtimes import FunctionSchema, Runtime
 from ..interface import ReplicaSnapshot, UnknownReplica, UnknownRuntime
+from ..noted_ends import NotedEnds
 from .node import RedisNode
 from .results import Followers, RedisResult
 from .values import content, pairs, text, to_json
@@ -73,13 +74,23 @@ class JobRecords:
                 int(fields["result_size"]),
                 "whole" in fields,
             )
+            job.result.unmarked = "whole" in fields and "ends_size" not in fields
         return job
 
-    def finished_job(self, record: Iterable[bytes | str], data: bytes | str | bool | None) -> Job:
-        """Read a job that comes with the bytes of its result, if the result is whole and small."""
+    def finished_job(
+        self, record: Iterable[bytes | str], data: bytes | str | bool | None, ends: bytes | str = b""
+    ) -> Job:
+        """Read a job that comes with the bytes of its result, if the result is whole and small.
+
+        Args:
+            record: Its fields, as a flat list of names and values.
+            data: The bytes of its result.
+            ends: The bits of the ends that are noted in them.
+        """
         job = self.job(record)
         if isinstance(job.result, RedisResult) and data is not None and not isinstance(data, bool):
             job.result.data = content(data)
+            job.result.noted = NotedEnds(content(ends))
         return job
 
 

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from ...model.jobs import JobResult
 from ..flow import ResultReader
 from ..interface import BrokerUnavailable, IResult, UnknownJob
+from ..noted_ends import NotedEnds
 from .node import RedisNode
 
 #: Bytes of one part, as in ``lua/1_state.lua``.
@@ -46,6 +47,8 @@ class RedisResult:
         job_id: The job that it belongs to.
         body_id: The id under which its parts are kept.
         data: All bytes of a small result, if they came with the job.
+        noted: The noted ends of a small result that came with the job.
+        unmarked: Whether it is known that no ends are noted.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class RedisResult:
         self.job_id = job_id
         self.body_id = body_id
         self.data: bytes | None = None
+        self.noted = NotedEnds()
+        self.unmarked = False
         self._node = node
         self._followers = followers
 
@@ -90,7 +95,35 @@ class RedisResult:
         return self._node.get(f"body:{self.body_id}:{part}", start, min(start + size, PART) - 1)
 
     def ends(self, start: int, end: int) -> Deferred[list[int]]:
-        return succeed([])
+        if self.unmarked:
+            return succeed([])
+        if self.data is not None:
+            return succeed(self.noted.between(start, end))
+        return Deferred.fromCoroutine(self._read_ends(start, end))
+
+    async def _read_ends(self, start: int, end: int) -> list[int]:
+        found: list[int] = []
+        while start < end:
+            part = start // PART
+            # Of what follows, the offsets in the bits count from here.
+            base = start // 8 * 8
+            stop = min(end, (part + 1) * PART)
+            bits = await self._bits(part, base % PART // 8, (stop - 1) % PART // 8)
+            found += [base + each for each in NotedEnds(bits).between(start - base, stop - base)]
+            start = stop
+        return found
+
+    async def _bits(self, part: int, first: int, last: int) -> bytes:
+        """Read a piece of the noted ends of a part. Wait while Redis is away, as the bytes themselves do."""
+        while True:
+            try:
+                bits: bytes | None = await self._node.call("ends", self.body_id, str(part), str(first), str(last))
+            except BrokerUnavailable:
+                await self._node.connection.when_usable(Failure(), PATIENCE)
+            else:
+                if bits is None:
+                    raise UnknownJob(self.job_id)
+                return bits
 
     def deliver(self, consumer: IConsumer) -> Deferred[bool]:
         return RedisReader(self._node, self._followers, self, consumer).start()

@@ -176,9 +176,9 @@ class Watches:
         for reader in list(self._readers.get(job_id, ())):
             reader.grown(int(size))
 
-    def ended(self, record: list[str], data: str | bool) -> None:
+    def ended(self, record: list[str], data: str | bool, ends: str = "") -> None:
         """Answer those who wait for a job whose end was published."""
-        self._report(self.records.finished_job(record, data))
+        self._report(self.records.finished_job(record, data, ends))
 
 
 def _remove(table: dict[str, list[Any]], key: str, item: Any) -> None:

@@ -4,7 +4,7 @@
 -- milliseconds since the epoch. The keys, each with the prefix P:
 --
 --   job:J          the record of job J; query:J its query; output:J what its module wrote; body:B:N part N of result B,
---                  256 KiB each
+--                  256 KiB each; ends:B:N the noted ends of chunks in that part, a bit for each byte up to the last one
 --   key:K          the job that was submitted with the key K
 --   jobs, jobs:R   the ids of all jobs, and of the jobs of runtime R, by number
 --   q:R            the queued jobs, by place; held:R the jobs that are never dispatched; running:R the running jobs;

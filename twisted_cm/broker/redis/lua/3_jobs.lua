@@ -101,7 +101,7 @@ end
 
 local function drop_body(body, size)
   for part = 0, math.floor(size / PART) do
-    call('UNLINK', P .. 'body:' .. body .. ':' .. part)
+    call('UNLINK', P .. 'body:' .. body .. ':' .. part, P .. 'ends:' .. body .. ':' .. part)
   end
 end
 
@@ -119,8 +119,8 @@ local function remove(id)
 end
 
 local function kept_size(id)
-  local size, result_size, output_size = unpack(get(id, 'size', 'result_size', 'output_size'))
-  return size + (result_size or 0) + (output_size or 0)
+  local size, result_size, ends_size, output_size = unpack(get(id, 'size', 'result_size', 'ends_size', 'output_size'))
+  return size + (result_size or 0) + (ends_size or 0) + (output_size or 0)
 end
 
 -- Forget the jobs that finished first, until the limits are met. Return the milliseconds until the next one is due.
@@ -144,10 +144,14 @@ local function forget(now)
   end
 end
 
--- Return the bytes of a result that is whole and small enough for a publication, or false.
+-- Return the bytes of a result that is whole and small enough for a publication, or false. If ends are noted in it,
+-- return these, too.
 local function small_result(id)
-  local body, size, whole = unpack(get(id, 'body', 'result_size', 'whole'))
-  return whole and tonumber(size) <= SMALL and (call('GET', P .. 'body:' .. body .. ':0') or '') or false
+  local body, size, whole, ends_size = unpack(get(id, 'body', 'result_size', 'whole', 'ends_size'))
+  if not whole or tonumber(size) > SMALL then
+    return false
+  end
+  return call('GET', P .. 'body:' .. body .. ':0') or '', ends_size and call('GET', P .. 'ends:' .. body .. ':0') or nil
 end
 
 -- End a job, and tell the nodes that watch it.

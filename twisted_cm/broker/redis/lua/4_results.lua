@@ -1,9 +1,15 @@
 -- The bytes of results.
 
+-- Keep the parts of a result that is whole. Return the size of its noted ends.
 local function persist(body, size)
+  local ends_size = 0
   for part = 0, math.floor(size / PART) do
+    local ends = P .. 'ends:' .. body .. ':' .. part
     call('PERSIST', P .. 'body:' .. body .. ':' .. part)
+    call('PERSIST', ends)
+    ends_size = ends_size + call('STRLEN', ends)
   end
+  return ends_size
 end
 
 function ops.open_result(now, node, runtime, replica, id)
@@ -50,15 +56,20 @@ local function hear_of(id, now)
   end
 end
 
--- Keep bytes of a result, within one part. Return 0 if the job has ended. A repeated call changes nothing.
-function ops.write(now, node, id, body, offset, data)
+-- Keep bytes of a result, within one part. Return 0 if the job has ended. A repeated call changes nothing. If ends are
+-- noted in these bytes, bits are a piece of the part's noted ends, from the byte first on.
+function ops.write(now, node, id, body, offset, data, first, bits)
   local its_body, state = unpack(get(id, 'body', 'state'))
   hear_of(id, now)
-  local part = P .. 'body:' .. body .. ':' .. math.floor(offset / PART)
+  local name = body .. ':' .. math.floor(offset / PART)
+  local part, ends = P .. 'body:' .. name, P .. 'ends:' .. name
+  if its_body == body and state ~= 'running' then
+    return 0
+  end
+  if bits then
+    call('SETRANGE', ends, first, bits)
+  end
   if its_body == body then
-    if state ~= 'running' then
-      return 0
-    end
     call('SETRANGE', part, offset % PART, data)
     local size = offset + #data
     call('HSET', P .. 'job:' .. id, 'result_size', size)
@@ -67,10 +78,19 @@ function ops.write(now, node, id, body, offset, data)
   end
   call('SETRANGE', part, offset % PART, data)
   call('EXPIRE', part, ABANDONED)
+  if bits then
+    call('EXPIRE', ends, ABANDONED)
+  end
   if state == 'running' and not its_body then
     renew(id, node, now)
   end
   return 1
+end
+
+-- Return a piece of the noted ends of a part, or false if the part has been forgotten.
+function ops.ends(now, node, body, part, first, last)
+  local name = body .. ':' .. part
+  return call('EXISTS', P .. 'body:' .. name) == 1 and call('GETRANGE', P .. 'ends:' .. name, first, last)
 end
 
 function ops.renew(now, node, id)
@@ -103,8 +123,9 @@ function ops.complete(now, node, id, body, size, content_type, data, raised)
     call('SET', P .. 'body:' .. body .. ':0', data)
   end
   if state and not is_over(state) and (not its_body or its_body == body) then
-    if data == '' then
-      persist(body, size)
+    local ends_size = data == '' and persist(body, size) or 0
+    if ends_size > 0 then
+      call('HSET', job, 'ends_size', ends_size)
     end
     call('HSET', job, 'body', body, 'result_size', size, 'whole', 1)
     if content_type ~= '' then
