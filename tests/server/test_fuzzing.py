@@ -256,23 +256,20 @@ class Sent:
     body: bytes
 
 
+QUERY_STRINGS = [
+    b"",
+    b"?rid=%ff",
+    b"?&&=&a&a",
+    b"?" + b"%00" * 500,
+    b"?rid=" + RID.encode(),
+    b"?pageToken=x&pageSize=0",
+    b"?version=1&branch=x&transactionId=y",
+]
+
+
 @st.composite
 def requests(draw: st.DrawFn, rule: str) -> Sent:
-    query = draw(
-        mostly(
-            b"?rid=ri.one",
-            st.sampled_from(
-                [
-                    b"?rid=" + RID.encode(),
-                    b"?pageToken=x&pageSize=0",
-                    b"",
-                    b"?rid=%ff",
-                    b"?&&=&a&a",
-                    b"?" + b"%00" * 500,
-                ]
-            ),
-        )
-    )
+    query = draw(mostly(b"?rid=ri.one", st.sampled_from(QUERY_STRINGS)))
     path = re.sub("<id:([a-z_]+)>", lambda match: draw(RIGHT_IDS[match[1]]), rule)
     tokens = [FORM_TYPE, *draw(BASIC)] if "/oauth2/" in rule else draw(TOKENS)
     if "<id:replica_id>" in rule:

@@ -104,7 +104,11 @@ async def _send_values(calls: Calls, writer: EventWriter, query: Query, job: Job
         second = None
         if query.signature.is_whole(first):
             # What a function returns is one value. Whether this is one shows when the next one comes, or the end.
-            second = await values.next()
+            try:
+                second = await values.next()
+            except (BrokenOff, ValueError):
+                await writer.send(_data(b"[%b]" % await calls.convert_result(query, first, of_stream=True)))
+                raise
             if second is None:
                 await writer.send(_data(await calls.convert_result(query, first)))
                 return
