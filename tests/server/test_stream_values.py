@@ -97,12 +97,13 @@ def test_an_empty_result_has_no_values(reading: Reading) -> None:
 def test_nothing_is_delivered_while_no_value_is_asked_for(reading: Reading) -> None:
     producer = Producer()
     reading.body.registerProducer(producer, True)
-    reading.body.write(b"[1]" * HIGH_WATER)
+    value = b'["%b"]' % (b"x" * 1000)
+    reading.body.write(value * (HIGH_WATER // 500))
     assert producer.paused
-    assert result_of(reading.next()) == b"[1]"
-    while result_of(reading.next()) is not None and producer.paused:
-        pass
-    assert not producer.paused
+    assert result_of(reading.next()) == value
+    assert producer.paused
+    while producer.paused:
+        assert result_of(reading.next()) == value
 
 
 def test_a_result_that_breaks_off_says_so_after_its_values(reading: Reading) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
-from twisted.web.http import HTTPFactory
+from twisted.web.http import HTTPFactory, Request
 
 import twisted_cm.server
 from twisted_cm.server.transport.twisted_private import PRIVATE_ATTRIBUTES, OpenHTTPChannel, PrivateAttribute
@@ -72,6 +72,38 @@ def test_data_buffer_holds_the_requests_behind_the_current_one() -> None:
     assert channel.bytes_ahead == 0
     channel.dataReceived(request * 3)
     assert channel.bytes_ahead == len(request) * 3
+
+
+def test_transfer_decoder_tells_which_piece_ends_a_chunk() -> None:
+    received = []
+
+    class Recorder(Request):
+        def gotLength(self, length: int | None) -> None:
+            pass
+
+        def handleContentChunk(self, data: bytes) -> None:
+            received.append((data, channel.at_chunk_end))
+
+        def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+            pass
+
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+    channel = connected()
+    channel.requestFactory = Recorder
+    for data in (
+        head + b"Transfer-Encoding: chunked\r\n\r\n4\r\nab",
+        b"cd",
+        b"\r\n2\r\nef\r\n1\r\ng",
+        b"\r\n0\r\n\r\n",
+    ):
+        channel.dataReceived(data)
+    assert received == [(b"ab", False), (b"cd", True), (b"ef", True), (b"g", True)]
+    received.clear()
+    channel = connected()
+    channel.requestFactory = Recorder
+    channel.dataReceived(head + b"Content-Length: 3\r\n\r\nab")
+    channel.dataReceived(b"c")
+    assert received == [(b"ab", False), (b"c", False)]
 
 
 def test_no_other_module_of_the_server_uses_a_private_attribute_of_another_object() -> None:
