@@ -91,6 +91,15 @@ def caller_request(query: Any, route: str = "compute-modules/jobs/execute", meth
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+def query_request(name: str, parameters: Any) -> bytes:
+    """Return a request of an application that calls a query of the public API."""
+    body = json.dumps({"parameters": parameters}).encode()
+    head = (
+        f"POST /api/v2/functions/queries/{name}/execute HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token\r\n"
+    )
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
 def module_request(method: str, path: str, body: bytes = b"") -> bytes:
     """Return a request of the runtime."""
     head = f"{method} {RUNTIME}{path} HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: module-token\r\n"

@@ -25,7 +25,7 @@ import click
 from emulator import MIB, Emulator, read_answer, read_head, receive
 from figures import Figure, written
 from floor import Floor, floor_request
-from http_client import Connection, caller_request, connect, inspect_request, module_request
+from http_client import Connection, caller_request, connect, inspect_request, module_request, query_request
 from rich.console import Console
 from rich.table import Table
 from stream import first_byte
@@ -34,6 +34,15 @@ T = TypeVar("T")
 
 #: The bytes of a job's envelope, of its result, of a handle and of a status.
 ENVELOPE, RESULT, HANDLE, STATUS = 230, 16, 330, 290
+
+_LONG = {"type": "long", "long": {}}
+
+#: The schema of a function whose parameters and result are converted.
+ADD = {
+    "functionName": "add",
+    "inputs": [{"name": name, "required": True, "dataType": _LONG, "constraints": []} for name in ("a", "b")],
+    "output": {"type": "single", "single": {"dataType": _LONG}},
+}
 
 #: How many times emulator and floor are measured in turn; the median counts.
 ROUNDS = 9
@@ -94,6 +103,24 @@ class Suite:
             partial(self._with_runtimes, 4, partial(submit_and_fetch, self.url, 16, jobs)),
             partial(constant, self.floor.url, 16, jobs, requests),
         )
+
+    def functions(self) -> Iterator[Figure]:
+        """Measure the CPU of a job that is called as a query of the public API, beside the multiplexer's."""
+        jobs = 2000 // self.scale
+        calls = (
+            query_request("add", {"a": "9007199254740993", "b": 2}),
+            caller_request({"a": 9007199254740993, "b": 2}),
+        )
+        asyncio.run(post_schemas(self.url, [ADD]))
+        pairs = []
+        for _ in range(self.rounds):
+            pair = []
+            for call in calls:
+                before = self.emulator.cpu()
+                asyncio.run(self._with_runtimes(4, partial(execute, self.url, 16, jobs, call)))
+                pair.append((self.emulator.cpu() - before) / jobs * 1e6)
+            pairs.append(pair)
+        yield _median("functions API / multiplexer: CPU of a job", "us", pairs, "<=1.25")
 
     def _in_turn(
         self,
@@ -283,15 +310,22 @@ async def constant(url: str, clients: int, jobs: int, requests: list[bytes]) -> 
     return await many(url, clients, jobs, once)
 
 
-async def execute(url: str, clients: int, jobs: int) -> list[float]:
+async def execute(url: str, clients: int, jobs: int, request: bytes = caller_request(1)) -> list[float]:
     """Run synchronous jobs."""
-    request = caller_request(1)
 
     async def once(connection: Connection) -> None:
         status, _ = await connection.request(request)
         assert status == 200, status
 
     return await many(url, clients, jobs, once)
+
+
+async def post_schemas(url: str, schemas: list[Any]) -> None:
+    """Report the functions of the runtime."""
+    connection = await connect(url)
+    status, _ = await connection.request(module_request("POST", "/schemas", json.dumps(schemas).encode()))
+    assert status == 200, status
+    connection.close()
 
 
 async def submit_and_fetch(url: str, clients: int, jobs: int) -> list[float]:
@@ -318,7 +352,7 @@ async def serve_jobs(url: str) -> None:
             status, body = await connection.request(poll)
             if status == 200:
                 job_id = json.loads(body)["computeModuleJobV1"]["jobId"]
-                await connection.request(module_request("POST", f"/results/{job_id}", b"x" * RESULT))
+                await connection.request(module_request("POST", f"/results/{job_id}", b"1" * RESULT))
     finally:
         connection.close()
 
@@ -330,7 +364,7 @@ async def alone(url: str, jobs: int) -> None:
         await connection.request(caller_request(1, "deployed-apps/jobs"))
         _, body = await connection.request(module_request("GET", "/job"))
         job_id = json.loads(body)["computeModuleJobV1"]["jobId"]
-        await connection.request(module_request("POST", f"/results/{job_id}", b"x" * RESULT))
+        await connection.request(module_request("POST", f"/results/{job_id}", b"1" * RESULT))
     connection.close()
 
 
@@ -413,7 +447,18 @@ def start_and_stop() -> float:
 #: The directory with certificates that an earlier start made.
 START_STATE: Path | None = None
 
-SCENARIOS = ("ceiling", "sync", "asynchronous", "parked", "history", "payload", "stream", "idle_sdk", "start")
+SCENARIOS = (
+    "ceiling",
+    "sync",
+    "asynchronous",
+    "functions",
+    "parked",
+    "history",
+    "payload",
+    "stream",
+    "idle_sdk",
+    "start",
+)
 
 
 @click.command()
