@@ -179,9 +179,13 @@ ROUTES: dict[str, tuple[Guard, Any, int]] = {
     f"POST {EMULATOR}/faults": (CONTROL, {"kind": "drop_job"}, 201),
     f"DELETE {EMULATOR}/faults": (CONTROL, None, 204),
     f"DELETE {EMULATOR}/faults/<fault_id>": (CONTROL, None, 204),
+    # Without the query or the form of a client, the answer is a page that says so.
+    f"GET {MULTIPASS}/oauth2/authorize": (OPEN, None, 400),
+    f"POST {MULTIPASS}/oauth2/authorize": (OPEN, b"request=x", 400),
     f"POST {MULTIPASS}/oauth2/token": (CLIENT, GRANT, 200),
     f"POST {MULTIPASS}/oauth2/revoke_token": (CLIENT, b"token=x", 200),
     f"GET {MULTIPASS}/me": (BEARER, None, 200),
+    "GET /api/v2/admin/users/getCurrent": (BEARER, None, 200),
     f"POST {CONTOUR}/compute-modules/jobs/execute": (BEARER, SUBMIT, 504),
     f"POST {CONTOUR}/deployed-apps/jobs/execute": (BEARER, SUBMIT, 504),
     f"POST {CONTOUR}/deployed-apps/jobs": (BEARER, SUBMIT, 200),

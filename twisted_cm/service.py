@@ -116,6 +116,7 @@ class EmulatorService(Service):
             guarded,
             settings.seed.oauth_clients,
             tokens,
+            settings.seed.users,
         )
         self._listeners = Listeners(reactor, settings.certificate, settings.base_url, settings.listen)
         try:
@@ -259,13 +260,13 @@ class EmulatorService(Service):
     async def reseed(self, seed: Seed) -> None:
         """Apply what differs between the current seed and another one.
 
-        Runtimes, deployed apps, tokens, OAuth clients, faults and proxies change. Ports, time-outs, limits, the broker
-        and sidecars stay as they were at the start.
+        Runtimes, deployed apps, tokens, users, OAuth clients, faults and proxies change. Ports, time-outs, limits, the
+        broker and sidecars stay as they were at the start.
         """
         with self._loading_seed():
             await self.broker.reseed(seed.registry())
         development_token = self.development_token
-        self.credentials.replace(self._bearer_tokens(seed), seed.oauth_clients)
+        self.credentials.replace(self._bearer_tokens(seed), seed.oauth_clients, seed.users)
         await self.faults.reseed(seed.faults)
         if seed.proxies != self._seed.proxies:
             change_proxies(self.site, self.context, seed.proxies)

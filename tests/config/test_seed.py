@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from twisted_cm.config.seed_file import InvalidSeed
 from twisted_cm.model.faults import FaultKind, FaultPlan
 from twisted_cm.model.limits import JobLimits
 from twisted_cm.model.runtimes import Binding
-from twisted_cm.model.tokens import OAuthClient
+from twisted_cm.model.tokens import GrantType, OAuthClient
+from twisted_cm.model.users import User
 from twisted_cm.server.function_schemas import InvalidSchemas, parse_function_schemas
 
 
@@ -52,7 +54,7 @@ foundry:
 def test_the_first_of_two_definitions_counts_and_the_second_is_reported() -> None:
     seed = parse_seed(
         "foundry:\n"
-        "  users: []\n"
+        "  enrollment: {}\n"
         "  compute_modules:\n"
         "    runtimes:\n"
         "      - {runtime_id: r, module_auth_token: first}\n"
@@ -124,7 +126,7 @@ def test_what_cannot_be_read_is_said(text: str, message: str) -> None:
         ),
         (
             "foundry: {xyzzy: 1}",
-            "line 1: foundry.xyzzy: unknown key; known keys: port, proxy, oauth_clients, compute_modules",
+            "line 1: foundry.xyzzy: unknown key; known keys: port, proxy, users, oauth_clients, compute_modules",
         ),
         (
             "foundry: {compute_modules: {retention: []}}",
@@ -181,7 +183,7 @@ def test_what_follows_a_second_definition_is_checked() -> None:
     with pytest.raises(InvalidSeed) as refused:
         parse_seed(text)
     assert refused.value.problems == ["line 4: foundry.prt: unknown key; did you mean 'port'?"]
-    assert parse_seed(text.replace("prt", "users")).port == 1
+    assert parse_seed(text.replace("prt", "enrollment")).port == 1
 
 
 def test_the_text_of_the_error_is_all_problems() -> None:
@@ -288,12 +290,127 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_sections_of_other_emulators_are_accepted_and_named() -> None:
-    seed = parse_seed("github: {repos: []}\nfoundry: {users: [], enrollment: {}}")
+    seed = parse_seed("github: {repos: []}\nfoundry: {users: [{username: jo, oauth_client_id: a}], enrollment: {}}")
     assert seed.warnings == (
         "line 1: github: not served here",
-        "line 2: foundry.users: not served here",
         "line 2: foundry.enrollment: not served here",
+        "line 2: foundry.users[0].oauth_client_id: not served here",
     )
+
+
+USERS = """
+foundry:
+  users:
+    - {username: jane, given_name: Jane, family_name: Doe, email: jane@example.com}
+    - username: bot
+      id: 1F0E9D8C-7b6a-4958-8476-655443322110
+      display_name: The Bot
+      realm: here
+      organization_rid: ri.o
+      principal_type: service
+      active: false
+      attributes: {team: [a, b]}
+    - {username: jane, given_name: Joan}
+  oauth_clients:
+    - {client_id: page, name: My page, redirect_uris: ["http://localhost:1/a?b=c", "my.app:/done"]}
+    - {client_id: api, client_secret: s, allowed_scopes: [], grant_types: [client_credentials]}
+    - {client_id: narrow, client_secret: s, allowed_scopes: [read]}
+"""
+
+
+def test_users_and_clients_are_read_as_other_emulators_write_them() -> None:
+    seed = parse_seed(USERS)
+    jane, bot = seed.users
+    assert jane == User("jane", given_name="Jane", family_name="Doe", email="jane@example.com")
+    assert (jane.shown_name, jane.may_sign_in, bot.shown_name, bot.may_sign_in) == ("Jane Doe", True, "The Bot", False)
+    assert jane.user_id == parse_seed("foundry: {users: [{username: jane}]}").users[0].user_id
+    assert re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", jane.user_id)
+    assert bot == User(
+        "bot",
+        "1f0e9d8c-7b6a-4958-8476-655443322110",
+        "The Bot",
+        realm="here",
+        organization_rid="ri.o",
+        attributes={"team": ("a", "b")},
+        is_person=False,
+        is_active=False,
+    )
+    assert seed.oauth_clients == (
+        OAuthClient("page", name="My page", redirect_uris=("http://localhost:1/a?b=c", "my.app:/done")),
+        OAuthClient("api", "s", grant_types=(GrantType.CLIENT_CREDENTIALS,)),
+        OAuthClient("narrow", "s", ("read",)),
+    )
+    assert seed.warnings == ("line 13: foundry.users[2]: already defined; the first one counts",)
+    # A JSON seed may have half a surrogate pair in a name.
+    assert parse_seed(r'{"foundry": {"users": [{"username": "\ud800"}]}}', is_json=True).users[0].user_id
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ("/callback", "must be an absolute URL, such as http://localhost:8080/auth/callback"),
+        ("http:///callback", "must be an absolute URL, such as http://localhost:8080/auth/callback"),
+        ("http://localhost:x/", "must be an absolute URL, such as http://localhost:8080/auth/callback"),
+        ("http://[::1/", "must be an absolute URL, such as http://localhost:8080/auth/callback"),
+        ("http://localhost/a b", "must be an absolute URL, such as http://localhost:8080/auth/callback"),
+        ("http://localhost/\u00e9", "must be an absolute URL, such as http://localhost:8080/auth/callback"),
+        ("http://localhost/#a", "must not contain a fragment, such as http://localhost:8080/auth/callback"),
+        ("myapp:#", "must not contain a fragment, such as http://localhost:8080/auth/callback"),
+        (
+            "http://jane:secret@localhost/",
+            "must not contain a user or a password, such as http://localhost:8080/auth/callback",
+        ),
+        (
+            "javascript:alert(1)",
+            "must be an http or https URL, such as http://localhost:8080/auth/callback, or have a scheme of the"
+            " application's own",
+        ),
+    ],
+)
+def test_a_redirect_uri_must_be_one_to_which_a_browser_may_be_sent(uri: str, problem: str) -> None:
+    with pytest.raises(InvalidSeed) as caught:
+        make_seed({"foundry": {"oauth_clients": [{"client_id": "a", "redirect_uris": ["https://[::1]:8/", uri]}]}})
+    assert caught.value.problems == [f"line 1: foundry.oauth_clients[0].redirect_uris[1]: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("foundry", "problem"),
+    [
+        ("{users: [{email: a}]}", "foundry.users[0]: 'username' is missing"),
+        ("{users: [jane]}", "foundry.users[0]: must be of type object, not string"),
+        (
+            "{users: [{username: a, id: b}]}",
+            "foundry.users[0].id: must be a UUID, such as 1f0e9d8c-7b6a-4958-8476-655443322110",
+        ),
+        (
+            "{users: [{username: a, id: 1f0e9d8c-7b6a-4958-8476-655443322110},"
+            " {username: b, id: 1F0E9D8C-7B6A-4958-8476-655443322110}]}",
+            "foundry.users[1].id: the user 'a' has the same id; choose another one",
+        ),
+        (
+            "{users: [{username: a, principal_type: robot}]}",
+            "foundry.users[0].principal_type: 'robot' is not one of ['human', 'service']",
+        ),
+        ("{oauth_clients: [{client_secret: a}]}", "foundry.oauth_clients[0]: 'client_id' is missing"),
+        (
+            "{oauth_clients: [{client_id: a, redirect_uri: b}]}",
+            "foundry.oauth_clients[0].redirect_uri: unknown key; did you mean 'redirect_uris'?",
+        ),
+        (
+            "{oauth_clients: [{client_id: a, scopes: [], allowed_scopes: []}]}",
+            "foundry.oauth_clients[0].allowed_scopes: 'scopes' says the same; name one of the two",
+        ),
+        (
+            "{oauth_clients: [{client_id: a}], compute_modules: {runtimes: [{runtime_id: r, application: a}]}}",
+            "foundry.compute_modules.runtimes[0].application: the OAuth client 'a' has no client_secret, which a module"
+            " needs; add one",
+        ),
+    ],
+)
+def test_a_mistake_in_users_and_clients_is_named(foundry: str, problem: str) -> None:
+    with pytest.raises(InvalidSeed) as caught:
+        parse_seed(f"foundry: {foundry}")
+    assert caught.value.problems == [f"line 1: {problem}"]
 
 
 def test_yaml_may_merge_mappings() -> None:

@@ -150,14 +150,31 @@ BODIES_OF: dict[str, st.SearchStrategy[Any]] = {
     "/dev-mode": json_object(automaticUpgradesUntil=mostly("2026-01-31T12:00:00Z", DATE_TIMES | VALUES)),
     "": REFERENCE,
 }
+GRANTED = st.sampled_from([f"foundry_{kind}_{'0' * 32}_{'0' * 48}" for kind in ("code", "refresh")])
 FORM = st.fixed_dictionaries(
     {
-        "grant_type": mostly("client_credentials", TEXTS),
+        "grant_type": st.sampled_from(["client_credentials", "authorization_code", "refresh_token"]) | TEXTS,
         "client_id": mostly("app", TEXTS),
         "client_secret": mostly("secret", TEXTS),
         "token": TEXTS,
         "scope": TEXTS,
+        "code": GRANTED | TEXTS,
+        "refresh_token": GRANTED | TEXTS,
+        "redirect_uri": mostly("http://localhost/callback", TEXTS),
+        "code_verifier": TEXTS,
+        "request": TEXTS | st.sampled_from(["bnVsbA==.x", "=.", "\u00e9.\u00e9"]),
+        "user": TEXTS,
+        "admin_token": TEXTS,
     }
+)
+#: What the page for signing in is asked for.
+AUTHORIZATION = st.fixed_dictionaries(
+    {
+        "client_id": mostly("app", TEXTS),
+        "redirect_uri": mostly("http://localhost/callback", TEXTS),
+        "response_type": mostly("code", TEXTS),
+    },
+    optional={"state": TEXTS, "scope": TEXTS, "code_challenge": TEXTS, "code_challenge_method": mostly("S256", TEXTS)},
 )
 
 
@@ -227,10 +244,13 @@ HEADERS = st.lists(
 )
 
 
+APP = "{client_id: app, client_secret: secret, redirect_uris: ['http://localhost/callback']}"
+
+
 @pytest.fixture(scope="module")
 def fuzzed(state_dir: Path) -> Iterator[Harness]:
     """Start an emulator whose time limits are too short to park, and which validates every query."""
-    seed = SEED.replace("foundry:\n", "foundry:\n  oauth_clients: [{client_id: app, client_secret: secret}]\n")
+    seed = SEED.replace("foundry:\n", "foundry:\n  oauth_clients: [APP]\n").replace("APP", APP)
     made = make_harness(
         seed.replace("compute_modules:\n", "compute_modules:\n    validate_queries: true\n"),
         certificate=local_certificate(state_dir, "127.0.0.1"),
@@ -269,7 +289,10 @@ QUERY_STRINGS = [
 
 @st.composite
 def requests(draw: st.DrawFn, rule: str) -> Sent:
-    query = draw(mostly(b"?rid=ri.one", st.sampled_from(QUERY_STRINGS)))
+    right = b"?rid=ri.one"
+    if rule.endswith("/authorize"):
+        right = b"?" + urlencode(draw(AUTHORIZATION), errors="surrogatepass").encode()
+    query = draw(mostly(right, st.sampled_from(QUERY_STRINGS)))
     path = re.sub("<id:([a-z_]+)>", lambda match: draw(RIGHT_IDS[match[1]]), rule)
     tokens = [FORM_TYPE, *draw(BASIC)] if "/oauth2/" in rule else draw(TOKENS)
     if "<id:replica_id>" in rule:

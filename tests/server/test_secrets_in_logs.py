@@ -25,7 +25,7 @@ tokens:
   hush-twice: {login: joe}
   hush-twice: {login: jim}
 foundry:
-  users: {hush: hush}
+  users: [{username: jane, email: hush@example.com, given_name: hush, other: hush}]
   oauth_clients: [{client_id: app, client_secret: hush-secret}]
   compute_modules:
     poll_timeout: 5

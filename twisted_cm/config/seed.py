@@ -20,7 +20,9 @@ from ..model.proxies import Proxy
 from ..model.queries import NamedQuery, Ontology
 from ..model.registry import Registry
 from ..model.runtimes import DEFAULT_BRANCH, Binding, Runtime
-from ..model.tokens import DEVELOPMENT_TOKEN, TOKEN_LIFETIME, BearerToken, OAuthClient, Principal
+from ..model.tokens import DEVELOPMENT_TOKEN, BearerToken, OAuthClient, Principal
+from ..model.users import User
+from .identities import mistakes_in_identities, read_client, read_user
 from .json_schemas import load_schema
 from .module_settings import RESERVED, ModuleSettings
 from .named_queries import read_named_queries, read_ontologies, unbound_queries
@@ -85,6 +87,7 @@ class Seed:
 
     tokens: tuple[BearerToken, ...] = ()
     port: int | None = None
+    users: tuple[User, ...] = ()
     oauth_clients: tuple[OAuthClient, ...] = ()
     poll_timeout: float | None = None
     sync_timeout: float | None = None
@@ -192,6 +195,7 @@ def parse_seed(text: str, is_json: bool = False) -> Seed:
             for path, message in (
                 *(each for error in _VALIDATOR.iter_errors(document) for each in explain(error)),
                 *mistakes_in_proxies(document),
+                *mistakes_in_identities(document),
             )
         }
     )
@@ -264,21 +268,20 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
     warnings += [format_problem(path, lines, message) for path, message in unbound_queries(modules)]
     ontologies = read_ontologies(foundry)
     ontologies = list(first_of(ontologies, [item.api_name for item in ontologies], ("foundry", "ontologies")))
-    clients = [
-        OAuthClient(
-            item["client_id"],
-            item["client_secret"],
-            tuple(item["scopes"]) if "scopes" in item else None,
-            item.get("token_lifetime", TOKEN_LIFETIME),
-        )
-        for item in foundry.get("oauth_clients", [])
-    ]
+    clients = [read_client(item) for item in foundry.get("oauth_clients", [])]
     clients = list(first_of(clients, [item.client_id for item in clients], ("foundry", "oauth_clients")))
+    users_path: SeedPath = ("foundry", "users")
+    served = _SCHEMA["properties"]["foundry"]["properties"]["users"]["items"]["properties"]
+    for index, item in enumerate(foundry.get("users", [])):
+        for name in sorted(item.keys() - served.keys()):
+            warnings.append(format_problem((*users_path, index, name), lines, "not served here"))
+    users = [read_user(item) for item in foundry.get("users", [])]
+    users = list(first_of(users, [item.username for item in users], users_path))
 
     problems = [
         format_problem((*base, "runtimes", index, *path), lines, message)
         for index, item in enumerate(modules.get("runtimes", []))
-        for path, message in _module_problems(item, [each.client_id for each in clients])
+        for path, message in _module_problems(item, clients)
     ]
     if problems:
         raise InvalidSeed(problems)
@@ -295,6 +298,7 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
     return Seed(
         tokens=tuple(tokens),
         port=foundry.get("port"),
+        users=tuple(users),
         oauth_clients=tuple(clients),
         poll_timeout=modules.get("poll_timeout"),
         sync_timeout=modules.get("sync_timeout"),
@@ -312,12 +316,15 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
     )
 
 
-def _module_problems(item: dict[str, Any], clients: list[str]) -> Iterator[tuple[SeedPath, str]]:
+def _module_problems(item: dict[str, Any], clients: list[OAuthClient]) -> Iterator[tuple[SeedPath, str]]:
     """Return what the JSON Schema cannot say about the modules of a runtime."""
     application = item.get("application")
-    if application is not None and application not in clients:
-        hint = suggest(application, clients, "add it to oauth_clients")
+    secret_of = {each.client_id: each.client_secret for each in clients}
+    if application is not None and application not in secret_of:
+        hint = suggest(application, list(secret_of), "add it to oauth_clients")
         yield ("application",), f"no OAuth client has the id '{application}'; {hint}"
+    elif application is not None and secret_of[application] is None:
+        yield ("application",), f"the OAuth client '{application}' has no client_secret, which a module needs; add one"
     yield from process_problems(item)
     for name, value in sorted(item.get("env", {}).items()):
         if name in RESERVED:

@@ -46,6 +46,8 @@ def explain(error: ValidationError) -> Iterator[tuple[SeedPath, str]]:
         else:
             message = "a variable must have letters, digits and underscores, and begin with no digit"
         yield (*path, str(error.instance)), message
+    elif validator == "pattern" and "must" in schema:
+        yield path, f"must {schema['must']}"
     elif validator == "pattern":
         yield path, "must not be blank or contain characters that are not allowed"
     else:

@@ -18,6 +18,7 @@ MULTIPASS = "/multipass/api"
 #: Foundry's public API.
 FUNCTIONS = "/api/v2/functions"
 ONTOLOGIES = "/api/v2/ontologies"
+ADMIN = "/api/v2/admin"
 
 #: The first segments of the paths that the emulator answers itself, or may answer in a later version.
 OWN_SEGMENTS = frozenset(

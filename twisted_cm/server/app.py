@@ -11,6 +11,7 @@ from .auth import identify_at_sidecar, identify_without_token
 from .context import Context
 from .dispatch import Dispatcher
 from .refusals import refusal
+from .routes.authorize import AuthorizeRoutes
 from .routes.contour import ContourRoutes
 from .routes.control import ControlRoutes
 from .routes.dashboard import DashboardRoutes
@@ -28,6 +29,7 @@ from .routes.proxy import ProxyRoutes
 from .routes.replicas import ReplicaRoutes
 from .routes.runtimes import RuntimeRoutes
 from .routes.supervised import SupervisedRoutes
+from .routes.users import UserRoutes
 from .routing import new_app
 from .transport.site import EmulatorSite
 
@@ -55,6 +57,8 @@ def emulator_app(context: Context, proxies: Iterable[Proxy] = ()) -> Klein:
     FunctionRoutes(context).register(app)
     OntologyRoutes(context).register(app)
     MultipassRoutes(context).register(app)
+    AuthorizeRoutes(context).register(app)
+    UserRoutes(context).register(app)
     ControlRoutes(context).register(app)
     InspectionRoutes(context).register(app)
     DashboardRoutes().register(app)

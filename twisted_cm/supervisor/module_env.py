@@ -135,7 +135,8 @@ def write_environment(
     variables = {**_variables(access), **{name: str(files[file]) for name, file in _names(contents).items()}}
     if application is not None:
         # The Python and TypeScript SDKs.
-        variables |= {"CLIENT_ID": application.client_id, "CLIENT_SECRET": application.client_secret}
+        # The seed is refused if this client has no secret.
+        variables |= {"CLIENT_ID": application.client_id, "CLIENT_SECRET": application.client_secret or ""}
     return variables | dict(settings.env)
 
 

@@ -10,7 +10,18 @@ from attrs import frozen
 
 #: The operations that Redis refuses when its memory is full. The others take little or free memory.
 _GROWING = frozenset(
-    {"add_fault", "commit", "complete", "enqueue", "put_query", "put_schemas", "put_token", "replace_faults", "write"}
+    {
+        "add_fault",
+        "commit",
+        "complete",
+        "enqueue",
+        "put_grant",
+        "put_query",
+        "put_schemas",
+        "put_token",
+        "replace_faults",
+        "write",
+    }
 )
 
 

@@ -1,4 +1,4 @@
-"""The issued tokens that all nodes share."""
+"""The issued tokens and the grants that all nodes share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from attrs import asdict
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from ...model.grants import Grant
 from ...model.tokens import MOST_TOKENS, IssuedToken
 from ..tokens import ITokenStore
 from .node import RedisNode
@@ -16,7 +17,7 @@ from .values import to_json
 
 @implementer(ITokenStore)
 class RedisTokens:
-    """The issued tokens of all nodes."""
+    """The issued tokens and the grants of all nodes."""
 
     def __init__(self, node: RedisNode) -> None:
         self._node = node
@@ -35,9 +36,43 @@ class RedisTokens:
             if stored is None:
                 return None
             content = json.loads(stored)
-            return IssuedToken(content["client_id"], tuple(content["scopes"]), content["expires_at"])
+            # A node of an earlier version may have issued it.
+            user = (content.get("username"), content.get("grant_id"))
+            return IssuedToken(content["client_id"], tuple(content["scopes"]), content["expires_at"], *user)
 
         return self._node.call("get_token", digest).addCallback(found)
 
     def delete(self, digest: bytes) -> Deferred[None]:
         return self._node.call("delete_token", digest).addCallback(lambda _: None)
+
+    def put_grant(self, grant_id: str, grant: Grant, code: bytes) -> Deferred[None]:
+        lifetime = self._milliseconds_until(grant.expires_at)
+        put = self._node.call("put_grant", grant_id, to_json(asdict(grant)), str(grant.expires_at), code, lifetime)
+        return put.addCallback(lambda _: None)
+
+    def get_grant(self, grant_id: str) -> Deferred[Grant | None]:
+
+        def found(stored: list[bytes | None]) -> Grant | None:
+            grant, expires_at = stored
+            if grant is None or expires_at is None:
+                return None
+            content = json.loads(grant)
+            return Grant(**{**content, "scopes": tuple(content["scopes"]), "expires_at": float(expires_at)})
+
+        return self._node.call("get_grant", grant_id).addCallback(found)
+
+    def redeem(self, grant_id: str, code: bytes, refresh: bytes | None, expires_at: float) -> Deferred[bool]:
+        lifetime = self._milliseconds_until(expires_at)
+        redeemed = self._node.call("redeem_grant", grant_id, code, refresh or b"", str(expires_at), lifetime)
+        return redeemed.addCallback(bool)
+
+    def rotate(self, grant_id: str, old: bytes, new: bytes, expires_at: float) -> Deferred[bool]:
+        lifetime = self._milliseconds_until(expires_at)
+        return self._node.call("rotate_grant", grant_id, old, new, str(expires_at), lifetime).addCallback(bool)
+
+    def end_grant(self, grant_id: str) -> Deferred[None]:
+        return self._node.call("end_grant", grant_id).addCallback(lambda _: None)
+
+    def _milliseconds_until(self, expires_at: float) -> str:
+        """Return how long Redis keeps a grant, a little longer than it is valid: its clock may be ahead."""
+        return str(max(1, int((expires_at - self._node.clock.seconds()) * 1000)) + 10_000)

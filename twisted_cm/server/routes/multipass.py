@@ -1,32 +1,27 @@
-"""OAuth 2.0 client credentials (RFC 6749), at the paths of Foundry's Multipass.
+"""OAuth 2.0 tokens (RFC 6749), at the paths of Foundry's Multipass.
 
-The clients of these routes are ``foundry_sdk.ConfidentialClientAuth`` and ``@osdk/oauth``.
+The clients of these routes are ``foundry_sdk.ConfidentialClientAuth``, ``foundry_sdk.PublicClientAuth`` and
+``@osdk/oauth``.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, unquote_plus
+from typing import Any
 
 from attrs import frozen
 from klein import Klein
-from werkzeug.http import parse_options_header
 
 from ...model.paths import MULTIPASS
-from ...model.tokens import OAuthClient
-from ..auth import authorization, require_bearer
+from ...model.tokens import GrantType, OAuthClient
+from ..auth import require_bearer
 from ..context import Context
-from ..errors import ApiError
+from ..grants import Grants, InvalidGrant, NotGranted, Tokens
+from ..oauth import authenticate, oauth_error, read_form, read_scopes
 from ..routing import add_routes
 from ..transport.request import EmulatorRequest
 
-_FORM = "application/x-www-form-urlencoded"
-_MOST_FORM_BYTES = 64 * 1024
-_MOST_FIELDS = 32
-
-#: The characters of a scope (RFC 6749, section 3.3).
-_SCOPE = re.compile(r"[!#-\[\]-~]+")
+_GRANT_TYPES = ", ".join(f"'{each.value}'" for each in GrantType)
 
 
 @frozen
@@ -47,114 +42,80 @@ class MultipassRoutes:
         )
 
     async def token(self, request: EmulatorRequest) -> bytes:
-        """Answer ``POST /oauth2/token``: issue a bearer token to a client (RFC 6749, section 4.4)."""
+        """Answer ``POST /oauth2/token``: issue tokens to a client, for itself or for a user who has signed in."""
         request.setHeader("Cache-Control", "no-store")
         request.setHeader("Pragma", "no-cache")
-        form = await _read_form(request)
-        grant_type = form.get("grant_type")
-        if not grant_type:
-            raise _oauth_error("invalid_request", "'grant_type' is missing. Send 'client_credentials'.")
-        client = self._client(request, form)
-        if grant_type != "client_credentials":
-            raise _oauth_error(
-                "unsupported_grant_type", f"The grant type '{grant_type}' is not supported. Send 'client_credentials'."
-            )
-        scopes = tuple(form.get("scope", "").split(" ")) if form.get("scope") else ()
-        for scope in scopes:
-            if _SCOPE.fullmatch(scope) is None:
-                raise _oauth_error(
-                    "invalid_scope", f"The scope '{scope}' is empty or has a character that scopes must not have."
-                )
-        allowed = client.scopes
-        if allowed is not None and not set(scopes) <= set(allowed):
-            refused = ", ".join(sorted(set(scopes) - set(allowed)))
-            raise _oauth_error("invalid_scope", f"The client may not have these scopes: {refused}.")
-        granted = scopes or allowed or ()
-        return request.json(
-            {
-                "access_token": await self.context.credentials.issue(client, granted),
-                "token_type": "bearer",
-                "expires_in": client.token_lifetime,
-                "scope": " ".join(granted),
-            }
-        )
+        form = await read_form(request)
+        named = form.get("grant_type")
+        if not named:
+            raise oauth_error("invalid_request", f"'grant_type' is missing. Send one of {_GRANT_TYPES}.")
+        client = authenticate(self.context.credentials, request, form)
+        try:
+            grant_type = GrantType(named)
+        except ValueError:
+            raise oauth_error(
+                "unsupported_grant_type", f"The grant type '{named}' is not supported. Send one of {_GRANT_TYPES}."
+            ) from None
+        if not client.may_use(grant_type):
+            why = "it has no secret" if client.is_public and grant_type in client.grant_types else "see its grant_types"
+            raise oauth_error("unauthorized_client", f"The client may not use the grant type '{named}': {why}.")
+        try:
+            tokens = await self._tokens(client, grant_type, form)
+        except InvalidGrant as error:
+            raise oauth_error("invalid_grant", str(error)) from None
+        except NotGranted as error:
+            raise oauth_error("invalid_scope", str(error)) from None
+        answer: dict[str, Any] = {
+            "access_token": tokens.access_token,
+            "token_type": "bearer",
+            "expires_in": client.token_lifetime,
+            "scope": " ".join(tokens.scopes),
+        }
+        if tokens.refresh_token is not None:
+            answer["refresh_token"] = tokens.refresh_token
+        return request.json(answer)
+
+    async def _tokens(self, client: OAuthClient, grant_type: GrantType, form: Mapping[str, str]) -> Tokens:
+        credentials = self.context.credentials
+        grants = Grants(credentials)
+        if grant_type is GrantType.AUTHORIZATION_CODE:
+            code, redirect_uri = _required(form, "code"), _required(form, "redirect_uri")
+            return await grants.redeem(client, code, redirect_uri, form.get("code_verifier"))
+        scopes = read_scopes(form.get("scope"), client.scopes)
+        if grant_type is GrantType.REFRESH_TOKEN:
+            return await grants.refresh(client, _required(form, "refresh_token"), scopes)
+        scopes = scopes or client.scopes or ()
+        return Tokens(await credentials.issue(client, scopes), scopes)
 
     async def revoke(self, request: EmulatorRequest) -> bytes:
         """Answer ``POST /oauth2/revoke_token``: end a token; an unknown one counts as ended (RFC 7009)."""
-        form = await _read_form(request)
-        client = self._client(request, form)
-        token = form.get("token")
-        if not token:
-            raise _oauth_error("invalid_request", "'token' is missing.")
-        await self.context.credentials.revoke(client, token)
+        form = await read_form(request)
+        client = authenticate(self.context.credentials, request, form)
+        await Grants(self.context.credentials).revoke(client, _required(form, "token"))
         return request.json({})
 
     async def me(self, request: EmulatorRequest) -> bytes:
         """Answer ``GET /me`` with the owner of the bearer token."""
         principal = await require_bearer(self.context, request)
+        user = self.context.credentials.known_user(principal)
         return request.json(
             {
                 "id": principal.login,
                 "username": principal.login,
+                **(user.describe() if user is not None else {}),
                 "scopes": list(principal.scopes),
                 "role": principal.role.value,
             }
         )
 
-    def _client(self, request: EmulatorRequest, form: Mapping[str, str]) -> OAuthClient:
-        """Return the client that the request authenticates as: by HTTP Basic or in the form (section 2.3.1)."""
-        by_header = request.header("Authorization") is not None
-        candidates: list[tuple[str, str]]
-        if by_header:
-            if "client_secret" in form:
-                raise _oauth_error("invalid_request", "Send the client's secret in the form or in a header, not both.")
-            user, password = _basic(request)
-            if form.get("client_id", user) not in (user, unquote_plus(user)):
-                raise _oauth_error("invalid_request", "The client ids in the form and in the header are different.")
-            # The standard asks for form-encoding in the header, but some clients do not encode.
-            candidates = [(unquote_plus(user), unquote_plus(password)), (user, password)]
-        else:
-            candidates = [(form.get("client_id", ""), form.get("client_secret", ""))]
-        for client_id, client_secret in candidates:
-            client = self.context.credentials.client(client_id, client_secret)
-            if client is not None:
-                return client
-        challenge = {"WWW-Authenticate": 'Basic realm="multipass"'} if by_header else {}
-        raise ApiError(401, "invalid_client", "The client id is unknown, or its secret is wrong.", headers=challenge)
 
-
-def _oauth_error(error: str, description: str) -> ApiError:
-    """Make an error of RFC 6749, section 5.2."""
-    return ApiError(400, error, description)
-
-
-def _basic(request: EmulatorRequest) -> tuple[str, str]:
-    """Return the user and password of HTTP Basic, empty if the request has none."""
-    header = authorization(request)
-    if header is None or header.type != "basic":
-        return "", ""
-    return header.username or "", header.password or ""
-
-
-async def _read_form(request: EmulatorRequest) -> dict[str, str]:
-    """Return the fields of a form, each of which may be there once (RFC 6749, section 3.2).
+def _required(form: Mapping[str, str], name: str) -> str:
+    """Return a field of a form.
 
     Raises:
-        ApiError: ``invalid_request`` if the body is not such a form.
+        ApiError: ``invalid_request`` if the form has none, or if it is empty.
     """
-    content_type, _options = parse_options_header(request.header("Content-Type"))
-    if content_type.lower() != _FORM:
-        raise _oauth_error("invalid_request", f"The Content-Type must be {_FORM}, not '{content_type}'.")
-    with await request.body.receive(_MOST_FORM_BYTES) as received:
-        body = received.read()
-    # Werkzeug's parser of forms replaces what is not UTF-8, where a secret must not be guessed at.
-    try:
-        fields = parse_qsl(body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
-    except ValueError:
-        raise _oauth_error(
-            "invalid_request", f"The form is not UTF-8, or has more than {_MOST_FIELDS} fields."
-        ) from None
-    form = dict(fields)
-    if len(form) != len(fields):
-        raise _oauth_error("invalid_request", "The form has a field twice.")
-    return form
+    value = form.get(name)
+    if not value:
+        raise oauth_error("invalid_request", f"'{name}' is missing.")
+    return value

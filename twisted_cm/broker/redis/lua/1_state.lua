@@ -22,6 +22,7 @@
 --   handing:N      the jobs that N has taken for a poll and not delivered; streams:N those whose results it receives
 --   leases:N       the leases whose timers N keeps, by their ends; parking:N the replicas that have polls on N
 --   job_key        the key of the tokens of jobs
+--   grant:G        what a user granted by signing in, with the fingerprints of its code and its refresh token; expires
 --   registry, version, limits, counts, observing, faults…, issued…
 
 local P = ''

@@ -1,4 +1,4 @@
--- Faults and issued tokens.
+-- Faults, issued tokens and the grants of users.
 
 local function add_fault(id, plan)
   call('HSET', P .. 'faults', id, plan)
@@ -74,10 +74,54 @@ function ops.put_token(now, node, digest, token, most)
 end
 
 function ops.get_token(now, node, digest)
-  return call('HGET', P .. 'issued', digest)
+  local token = call('HGET', P .. 'issued', digest)
+  -- cjson refuses half a surrogate pair, which an id of a client may have. In a string, the quotes are escaped.
+  local grant = token and string.match(token, '"grant_id":"(%x+)"')
+  if grant and call('EXISTS', P .. 'grant:' .. grant) == 0 then
+    return false
+  end
+  return token
 end
 
 function ops.delete_token(now, node, digest)
   call('ZREM', P .. 'issued:order', digest)
   return call('HDEL', P .. 'issued', digest)
+end
+
+function ops.put_grant(now, node, id, grant, expires_at, code, lifetime)
+  call('HSET', P .. 'grant:' .. id, 'grant', grant, 'expires_at', expires_at, 'code', code)
+  return call('PEXPIRE', P .. 'grant:' .. id, lifetime)
+end
+
+function ops.get_grant(now, node, id)
+  return call('HMGET', P .. 'grant:' .. id, 'grant', 'expires_at')
+end
+
+-- Return whether this is the code of a grant, and was not redeemed before. A code that is redeemed again may have been
+-- stolen, so it ends the grant.
+function ops.redeem_grant(now, node, id, code, refresh, expires_at, lifetime)
+  local key = P .. 'grant:' .. id
+  if call('HGET', key, 'code') ~= code then
+    return 0
+  end
+  if call('HSETNX', key, 'redeemed', 1) == 0 then
+    call('DEL', key)
+    return 0
+  end
+  call('HSET', key, 'refresh', refresh, 'expires_at', expires_at)
+  return call('PEXPIRE', key, lifetime)
+end
+
+-- Return whether the old refresh token was the last one, and is replaced.
+function ops.rotate_grant(now, node, id, old, new, expires_at, lifetime)
+  local key = P .. 'grant:' .. id
+  if call('HGET', key, 'refresh') ~= old then
+    return 0
+  end
+  call('HSET', key, 'refresh', new, 'expires_at', expires_at)
+  return call('PEXPIRE', key, lifetime)
+end
+
+function ops.end_grant(now, node, id)
+  return call('DEL', P .. 'grant:' .. id)
 end
