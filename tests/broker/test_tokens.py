@@ -1,4 +1,4 @@
-"""Issued bearer tokens, on each kind of broker."""
+"""Issued bearer tokens and grants, on each kind of broker."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from itertools import cycle
 from typing import Any
 
 import pytest
+from attrs import evolve
 from broker_fixtures import MemoryFixture
 
 from twisted_cm.broker.redis.tokens import RedisTokens
 from twisted_cm.broker.tokens import MemoryTokens
+from twisted_cm.model.grants import Grant
 from twisted_cm.model.tokens import IssuedToken, fingerprint
 
 pytestmark = pytest.mark.beside_the_reactor
@@ -32,6 +34,10 @@ class Tokens:
         self._get(next(self._turn).put(fingerprint(name), issued))
         return issued
 
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """Call an operation of the next member."""
+        return self._get(getattr(next(self._turn), operation)(*arguments))
+
     def get(self, name: str) -> IssuedToken | None:
         """Return a token if it is kept."""
         found: IssuedToken | None = self._get(next(self._turn).get(fingerprint(name)))
@@ -48,9 +54,10 @@ class Tokens:
 
 @pytest.fixture
 def tokens(brokers: MemoryFixture, monkeypatch: pytest.MonkeyPatch) -> Tokens:
-    """Provide stores that keep three tokens together."""
+    """Provide stores that keep three tokens and three grants together."""
     for module in ("broker.tokens", "broker.redis.tokens"):
         monkeypatch.setattr(f"twisted_cm.{module}.MOST_TOKENS", 3)
+    monkeypatch.setattr("twisted_cm.broker.tokens.MOST_GRANTS", 3)
     return Tokens(brokers)
 
 
@@ -97,3 +104,78 @@ def test_expired_tokens_make_room_first(tokens: Tokens, brokers: MemoryFixture) 
     assert tokens.kept("abcd") == "acd"
     tokens.put("e")
     assert tokens.kept("abcde") == "ade"
+
+
+#: Half a surrogate pair, which a JSON seed may have, and what looks like an id of a grant.
+NAME = 'a\ud800"grant_id":"ff'
+GRANT = Grant("client", NAME, ("read", "offline_access"), "http://localhost/", "challenge", 60.5)
+CODE, FIRST, SECOND, OTHER = (fingerprint(each) for each in ("code", "first", "second", "other"))
+
+
+def test_a_code_is_redeemed_once_and_a_second_time_ends_the_grant(tokens: Tokens) -> None:
+    tokens.ask("put_grant", "aa", GRANT, CODE)
+    assert tokens.ask("get_grant", "aa") == tokens.ask("get_grant", "aa") == GRANT
+    assert tokens.ask("get_grant", "bb") is None
+    assert tokens.ask("redeem", "aa", OTHER, FIRST, 100) is False
+    assert tokens.ask("redeem", "bb", CODE, FIRST, 100) is False
+    assert tokens.ask("redeem", "aa", CODE, FIRST, 100.5) is True
+    assert tokens.ask("get_grant", "aa") == evolve(GRANT, expires_at=100.5)
+    assert tokens.ask("redeem", "aa", OTHER, SECOND, 200) is False
+    assert tokens.ask("get_grant", "aa") is not None
+    assert tokens.ask("redeem", "aa", CODE, SECOND, 200) is False
+    assert tokens.ask("get_grant", "aa") is None
+    assert tokens.ask("rotate", "aa", FIRST, SECOND, 200) is False
+
+
+def test_each_refresh_token_is_used_once(tokens: Tokens) -> None:
+    tokens.ask("put_grant", "aa", GRANT, CODE)
+    # There is none yet.
+    assert tokens.ask("rotate", "aa", FIRST, SECOND, 200) is False
+    assert tokens.ask("redeem", "aa", CODE, FIRST, 100) is True
+    assert tokens.ask("rotate", "aa", OTHER, SECOND, 200) is False
+    assert tokens.ask("rotate", "aa", FIRST, SECOND, 200.25) is True
+    assert tokens.ask("get_grant", "aa").expires_at == 200.25
+    assert tokens.ask("rotate", "aa", FIRST, OTHER, 300) is False
+    assert tokens.ask("rotate", "aa", SECOND, OTHER, 300) is True
+
+
+def test_a_grant_may_have_no_refresh_token(tokens: Tokens) -> None:
+    tokens.ask("put_grant", "aa", GRANT, CODE)
+    assert tokens.ask("redeem", "aa", CODE, None, 100) is True
+    assert tokens.ask("rotate", "aa", FIRST, SECOND, 200) is False
+
+
+def test_a_token_ends_with_its_grant(tokens: Tokens) -> None:
+    for grant_id in ("aa", "bb"):
+        tokens.ask("put_grant", grant_id, GRANT, CODE)
+        tokens.ask("put", fingerprint(grant_id), IssuedToken(NAME, ("read",), 3600, NAME, grant_id))
+    tokens.put("a")
+    assert tokens.get("aa") == tokens.get("aa") == IssuedToken(NAME, ("read",), 3600, NAME, "aa")
+    tokens.ask("end_grant", "aa")
+    tokens.ask("end_grant", "aa")
+    assert [tokens.get(name) is not None for name in ("aa", "bb", "a")] == [False, True, True]
+
+
+@pytest.mark.parametrize("brokers", ["redis", "nodes"], indirect=True)
+def test_redis_forgets_a_grant_after_its_end(tokens: Tokens, brokers: Any) -> None:
+    def lifetime() -> int:
+        return int(brokers.server.command("PTTL", "twisted-cm:0:grant:aa")[1:])
+
+    tokens.ask("put_grant", "aa", GRANT, CODE)
+    assert 60_500 < lifetime() <= 70_500
+    tokens.ask("redeem", "aa", CODE, FIRST, 100)
+    assert 100_000 < lifetime() <= 110_000
+    tokens.ask("rotate", "aa", FIRST, SECOND, 200)
+    assert 200_000 < lifetime() <= 210_000
+
+
+@pytest.mark.parametrize("brokers", ["memory"], indirect=True)
+def test_beyond_the_limit_the_oldest_grants_end(tokens: Tokens, brokers: MemoryFixture) -> None:
+    for grant_id, expires_at in (("aa", 100.0), ("bb", 10.0), ("cc", 100.0)):
+        tokens.ask("put_grant", grant_id, evolve(GRANT, expires_at=expires_at), CODE)
+    brokers.advance(10)
+    kept = []
+    for grant_id in ("dd", "ee"):
+        tokens.ask("put_grant", grant_id, GRANT, CODE)
+        kept.append([each for each in ("aa", "bb", "cc", "dd", "ee") if tokens.ask("get_grant", each) is not None])
+    assert kept == [["aa", "cc", "dd"], ["cc", "dd", "ee"]]
