@@ -126,7 +126,8 @@ def test_what_cannot_be_read_is_said(text: str, message: str) -> None:
         ),
         (
             "foundry: {xyzzy: 1}",
-            "line 1: foundry.xyzzy: unknown key; known keys: port, proxy, users, oauth_clients, compute_modules",
+            "line 1: foundry.xyzzy: unknown key; known keys: ontologies, port, proxy, users, oauth_clients,"
+            " compute_modules",
         ),
         (
             "foundry: {compute_modules: {retention: []}}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ tokens:
   hush-twice: {login: jim}
 foundry:
   users: [{username: jane, email: hush@example.com, given_name: hush, other: hush}]
-  oauth_clients: [{client_id: app, client_secret: hush-secret}]
+  oauth_clients: [{client_id: app, client_secret: hush-secret, redirect_uris: ["http://localhost/hush"]}]
   compute_modules:
     poll_timeout: 5
     sync_timeout: 5
@@ -60,6 +61,9 @@ class Talker:
             connection.request(method, path, body, sent)
             response = connection.getresponse()
             content = response.read()
+            location = response.getheader("Location")
+            if location is not None:
+                return response.status, location
             return response.status, json.loads(content) if content[:1] in (b"{", b"[") else content
         finally:
             connection.close()
@@ -153,6 +157,23 @@ def live(server: Server, talker: Talker, log: list[str]) -> list[str]:
     assert talker.say("GET", f"{MULTIPASS}/me", Authorization=f"Bearer {token}")[1]["username"] == "app"
     revocation = f"token={token}&client_id=app&client_secret=hush-secret".encode()
     assert talker.say("POST", f"{MULTIPASS}/oauth2/revoke_token", revocation, **form)[0] == 200
+    # A user who signs in.
+    query = (
+        "client_id=app&redirect_uri=http%3A%2F%2Flocalhost%2Fhush&response_type=code&state=hush&scope=offline_access"
+    )
+    page = talker.say("GET", f"{MULTIPASS}/oauth2/authorize?{query}")[1].decode()
+    sealed, user = (re.search(f'name="{name}" value="([^"]*)"', page) for name in ("request", "user"))
+    assert sealed is not None and user is not None
+    chosen = f"request={sealed[1]}&user={user[1]}".encode()
+    status, location = talker.say("POST", f"{MULTIPASS}/oauth2/authorize", chosen, **form)
+    assert status == 303
+    code = location.partition("code=")[2].partition("&")[0]
+    secret = "client_id=app&client_secret=hush-secret"
+    redeem = f"grant_type=authorization_code&code={code}&redirect_uri={target}&{secret}".encode()
+    status, answer = talker.say("POST", f"{MULTIPASS}/oauth2/token", redeem, **form)
+    assert status == 200
+    made_up += [sealed[1], code, answer["access_token"], answer["refresh_token"]]
+    assert talker.say("POST", f"{MULTIPASS}/oauth2/token", redeem, **form)[0] == 400
     # Sessions and a reset.
     for _ in range(2):
         made_up.append(talker.say("POST", RUNTIMES, {"runtimeId": "new", "displayName": "hush"})[1]["moduleAuthToken"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import CONTOUR, Harness, make_harness
+from conftest import CONTOUR, RUNTIMES, Harness, make_harness
 from server.sign_in_steps import (
     AUTHORIZE,
     CHALLENGE,
@@ -19,6 +19,7 @@ from server.sign_in_steps import (
     TOKEN,
     Application,
 )
+from twisted.internet.defer import Deferred
 
 from twisted_cm.config.seed import parse_seed
 from twisted_cm.service import SeedReloader
@@ -78,6 +79,24 @@ async def test_what_a_user_submits_and_the_function_that_calls_back_are_the_user
     current = (await public.ask("GET", CURRENT, Authorization=job["authHeader"])).json
     assert (current["id"], current["attributes"]) == ("1f0e9d8c-7b6a-4958-8476-655443322110", {"team": ["a", "b"]})
     assert (await public.ask("GET", ME, Authorization=job["authHeader"])).json["scopes"] == ["read"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_runtime_with_the_name_of_a_user_is_not_this_user(public: Application) -> None:
+    session = {"runtimeId": "jane", "deployedAppRid": "ri.jane"}
+    token = (await public.harness.call("POST", RUNTIMES, session))[1]["moduleAuthToken"]
+    module = {"Module_Auth_Token": token}
+    await public.harness.call("POST", f"{RUNTIMES}/jane/jobs", {"queryType": "f"}, **module)
+    job = (await public.harness.call("GET", f"{RUNTIMES}/jane/job", **module))[1]["computeModuleJobV1"]
+    current = (await public.ask("GET", CURRENT, Authorization=job["authHeader"])).json
+    assert (current["username"], "email" in current) == ("jane", False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_two_who_redeem_a_code_at_once_one_gets_tokens(emulators: list[Harness], public: Application) -> None:
+    code = await public.code()
+    requests = [Deferred.fromCoroutine(Application(each).redeem(code)) for each in emulators]
+    assert sorted([(await each).status for each in requests]) == [200, 400]
 
 
 @pytest_twisted.ensureDeferred

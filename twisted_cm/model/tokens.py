@@ -28,7 +28,7 @@ class Principal:
     """The user or client that a bearer token belongs to.
 
     Attributes:
-        is_client: Whether it is an OAuth client, even if a user has the same name.
+        is_client: Whether it is an OAuth client or a runtime, even if a user has the same name.
     """
 
     login: str

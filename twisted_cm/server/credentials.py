@@ -107,7 +107,9 @@ class Credentials:
         """Return whom the token of a job acts as: the user who submitted it, or the runtime whose module did."""
         submission = job.submission
         role = Role.ADMIN if submission.admin else self._role
-        return Principal(submission.submitter or job.runtime_id, submission.scopes, role)
+        # A runtime with the name of a user is not this user.
+        is_client = not submission.submitter
+        return Principal(submission.submitter or job.runtime_id, submission.scopes, role, is_client)
 
     def holds_admin_token(self, principal: Principal) -> bool:
         """Return whether a principal has its role from the admin token."""
