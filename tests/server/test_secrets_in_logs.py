@@ -158,9 +158,8 @@ def live(server: Server, talker: Talker, log: list[str]) -> list[str]:
     revocation = f"token={token}&client_id=app&client_secret=hush-secret".encode()
     assert talker.say("POST", f"{MULTIPASS}/oauth2/revoke_token", revocation, **form)[0] == 200
     # A user who signs in.
-    query = (
-        "client_id=app&redirect_uri=http%3A%2F%2Flocalhost%2Fhush&response_type=code&state=hush&scope=offline_access"
-    )
+    target = "http%3A%2F%2Flocalhost%2Fhush"
+    query = f"client_id=app&redirect_uri={target}&response_type=code&state=hush&scope=offline_access"
     page = talker.say("GET", f"{MULTIPASS}/oauth2/authorize?{query}")[1].decode()
     sealed, user = (re.search(f'name="{name}" value="([^"]*)"', page) for name in ("request", "user"))
     assert sealed is not None and user is not None
