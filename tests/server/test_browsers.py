@@ -211,6 +211,7 @@ async def test_a_page_of_an_allowed_origin_may_call() -> None:
                 *("authorization", "content-type", "module-auth-token", "prefer", "idempotency-key"),
                 "fetch-user-agent",
                 "x-osdk-request-context",
+                *("attribution", "traceparent", "tracestate"),
             } <= set(allowed)
             assert "Access-Control-Allow-Credentials" not in headers
         bearer = ("Authorization", "Bearer app-token")

@@ -19,9 +19,10 @@ from .transport.request import EmulatorRequest
 #: The names that this machine has for itself; containers call it by the second.
 _OWN_NAMES = ("localhost", "host.docker.internal")
 
-#: The last two are sent by OSDK clients.
+#: The last five are sent by OSDK clients.
 _ALLOWED_HEADERS = (
-    "Authorization, Content-Type, Module-Auth-Token, Prefer, Idempotency-Key, Fetch-User-Agent, X-OSDK-Request-Context"
+    "Authorization, Content-Type, Module-Auth-Token, Prefer, Idempotency-Key,"
+    " Fetch-User-Agent, X-OSDK-Request-Context, Attribution, TraceParent, TraceState"
 )
 _EXPOSED_HEADERS = "X-Job-Id, X-Query-Validation, Preference-Applied, Retry-After"
 
