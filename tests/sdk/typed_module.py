@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, make_dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Optional
 
 from compute_modules.annotations import function
 from compute_modules.function_registry.types import Byte, Double, Long, Short
@@ -22,7 +21,7 @@ class Point:
     label: str
     id: Long
     seen: datetime.datetime
-    note: Optional[str] = None
+    note: str | None = None
 
 
 @dataclass
@@ -31,7 +30,7 @@ class Route:
     start: Point
     stops: list[Point]
     weights: dict[str, Long]
-    end: Optional[str] = None
+    end: str | None = None
 
 
 def echo(name, kind, result=lambda value: value):
@@ -61,7 +60,7 @@ echo("list", list[Long])
 echo("set", set[str], sorted)
 echo("map", dict[str, Long])
 echo("map_of_integers", dict[int, str])
-echo("optional", Optional[Long])
+echo("optional", Long | None)
 echo("struct", Point)
 echo("nested", Route)
 
@@ -81,7 +80,7 @@ class Everything:
     names: set[str]
     numbers: dict[int, Long]
     point: Point
-    nothing: Optional[Long]
+    nothing: Long | None
     size: int = 3
     tags: list[str] = field(default_factory=list)
 
@@ -96,7 +95,7 @@ def everything(context, event: Everything) -> dict[str, str]:
 class Order:
     size: int
     customer: str
-    note: Optional[str] = None
+    note: str | None = None
     copies: int = 1
 
 
@@ -118,7 +117,7 @@ def untyped(context, event):
 @dataclass
 class Count:
     to: int
-    gate: Optional[str] = None
+    gate: str | None = None
 
 
 def wait_for(path):
@@ -177,7 +176,7 @@ def lies(context, event: Message) -> int:
 class Wait:
     gate: str
     name: str
-    started: Optional[str] = None
+    started: str | None = None
 
 
 @function

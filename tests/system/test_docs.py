@@ -433,6 +433,20 @@ def play_tutorial(page: Page) -> None:
     play_with_the_sdk(page)
 
 
+def play_calling_from_node(page: Page) -> None:
+    """Play the page; then start the emulator as the page says of browsers, and let a page of vite's origin ask."""
+    play_node(page)
+    page.stop()
+    (shown,) = (block for block in page.blocks if block.language == "text")
+    page.start(shown.text)
+    origin = "http://localhost:5173"
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    path = "/api/v2/ontologies/ri.ontology.main.ontology.local/queries/greet/execute"
+    with urlopen(Request(page.url + path, method="OPTIONS", headers=asked)) as answer:
+        assert answer.headers["Access-Control-Allow-Origin"] == origin
+    shown.executed = True
+
+
 #: Runs the steps of a job as GitHub does: their processes in the background live until the job ends.
 RUN_STEPS = """
 for step in "$@"; do bash -e "$step" </dev/null || exit; done
@@ -443,6 +457,8 @@ read
 #: The function that plays each page with code blocks.
 PLAYERS: dict[str, Callable[[Page], None]] = {
     "applications": play_with_the_sdk,
+    "calling-from-node": play_calling_from_node,
+    "calling-from-python": play_with_the_sdk,
     "debugging": play_debugging,
     "docker": play_docker,
     "embedding": Page.play,
