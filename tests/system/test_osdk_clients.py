@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 from applications import Osdk
-from conftest import ROOT, RUNTIMES, SEED, Server
+from conftest import ROOT, RUNTIMES, Server
 from sdk_processes import SDK_PYTHON, Launch, get, until
 
 POINT = {"x": 0.5, "label": "here", "id": "9007199254740993", "seen": "2021-05-01T05:00:00Z", "note": "a"}
@@ -161,51 +160,3 @@ def test_an_unknown_ontology(server: Server, module: None) -> None:
             assert (found["errorName"], found["parameters"]) == ("OntologyNotFound", {"ontologyRid": ontology})
     finally:
         osdk.close()
-
-
-SITE = "https://app.example"
-CONSTANTS = "ri.ontology.main.ontology.constants"
-
-
-@pytest.fixture
-def sharing(tmp_path: Path, state_dir: Path) -> Iterator[Server]:
-    """Start a server that pages of another origin may call, with a query that needs no module."""
-    constant = "foundry:\n  ontologies: [{api_name: constants, rid: %s, queries: [{api_name: answer, result: 'yes'}]}]"
-    seed = SEED.replace("foundry:", constant % CONSTANTS)
-    started = Server(tmp_path, state_dir, "--cors-origin", SITE, seed=seed)
-    yield started
-    started.stop()
-
-
-def test_a_browser_may_send_all_that_the_clients_send(sharing: Server) -> None:
-    osdk = Osdk(sharing, ontology=CONSTANTS)
-    try:
-        headers = {"attribution": "ri.a.b.c.d", "traceParent": "00-1-1-01", "traceState": "a=b"}
-        assert osdk(execute="answer") == "yes"
-        assert osdk(stream="answer") == ["yes"]
-        osdk.outcome(functions="execute", args=["unknown", {"parameters": {}}, {}, headers])
-        sent = osdk(headers=True)
-    finally:
-        osdk.close()
-    assert {"authorization", "content-type", "fetch-user-agent", "x-osdk-request-context", "tracestate"} <= set(sent)
-    ontology = "/api/v2/ontologies/ri.ontology.main.ontology.local"
-    for method, path in (
-        ("GET", f"{ontology}/queryTypes/order"),
-        ("POST", f"{ontology}/queries/order/execute"),
-        ("POST", "/api/v2/functions/queries/order/streamingExecute?preview=true"),
-    ):
-        preflight = Request(
-            sharing.urls["http"] + path,
-            method="OPTIONS",
-            headers={
-                "Origin": SITE,
-                "Access-Control-Request-Method": method,
-                "Access-Control-Request-Headers": ",".join(sent),
-            },
-        )
-        with urlopen(preflight) as answer:
-            assert answer.headers["Access-Control-Allow-Origin"] == SITE
-            assert method in answer.headers["Access-Control-Allow-Methods"].split(", ")
-            allowed = answer.headers["Access-Control-Allow-Headers"].lower().split(", ")
-        # Browsers ask for no permission to send Accept.
-        assert set(sent) - {"accept"} <= set(allowed)

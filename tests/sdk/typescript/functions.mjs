@@ -6,8 +6,7 @@
 // - {execute: query, params}: client(query).executeFunction(params),
 // - {stream: query, params, touch}: the streaming form of it, as an array,
 // - {metadata: query}: client.fetchMetadata(query),
-// - {functions: name, args, touch}: a function of @osdk/foundry.functions; a stream as an array of its lines,
-// - {headers: true}: the names of all headers that the clients have sent until now.
+// - {functions: name, args, touch}: a function of @osdk/foundry.functions; a stream as an array of its lines.
 //
 // "touch" names a file to create once the first part of a stream has arrived.
 // In params and args, {"$set": […]} stands for a Set, and {"$date": "…"} for a Date.
@@ -32,13 +31,6 @@ function generated(name) {
   };
 }
 
-const headers = new Set();
-
-function recordingFetch(request, options) {
-  for (const name of options.headers.keys()) headers.add(name);
-  return fetch(request, options);
-}
-
 function nodeValue(_, value) {
   if (value?.$set) return new Set(value.$set);
   return value?.$date ? new Date(value.$date) : value;
@@ -54,8 +46,7 @@ async function collect(parts, touch) {
 }
 
 async function perform(call) {
-  const client = createClient(url, ontologyRid, async () => token, undefined, recordingFetch);
-  if (call.headers) return [...headers];
+  const client = createClient(url, ontologyRid, async () => token);
   if (call.execute) return client(generated(call.execute)).executeFunction(call.params);
   if (call.metadata) return client.fetchMetadata(generated(call.metadata));
   if (call.stream) {
