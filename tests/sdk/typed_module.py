@@ -172,6 +172,21 @@ def lies(context, event: Message) -> int:
     return event.message
 
 
+@function(streaming=True)
+def silent(context, event) -> int:
+    """Yield nothing, although the schema says that a number is returned."""
+    yield from ()
+
+
+class UserFacingError(Exception):
+    """An error whose message is for the user, under the name that it has in Foundry's functions."""
+
+
+@function
+def apologizes(context, event: Message) -> str:
+    raise UserFacingError(event.message)
+
+
 @dataclass
 class Wait:
     gate: str

@@ -69,6 +69,12 @@ def without_instance(outcome: dict[str, Any]) -> dict[str, Any]:
     return outcome
 
 
+def named_error(outcome: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the class, the code, the name and the parameters of what was raised."""
+    found = without_instance(outcome)
+    return found["raised"], found["error_code"], found["name"], found["parameters"]
+
+
 def test_values_of_every_type_arrive_and_come_back(sdk: PlatformSdk) -> None:
     for method, where in (("functions", ()), ("ontologies", (ONTOLOGY,)), ("ontologies", ("local",))):
         calls = [
@@ -165,7 +171,7 @@ def test_ontologies_and_their_queries_are_listed(sdk: PlatformSdk) -> None:
     everything = sdk("ontologies.Ontology.QueryType.list", "local")
     names = [each["apiName"] for each in everything]
     assert set(VALUES) < set(names)
-    assert len(names) == len(set(names)) == 31
+    assert len(names) == len(set(names)) == 32
     assert sdk("ontologies.Ontology.QueryType.list", ONTOLOGY, page_size=4) == everything
     for each in everything:
         assert sdk("ontologies.Ontology.QueryType.get", "local", each["apiName"]) == each
@@ -290,8 +296,10 @@ def test_asynchronous_executions_that_fail(sdk: PlatformSdk, tmp_path: Path) -> 
     raised = result_of("raises", {"message": "on purpose"})
     assert (raised["raised"], raised["name"]) == ("BadRequestError", "AsyncQueryRuntimeError")
     assert "on purpose" in raised["parameters"]["message"]
-    lied = result_of("lies", {"message": "text"})
-    assert (lied["raised"], lied["name"]) == ("BadRequestError", "AsyncInvalidQueryOutputValue")
+    silent = result_of("silent", {})
+    assert (silent["raised"], silent["name"]) == ("BadRequestError", "AsyncInvalidQueryOutputValue")
+    sorry = result_of("apologizes", {"message": "Sorry."})
+    assert (sorry["raised"], sorry["name"]) == ("ConflictError", "AsyncQueryEncounteredUserFacingError")
 
     def cancel(execution: str) -> None:
         for _ in range(2):
@@ -306,18 +314,9 @@ def test_asynchronous_executions_that_fail(sdk: PlatformSdk, tmp_path: Path) -> 
         assert unknown["parameters"] == {"executionId": "unknown"}
 
 
-QUERIES = """queries:
-      - {api_name: notRunning, deployed_app_rid: ri.two, branch: dev, function: order}"""
-
-
-@pytest.mark.parametrize("server", [QUERIES], indirect=True)
 def test_each_error_has_its_name(sdk: PlatformSdk) -> None:
-    order = sdk("functions.Query.get", "order")
-    function = {"functionRid": order["rid"], "functionVersion": "0.0.0"}
-
     def error_of(method: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        found = without_instance(sdk.outcome(method, *args, **kwargs))
-        return found["raised"], found["error_code"], found["name"], found["parameters"]
+        return named_error(sdk.outcome(method, *args, **kwargs))
 
     # The client has a class of its own for the one error that it declares.
     assert error_of("functions.Query.get", "unknown") == (
@@ -367,10 +366,58 @@ def test_each_error_has_its_name(sdk: PlatformSdk) -> None:
         assert "on purpose" in raised[3]["message"]
         assert raised[3]["functionVersion"] == "0.0.0"
         assert "parameters" in raised[3]
-        lie = error_of(execute_query, *where, "lies", parameters={"message": "text"})
-        assert lie[:3] == (*bad, "InvalidQueryOutputValue")
-        assert (lie[3]["outputDataType"], lie[3]["outputValue"]) == ({"type": "integer"}, "text")
-    assert function["functionRid"].startswith("ri.")
+        assert raised[3]["stacktrace"].startswith("Traceback ")
+        sorry = error_of(execute_query, *where, "apologizes", parameters={"message": "Sorry."})
+        assert sorry[:3] == ("ConflictError", "CONFLICT", "QueryEncounteredUserFacingError")
+        assert sorry[3]["message"] == "Sorry."
+        silent = error_of(execute_query, *where, "silent", parameters={})
+        assert silent[:3] == (*bad, "InvalidQueryOutputValue")
+        assert silent[3]["outputDataType"] == {"type": "integer"}
+        # A value of another type passes as it is, because the SDKs post a type for functions that declare none.
+        assert sdk(execute_query, *where, "lies", parameters={"message": "text"}) == {"value": "text"}
+
+
+IMPATIENT = (
+    SEED.replace("sync_timeout: 30\n", "sync_timeout: 1\n    queries: [{api_name: idle, %s}]\n").replace(
+        "token-one}", "token-one, job_timeout: 2}"
+    )
+    % "deployed_app_rid: ri.two, branch: dev, function: order"
+)
+
+
+@pytest.fixture
+def impatient(tmp_path: Path, state_dir: Path) -> Iterator[Server]:
+    """Start a server whose callers wait for a second and whose jobs run for two; runtime ``two`` has no module."""
+    server = Server(tmp_path, state_dir, seed=IMPATIENT)
+    yield server
+    server.stop()
+
+
+class TestTimeLimits:
+    """What applications are told when a function takes too long."""
+
+    @pytest.fixture
+    def server(self, impatient: Server) -> Server:
+        """Let ``launch`` start modules against the server."""
+        return impatient
+
+    def test_errors(self, sdk: PlatformSdk, tmp_path: Path) -> None:
+        function = {"functionRid": sdk("functions.Query.get", "waits")["rid"], "functionVersion": "0.0.0"}
+        late = {"gate": str(tmp_path / "gate"), "name": "late"}
+        bad = ("BadRequestError", "INVALID_ARGUMENT")
+        outcome = sdk.outcome("functions.Query.execute", "waits", parameters=late)
+        assert named_error(outcome) == (*bad, "QueryTimeExceededLimit", function)
+        outcome = sdk.outcome("ontologies.Query.execute", "local", "waits", parameters=late)
+        assert named_error(outcome) == (*bad, "QueryTimeExceededLimit", function)
+        (event,) = sdk("functions.Query.with_streaming_response.streaming_execute", "waits", parameters=late)
+        assert event["errorName"] == "QueryTimeExceededLimit"
+        execution = sdk("functions.Query.execute_async", "waits", parameters=late)["executionId"]
+        outcome = sdk.outcome("functions.Execution.get_result", execution, timeout=30)
+        assert named_error(outcome) == (*bad, "AsyncQueryTimeExceededLimit", function)
+        idle = named_error(sdk.outcome("functions.Query.execute", "idle", parameters={}))
+        assert idle[:3] == ("InternalServerError", "INTERNAL", "QueryDeploymentNotAvailable")
+        assert idle[3]["functionVersion"] == "0.0.0"
+        (tmp_path / "gate").touch()
 
 
 def test_64_applications_each_get_their_own_result(server: Server, sdk: PlatformSdk, tmp_path: Path) -> None:

@@ -148,7 +148,9 @@ def test_errors_are_palantir_api_errors(osdk: Osdk) -> None:
     raised = error_of(execute="raises", params={"message": "on purpose"})
     assert raised[:4] == (api, *bad, "QueryRuntimeError")
     assert "on purpose" in raised[4]["message"]
-    assert error_of(execute="lies", params={"message": "text"})[:4] == (api, *bad, "InvalidQueryOutputValue")
+    assert error_of(execute="silent", params={})[:4] == (api, *bad, "InvalidQueryOutputValue")
+    sorry = error_of(execute="apologizes", params={"message": "Sorry."})
+    assert sorry[:4] == (api, 409, "CONFLICT", "QueryEncounteredUserFacingError")
 
 
 def test_an_unknown_ontology(server: Server, module: None) -> None:
