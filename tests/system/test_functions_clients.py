@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from applications import PlatformSdk, python_call
 from conftest import ROOT, RUNTIMES, SEED, Server
+from redis_server import RedisServer
 from sdk_processes import SDK_PYTHON, Launch, contour, execute, get, until
 
 ONTOLOGY = "ri.ontology.main.ontology.local"
@@ -220,53 +221,70 @@ def test_ontologies_of_the_seed_have_constant_results(seeded: Server) -> None:
 STREAMS = ("streaming_execute", "streaming_execute_events")
 
 
-@pytest.mark.parametrize("form", STREAMS)
-def test_values_of_a_stream_arrive_one_by_one(sdk: PlatformSdk, form: str, tmp_path: Path) -> None:
-    def stream(name: str, touch: Path | None = None, **options: Any) -> list[Any]:
+class TestStreams:
+    """What applications read of a function that streams, on each broker."""
+
+    @pytest.fixture(params=["memory", "redis"])
+    def server(self, request: pytest.FixtureRequest, tmp_path: Path, state_dir: Path) -> Iterator[Server]:
+        """Start a server on a broker."""
+        options: tuple[str, ...] = ()
+        if request.param == "redis":
+            redis: RedisServer = request.getfixturevalue("redis_server")
+            assert redis.command("FLUSHALL") == b"+OK\r\n"
+            options = ("--broker", redis.url)
+        started = Server(tmp_path, state_dir, *options)
+        yield started
+        started.stop()
+
+    @pytest.mark.parametrize("form", STREAMS)
+    def test_values_arrive_one_by_one(self, sdk: PlatformSdk, form: str, tmp_path: Path) -> None:
+        def stream(name: str, touch: Path | None = None, **options: Any) -> list[Any]:
+            method = f"functions.Query.with_streaming_response.{form}"
+            found: list[Any] = sdk(method, name, touch=touch and str(touch), **options)
+            return found
+
+        # The module waits for the file after its first value. The application makes it when it has that value.
+        gate = tmp_path / "gate"
+        events = stream("count", gate, parameters={"to": 4, "gate": str(gate)})
+        assert events[0] == {"type": "data", "value": [1]}
+        assert [number for each in events for number in each["value"]] == [1, 2, 3, 4]
+        longs = stream("long_numbers", parameters={"to": 2})
+        assert [number for each in longs for number in each["value"]] == [str(2**60), str(2**60 + 1)]
+        points = [point for each in stream("points", parameters={"to": 3}) for point in each["value"]]
+        assert [point["label"] for point in points] == ["no 0", "no 1", "no 2"]
+        assert points[0]["id"] == str(2**60)
+        # A function that does not stream gives its whole result at once.
+        assert stream("list", parameters={"value": ["1", "2"]}) == [{"type": "data", "value": ["1", "2"]}]
+        assert stream("string", ontology="local", parameters={"value": "a"}) == [{"type": "data", "value": "a"}]
+        assert stream("count", parameters={"to": 0}) == []
+
+    def test_executed_at_once_they_are_an_array(self, sdk: PlatformSdk) -> None:
+        for method, where in (("functions", ()), ("ontologies", (ONTOLOGY,))):
+            for to, expected in ((3, [1, 2, 3]), (0, [])):
+                assert sdk(f"{method}.Query.execute", *where, "count", parameters={"to": to}) == {"value": expected}
+        longs = sdk("functions.Query.execute", "long_numbers", parameters={"to": 1})
+        assert longs == {"value": [str(2**60)]}
+
+    @pytest.mark.parametrize("form", STREAMS)
+    def test_errors(self, sdk: PlatformSdk, form: str) -> None:
         method = f"functions.Query.with_streaming_response.{form}"
-        found: list[Any] = sdk(method, name, touch=touch and str(touch), **options)
-        return found
-
-    # The module waits for the file after its first value, and the application makes the file when it has that value.
-    gate = tmp_path / "gate"
-    events = stream("count", gate, parameters={"to": 4, "gate": str(gate)})
-    assert events[0] == {"type": "data", "value": [1]}
-    assert [number for each in events for number in each["value"]] == [1, 2, 3, 4]
-    longs = stream("long_numbers", parameters={"to": 2})
-    assert [number for each in longs for number in each["value"]] == [str(2**60), str(2**60 + 1)]
-    points = [point for each in stream("points", parameters={"to": 3}) for point in each["value"]]
-    assert [point["label"] for point in points] == ["no 0", "no 1", "no 2"]
-    assert points[0]["id"] == str(2**60)
-    # A function that does not stream gives its whole result at once.
-    assert stream("list", parameters={"value": ["1", "2"]}) == [{"type": "data", "value": ["1", "2"]}]
-    assert stream("string", ontology="local", parameters={"value": "a"}) == [{"type": "data", "value": "a"}]
-    assert stream("count", parameters={"to": 0}) == []
-
-
-def test_a_stream_executed_at_once_is_an_array(sdk: PlatformSdk) -> None:
-    for method, where in (("functions", ()), ("ontologies", (ONTOLOGY,))):
-        for to, expected in ((3, [1, 2, 3]), (0, [])):
-            assert sdk(f"{method}.Query.execute", *where, "count", parameters={"to": to}) == {"value": expected}
-    longs = sdk("functions.Query.execute", "long_numbers", parameters={"to": 1})
-    assert longs == {"value": [str(2**60)]}
-
-
-@pytest.mark.parametrize("form", STREAMS)
-def test_errors_of_a_stream(sdk: PlatformSdk, form: str) -> None:
-    method = f"functions.Query.with_streaming_response.{form}"
-    events = sdk(method, "breaks", parameters={"to": 2})
-    assert [number for each in events[:-1] for number in each["value"]] == [0, 1]
-    assert events[-1]["type"] == "error"
-    assert events[-1]["errorName"] == "QueryRuntimeError"
-    (event,) = sdk(method, "raises", parameters={"message": "on purpose"})
-    assert (event["type"], event["errorName"], event["errorCode"]) == ("error", "QueryRuntimeError", "INVALID_ARGUMENT")
-    assert "on purpose" in event["parameters"]["message"]
-    for name, parameters, error in (
-        ("unknown", {}, ("NotFoundError", "QueryNotFound")),
-        ("count", {}, ("BadRequestError", "MissingParameter")),
-    ):
-        outcome = sdk.outcome(method, name, parameters=parameters)
-        assert (outcome["raised"], outcome["name"]) == error
+        events = sdk(method, "breaks", parameters={"to": 2})
+        assert [number for each in events[:-1] for number in each["value"]] == [0, 1]
+        assert events[-1]["type"] == "error"
+        assert events[-1]["errorName"] == "QueryRuntimeError"
+        (event,) = sdk(method, "raises", parameters={"message": "on purpose"})
+        assert (event["type"], event["errorName"], event["errorCode"]) == (
+            "error",
+            "QueryRuntimeError",
+            "INVALID_ARGUMENT",
+        )
+        assert "on purpose" in event["parameters"]["message"]
+        for name, parameters, error in (
+            ("unknown", {}, ("NotFoundError", "QueryNotFound")),
+            ("count", {}, ("BadRequestError", "MissingParameter")),
+        ):
+            outcome = sdk.outcome(method, name, parameters=parameters)
+            assert (outcome["raised"], outcome["name"]) == error
 
 
 def test_an_asynchronous_execution_runs_and_succeeds(sdk: PlatformSdk, tmp_path: Path) -> None:
