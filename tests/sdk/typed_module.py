@@ -151,8 +151,10 @@ def points(context, event: Count) -> Iterable[Point]:
 
 @function(streaming=True)
 def breaks(context, event: Count) -> Iterable[int]:
-    """Yield numbers, then something that the SDK cannot serialize."""
+    """Yield numbers, wait for a file, if one is named, and yield something that the SDK cannot serialize."""
     yield from range(event.to)
+    if event.gate is not None:
+        wait_for(event.gate)
     yield object()
 
 

@@ -266,9 +266,11 @@ class TestStreams:
         assert longs == {"value": [str(2**60)]}
 
     @pytest.mark.parametrize("form", STREAMS)
-    def test_errors(self, sdk: PlatformSdk, form: str) -> None:
+    def test_errors(self, sdk: PlatformSdk, form: str, tmp_path: Path) -> None:
         method = f"functions.Query.with_streaming_response.{form}"
-        events = sdk(method, "breaks", parameters={"to": 2})
+        # The stream breaks once the application has a value.
+        gate = str(tmp_path / "gate")
+        events = sdk(method, "breaks", touch=gate, parameters={"to": 2, "gate": gate})
         assert [number for each in events[:-1] for number in each["value"]] == [0, 1]
         assert events[-1]["type"] == "error"
         assert events[-1]["errorName"] == "QueryRuntimeError"
