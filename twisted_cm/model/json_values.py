@@ -31,12 +31,19 @@ _WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 _SIMPLE = rf"(?:{_STRING}|{_NUMBER}|\[{_SPACES}\]|{{{_SPACES}}}|{'|'.join(_WORDS)})"
 
 _SPACE = re.compile(_SPACES)
+_COMMA = re.compile(f"{_SPACES},{_SPACES}")
 _TEXT = re.compile(_IN_STRING)
 _NUMBER_OR_WORD = re.compile(f"({_NUMBER})|{'|'.join(_WORDS)}")
 
 #: Many values of an array, and many members of an object, that hold no others.
 _ELEMENTS = re.compile(f"(?:{_SIMPLE}{_SPACES},{_SPACES})+")
 _MEMBERS = re.compile(f"(?:{_STRING}{_SPACES}:{_SPACES}{_SIMPLE}{_SPACES},{_SPACES})+")
+
+#: A number or word that is followed by white space, as in a stream of lines.
+_LINE = re.compile(rf"({_SPACES})(?:{_NUMBER}|{'|'.join(_WORDS)})(?=[ \t\n\r])")
+
+#: The key of a member, up to its value.
+_TO_VALUE = re.compile(f"{_STRING}{_SPACES}:{_SPACES}")
 
 #: What follows a number if later characters can still extend the number.
 _GOES_ON = re.compile(r"\.|[eE][-+]?")
@@ -101,6 +108,7 @@ class ValueScanner:
         """
         self.received = 0
         self.final = False
+        self._marked = marked
         self._ends_known: float = 0 if marked else math.inf
         self._ends: deque[int] = deque()
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
@@ -169,6 +177,10 @@ class ValueScanner:
         """
         self._failures = 0
         if self._state is _State.OUTSIDE and not self._quoted:
+            if not self._marked and (line := _LINE.match(self._text, self._position)):
+                self._start = line.end(1)
+                self._offset += self._start - self._position
+                return self._take(line.end())
             position = self._after_space()
             self._offset += position - self._start
             self._start = position
@@ -321,6 +333,8 @@ class ValueScanner:
             members = _MEMBERS.match(self._text, position)
             if members is not None:
                 self._go(members.end(), _State.KEY)
+            elif key := _TO_VALUE.match(self._text, position):
+                self._go(key.end(), _State.VALUE)
             else:
                 self._enter(found, _State.COLON)
         elif state in (_State.VALUE, _State.FIRST_VALUE):
@@ -343,7 +357,10 @@ class ValueScanner:
         elif (end := self._end_of_whole(position)) is None:
             self._enter(first, _State.NEXT)
             return False
-        self._go(end, _State.NEXT)
+        if comma := _COMMA.match(self._text, end):
+            self._go(comma.end(), _State.VALUE if self._closing[-1] == "]" else _State.KEY)
+        else:
+            self._go(end, _State.NEXT)
         return False
 
     def _go(self, position: int, state: _State) -> None:
