@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from broker_fixtures import Driver, RedisFixture
+from broker_fixtures import Driver
 from hypothesis import given
 from hypothesis import strategies as st
+from node_fixtures import Nodes
 from twisted.internet.defer import Deferred
 
 from twisted_cm.broker.interface import UnknownJob
@@ -61,14 +63,27 @@ class Values:
         return asked
 
     def next(self) -> bytes | None:
-        asked = self.ask()
-        while not asked.called:
-            self.driver.brokers.advance(0)
-        value: bytes | None = self.driver.get(asked)
+        value: bytes | None = self._wait(self.stream.next())
         return value
 
     def rest(self) -> list[bytes]:
-        return list(iter(self.next, None))
+        """Return all values up to the end."""
+        values: list[bytes] = self._wait(self._rest())
+        return values
+
+    async def _rest(self) -> list[bytes]:
+        found = []
+        while (value := await self.stream.next()) is not None:
+            found.append(value)
+        return found
+
+    def _wait(self, awaited: Coroutine[Any, Any, Any]) -> Any:
+        asked = Deferred.fromCoroutine(awaited)
+        self.driver.brokers.settle()
+        while not asked.called:
+            # Other work has its turn.
+            self.driver.brokers.advance(0)
+        return self.driver.get(asked)
 
 
 @given(st.lists(st.integers(1, 500)), st.integers(0, 500), st.integers(0, 500))
@@ -189,9 +204,17 @@ def test_a_stream_of_values_that_breaks_off_says_so(driver: Driver) -> None:
     assert values.next() is None
 
 
-def test_results_without_notes_cost_redis_nothing_more(driver: Driver) -> None:
-    if not isinstance(driver.brokers, RedisFixture):
-        return
-    job = driver.finish(b"321")
-    server = driver.brokers.server
-    assert b"ends" not in server.command("KEYS", "*") + server.command("HGETALL", f"twisted-cm:0:job:{job.job_id}")
+def test_ends_that_were_written_before_their_result_was_the_jobs_do_not_expire(nodes: Nodes) -> None:
+    stream = Stream(Driver(nodes), begun=False)
+    stream.post(b"x" * PART, b"1")
+    name = f"twisted-cm:0:ends:{stream.body.body_id}:1"
+    command = nodes.server.command
+    assert command("TTL", name) == b":3600\r\n"
+    stream.complete()
+    assert command("TTL", name) == b":-1\r\n"
+
+
+def test_results_without_notes_cost_redis_nothing_more(nodes: Nodes) -> None:
+    job = Driver(nodes).finish(b"321")
+    command = nodes.server.command
+    assert b"ends" not in command("KEYS", "*") + command("HGETALL", f"twisted-cm:0:job:{job.job_id}")
