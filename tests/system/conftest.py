@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import RUNTIMES, Server, kill
-from sdk_processes import get, until
+from conftest import ROOT, RUNTIMES, Server, kill
+from sdk_processes import SDK_PYTHON, Launch, get, until
 
 
 @pytest.fixture
@@ -26,3 +26,12 @@ def launch(server: Server) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     yield start
     for process in started:
         kill(process)
+
+
+@pytest.fixture
+def typed_module(server: Server, launch: Launch) -> None:
+    """Start the module with the typed functions, four tasks at a time."""
+    # The SDK takes times without a zone for local ones.
+    server.environment["TZ"] = "UTC"
+    module = launch(SDK_PYTHON, str(ROOT / "tests/sdk/typed_module.py"), options=("--max-concurrent-tasks", "4"))
+    until(lambda: get(server, f"{RUNTIMES}/one")["schemas"], module)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from applications import PlatformSdk, python_call
-from conftest import ROOT, RUNTIMES, SEED, Server
+from conftest import RUNTIMES, SEED, Server
 from redis_server import RedisServer
-from sdk_processes import SDK_PYTHON, Launch, contour, execute, get, until
+from sdk_processes import contour, execute, get, until
 
 ONTOLOGY = "ri.ontology.main.ontology.local"
 POINT = {"x": 0.5, "label": "here", "id": "9007199254740993", "seen": "2021-05-01T05:00:00Z", "note": "a"}
@@ -48,16 +48,7 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.fixture
-def module(server: Server, launch: Launch) -> None:
-    """Start the module with the typed functions, four tasks at a time."""
-    # The SDK takes times without a zone for local ones.
-    server.environment["TZ"] = "UTC"
-    module = launch(SDK_PYTHON, str(ROOT / "tests/sdk/typed_module.py"), options=("--max-concurrent-tasks", "4"))
-    until(lambda: get(server, f"{RUNTIMES}/one")["schemas"], module)
-
-
-@pytest.fixture
-def sdk(server: Server, module: None) -> Iterator[PlatformSdk]:
+def sdk(server: Server, typed_module: None) -> Iterator[PlatformSdk]:
     """Start a process with clients of the platform SDK."""
     started = PlatformSdk(server)
     yield started

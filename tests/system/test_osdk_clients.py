@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from applications import Osdk
-from conftest import ROOT, RUNTIMES, Server
-from sdk_processes import SDK_PYTHON, Launch, get, until
+from conftest import Server
 
 POINT = {"x": 0.5, "label": "here", "id": "9007199254740993", "seen": "2021-05-01T05:00:00Z", "note": "a"}
 
@@ -38,16 +37,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.fixture
-def module(server: Server, launch: Launch) -> None:
-    """Start the module with the typed functions."""
-    # The SDK takes times without a zone for local ones.
-    server.environment["TZ"] = "UTC"
-    module = launch(SDK_PYTHON, str(ROOT / "tests/sdk/typed_module.py"), options=("--max-concurrent-tasks", "4"))
-    until(lambda: get(server, f"{RUNTIMES}/one")["schemas"], module)
-
-
-@pytest.fixture
-def osdk(server: Server, module: None) -> Iterator[Osdk]:
+def osdk(server: Server, typed_module: None) -> Iterator[Osdk]:
     """Start a process with clients for Node."""
     started = Osdk(server)
     yield started
@@ -55,7 +45,7 @@ def osdk(server: Server, module: None) -> Iterator[Osdk]:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_values_of_every_type_arrive_and_come_back(server: Server, module: None, scheme: str) -> None:
+def test_values_of_every_type_arrive_and_come_back(server: Server, typed_module: None, scheme: str) -> None:
     osdk = Osdk(server, scheme)
     try:
         osdk.start(*({"execute": name, "params": {"value": value[0]}} for name, value in VALUES.items()))
@@ -153,7 +143,7 @@ def test_errors_are_palantir_api_errors(osdk: Osdk) -> None:
     assert sorry[:4] == (api, 409, "CONFLICT", "QueryEncounteredUserFacingError")
 
 
-def test_an_unknown_ontology(server: Server, module: None) -> None:
+def test_an_unknown_ontology(server: Server, typed_module: None) -> None:
     ontology = "ri.ontology.main.ontology.nowhere"
     osdk = Osdk(server, ontology=ontology)
     try:
