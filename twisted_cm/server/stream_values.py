@@ -16,8 +16,11 @@ from ..model.json_values import ValueScanner, Wants
 #: A complete result of no more bytes is read at once, before its job can be forgotten.
 READ_AT_ONCE = 64 * 1024
 
-#: Bytes that are looked at before other work has its turn.
-SLICE = 64 * 1024
+#: Bytes that are looked at before other work has its turn. Brackets alone take a few microseconds each.
+SLICE = 16 * 1024
+
+#: Bytes whose noted ends are asked for at once.
+ENDS_AT_ONCE = 64 * 1024
 
 #: A value counts as so many bytes more, for the work that it makes.
 VALUE_COST = 64
@@ -96,7 +99,7 @@ class ValueStream:
 
     async def _ask_for_ends(self) -> None:
         start = self._scanner.ends_wanted
-        end = min(start + SLICE, self._scanner.received)
+        end = min(start + ENDS_AT_ONCE, self._scanner.received + len(self._delivered))
         try:
             self._scanner.note_ends(await self._result.ends(start, end), end)
         except UnknownJob:
