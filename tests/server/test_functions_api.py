@@ -185,7 +185,8 @@ async def test_a_named_function_waits_for_a_module_that_has_not_posted_its_schem
     await post_schemas(named, ADD)
     await post(named, job_id, 3)
     status, answer, headers = await calling
-    assert (status, answer) == (200, {"value": 3})
+    # What it returns can be converted.
+    assert (status, answer) == (200, {"value": "3"})
     assert headers.getRawHeaders("X-Query-Validation") == ["skipped"]
 
 
@@ -233,6 +234,14 @@ async def test_a_query_is_described(anywhere: Harness) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_function_whose_name_is_no_unicode_spoils_no_list(anywhere: Harness) -> None:
+    await post_schemas(anywhere, {**ADD, "functionName": "bad\ud800"}, UNTYPED)
+    for path in (f"{LOCAL}/queryTypes", f"{FUNCTIONS}/queries/getByRid?rid={function_rid('one', 'untyped')}"):
+        status, found, _ = await ask(anywhere, "GET", path)
+        assert status == 200, found
+
+
+@pytest_twisted.ensureDeferred
 async def test_functions_described_by_a_json_schema_are_checked_by_it(anywhere: Harness) -> None:
     schema = {
         "type": "object",
@@ -248,7 +257,7 @@ async def test_functions_described_by_a_json_schema_are_checked_by_it(anywhere: 
         assert error_of(await execute(anywhere, "shrink", parameters))[:3] == (400, "INVALID_ARGUMENT", name)
     status, _, name, found = error_of(await execute(anywhere, "shrink", {"size": 0}))
     assert (status, name) == (400, "InvalidQueryParameterValue")
-    assert found == {"parameterId": "size", "parameterDataType": {"type": "integer"}, "parameterValue": 0}
+    assert found == {"parameterId": "size", "parameterDataType": {"type": "integer"}}
 
 
 # Executions
@@ -355,6 +364,17 @@ async def test_how_a_function_ends_without_a_value(
     await run_next(harness, posted)
     answer = await ask(harness, "POST", f"{FUNCTIONS}/executions/{submitted['executionId']}/getResult", {})
     assert error_of(answer) == (status, CODES[status], f"Async{name}", {**WHERE, **parameters})
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_error_for_the_user_is_known_at_the_end_of_a_long_traceback(anywhere: Harness) -> None:
+    await post_schemas(anywhere, ADD)
+    frames = "".join(f'  File "m.py", line {number}, in f\n    f()\n' for number in range(500))
+    report = f"try again: Traceback (most recent call last):\n{frames}m.UserFacingError: try again\n"
+    calling = execute(anywhere, "add", {"a": 1, "b": 2})
+    await run_next(anywhere, {"exception": report})
+    found = error_of(await calling)
+    assert found == (409, "CONFLICT", "QueryEncounteredUserFacingError", {**WHERE, "message": "try again"})
 
 
 @pytest.fixture

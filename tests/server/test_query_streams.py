@@ -172,6 +172,38 @@ async def test_how_a_job_ends_without_values_is_in_the_stream(anywhere: Harness)
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_a_function_raised_is_an_error_though_it_is_posted_in_chunks(anywhere: Harness) -> None:
+    await post_schemas(anywhere, UNTYPED, COUNT)
+    for name in ("untyped", "count"):
+        calling = stream(anywhere, name, {"to": 1} if name == "count" else {})
+        job_id, _, _ = await take(anywhere)
+        module = await deferToThread(raw_stream, anywhere, job_id, '{"exception": "on purpose"}')
+        module.sendall(b"0\r\n\r\n")
+        (only,) = messages((await calling)[1])
+        assert (only["type"], only["errorName"]) == ("error", "QueryRuntimeError"), name
+        module.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_long_array_does_not_hold_up_the_reactor(harness: Harness) -> None:
+    """Nothing in the reactor reads all of it."""
+    await post_schemas(
+        harness,
+        function(
+            "rows",
+            {"type": "list", "list": {"elementsType": {"type": "list", "list": {"elementsType": simple("long")}}}},
+        ),
+    )
+    calling = stream(harness, "rows", {})
+    job_id, _, _ = await take(harness)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("twisted_cm.server.queries.signature.json", None)
+        await post(harness, job_id, b"[" + b",".join([b"[1]"] * 20_000) + b"]")
+        (only,) = messages((await calling)[1])
+    assert only["value"] == [["1"]] * 20_000
+
+
+@pytest_twisted.ensureDeferred
 async def test_values_before_what_is_no_json_are_there(anywhere: Harness) -> None:
     await post_schemas(anywhere, COUNT)
     calling = stream(anywhere, "count", {"to": 3})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from uuid import NAMESPACE_URL, uuid5
+import json
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from attrs import field, frozen
 
@@ -37,11 +38,6 @@ class ConstantQuery:
 
     api_name: str
     result: JSONValue = field(hash=False)
-
-    @property
-    def rid(self) -> str:
-        """Its resource identifier."""
-        return _rid("constant", self.api_name)
 
 
 @frozen
@@ -85,12 +81,17 @@ class PostedFunction:
 
 def function_rid(runtime_id: str, function: str) -> str:
     """Return the resource identifier of a function of a runtime."""
-    return _rid(runtime_id, function)
+    return f"ri.function-registry.main.function.{_uuid(runtime_id, function)}"
+
+
+def constant_rid(ontology: Ontology, constant: ConstantQuery) -> str:
+    """Return the resource identifier of a constant query."""
+    return f"ri.function-registry.main.function.{_uuid('constant', ontology.rid, constant.api_name)}"
 
 
 def ontology_rid(api_name: str) -> str:
     """Return the resource identifier of an ontology to which the seed gives none."""
-    return f"ri.ontology.main.ontology.{uuid5(NAMESPACE_URL, api_name)}"
+    return f"ri.ontology.main.ontology.{_uuid(api_name)}"
 
 
 def short_name(api_name: str) -> str:
@@ -100,5 +101,6 @@ def short_name(api_name: str) -> str:
     return api_name
 
 
-def _rid(*names: str) -> str:
-    return f"ri.function-registry.main.function.{uuid5(NAMESPACE_URL, '/'.join(names))}"
+def _uuid(*names: str) -> UUID:
+    # As JSON, names with slashes stay apart, and half a surrogate pair can be written.
+    return uuid5(NAMESPACE_URL, json.dumps(names))

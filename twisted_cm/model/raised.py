@@ -23,12 +23,13 @@ _BEGINNINGS = (b'{"exception":', b'{"error":', b"JobId: ", b"Exception serializi
 _JAVA_WITHOUT_TRACE = "Exception serializing exception for job, check logs: "
 
 
-def raised_message(job_id: str, result: bytes) -> str | None:
+def raised_message(job_id: str, result: bytes, most: int = MOST_CHARACTERS) -> str | None:
     """Return what the function of a job raised, or ``None`` if the result does not report that.
 
     Args:
         job_id: The job. The Java SDK writes its id before the stack trace.
         result: The whole result.
+        most: How many characters of the message to return.
     """
     if not result.startswith(_BEGINNINGS) or len(result) > MOST_BYTES:
         return None
@@ -36,7 +37,7 @@ def raised_message(job_id: str, result: bytes) -> str | None:
     if message is None:
         return None
     # Half a surrogate pair can be neither kept nor printed.
-    return message[:MOST_CHARACTERS].encode("utf-8", "backslashreplace").decode("utf-8")
+    return message[:most].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def first_line(message: str) -> str:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
@@ -227,8 +227,10 @@ class Workers:
         return self._run(file, convert)
 
     def _run(self, file: IO[bytes], work: Callable[[], T]) -> Deferred[T]:
+        if self._stopped:
+            file.close()
+            return fail(WorkFailed("the emulator is stopping"))
         if self._pool is None:
-            self._stopped = False
             self._pool = ThreadPool(0, MOST_WORKERS, "workers")
             self._pool.start()
         canceled: list[bool] = []
@@ -288,9 +290,9 @@ class Workers:
     def stop(self) -> None:
         """End all processes. Work that is under way fails."""
         pool, self._pool = self._pool, None
+        self._stopped = True
         if pool is None:
             return
-        self._stopped = True
         for worker in list(self._all):
             worker.interrupt()
         pool.stop()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_cm.server.queries.api_types import api_type, api_type_of_json_schema, api_type_of_value
-from twisted_cm.server.queries.values import Unfit, conversion
+from twisted_cm.server.queries.values import ExactNumber, Unfit, conversion
 
 
 def simple(kind: str) -> dict[str, Any]:
@@ -51,7 +51,8 @@ THERE = [
     (simple("float"), 2.5, 2.5),
     (simple("double"), "NaN", "NaN"),
     (simple("decimal"), "2.718281828459045235360287471352", "2.718281828459045235360287471352"),
-    (simple("decimal"), 2, 2),
+    (simple("decimal"), 2, "2"),
+    (simple("decimal"), ExactNumber("1.10"), "1.10"),
     (STRING, "é\n", "é\n"),
     (simple("binary"), "any text", "any text"),
     (simple("date"), "2021-05-01", "2021-05-01"),
@@ -67,6 +68,11 @@ THERE = [
     (mapped(INTEGER, STRING), [{"key": 7, "value": "x"}, {"key": "8", "value": "y"}], {"7": "x", "8": "y"}),
     (mapped(LONG, STRING), [{"key": "7", "value": "x"}], {"7": "x"}),
     (mapped(simple("boolean"), STRING), [{"key": True, "value": "x"}], {"true": "x"}),
+    (
+        mapped(simple("double"), STRING),
+        [{"key": key, "value": "x"} for key in ("NaN", "Infinity", "1e5", 2.5)],
+        {"NaN": "x", "Infinity": "x", "100000.0": "x", "2.5": "x"},
+    ),
     (optional(LONG), None, None),
     (optional(LONG), "5", 5),
     (POINT, {"x": 1.5, "label": None, "id": "7"}, {"x": 1.5, "label": None, "id": 7}),
@@ -87,6 +93,7 @@ BACK = [
     (LONG, "5", "5"),
     (simple("decimal"), 2.5, "2.5"),
     (simple("decimal"), "2.50", "2.50"),
+    (simple("decimal"), ExactNumber("12345678901234567890.123"), "12345678901234567890.123"),
     (simple("double"), math.inf, "Infinity"),
     (simple("float"), -math.inf, "-Infinity"),
     (listed(LONG), [1, 2], ["1", "2"]),
@@ -128,6 +135,7 @@ UNFIT = [
     (STRING, None, "", "must be a string, not null"),
     (simple("date"), "2021-02-30", "", "must be a date such as 2021-05-01"),
     (simple("date"), "20210501", "", "must be a date"),
+    (simple("date"), "2021-W05-1", "", "must be a date"),
     (simple("timestamp"), "2021-05-01", "", "must be a time such as"),
     (simple("timestamp"), "2021-05-01T25:00:00Z", "", "must be a time"),
     (simple("timestamp"), "0001-01-01T00:00:00+10:00", "", "must be a time"),
@@ -139,6 +147,9 @@ UNFIT = [
     (mapped(STRING, LONG), [{"key": "a"}], "/0", "must be an object with key and value"),
     (mapped(INTEGER, LONG), [{"key": "a", "value": "1"}], "/0/key", "must be a key of type integer"),
     (mapped(INTEGER, LONG), [{"key": "1" * 5000, "value": "1"}], "/0/key", "must be a key of type integer"),
+    (mapped(INTEGER, LONG), [{"key": "1_0", "value": "1"}], "/0/key", "must be a key of type integer"),
+    (mapped(INTEGER, LONG), [{"key": " 5 ", "value": "1"}], "/0/key", "must be a key of type integer"),
+    (mapped(simple("double"), LONG), [{"key": "1e400", "value": "1"}], "/0/key", "must be a key of type double"),
     (mapped(STRING, LONG), [{"key": None, "value": "1"}], "/0/key", "must be a string"),
     (mapped(STRING, LONG), [{"key": "a", "value": "x"}], "/0/value", "must be a long"),
     (mapped(STRING, LONG), [{"key": "a", "value": "1"}] * 2, "/1", "must not have the key a twice"),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ...broker.interface import UnknownJob
 from ...model.jobs import Job, JobSource, JobState, Submission
 from ...model.queries import VERSION, Ontology, function_rid
+from ...model.raised import MOST_BYTES, MOST_CHARACTERS, raised_message
 from ...model.runtimes import FunctionSchema
 from ...model.tokens import Principal
 from ..context import Context
@@ -164,10 +164,7 @@ class Calls:
         for each in violations:
             name = each.pointer[1:].partition("/")[0].replace("~1", "/").replace("~0", "~")
             parameter = signature.parameters.get(name, UNKNOWN_PARAMETER)
-            value = json.loads(parameters).get(name)
-            raise errors.invalid_parameter(
-                name, parameter.type(self.in_ontology), value, f"does not fit its schema: {each}"
-            )
+            raise errors.invalid_parameter(name, parameter.type(self.in_ontology), f"does not fit its schema: {each}")
         return query
 
     async def value(self, query: Query, job: Job, prefix: str = "") -> bytes:
@@ -182,6 +179,7 @@ class Calls:
             ApiError: The job has not succeeded, its function raised, or its result is no value.
         """
         await self.refuse_unless_returned(query, job, prefix)
+        query = await self.with_schema(query)
         result = job.result
         assert result is not None
         try:
@@ -203,7 +201,7 @@ class Calls:
         if job.state is JobState.CANCELED:
             raise errors.canceled(query.rid, job.error_message or "The job was canceled.", prefix)
         if job.raised is not None:
-            raise errors.raised(query.rid, job.raised, prefix)
+            raise errors.raised(query.rid, await _all_that_was_raised(job, job.raised), prefix)
         if job.result is None or not job.state.finished:
             why = None if job.state is JobState.RUNNING else await why_nothing_runs(self.context, job.runtime_id)
             if why is not None:
@@ -224,7 +222,7 @@ class Calls:
 
         Raises:
             NotAValue: It is something else.
-            ApiError: 503 if a long value cannot be converted.
+            ApiError: 500 if a long value cannot be converted.
         """
         if len(data) <= CONVERTED_AT_ONCE:
             return convert_result(query.signature, data, ends, of_stream)
@@ -234,19 +232,35 @@ class Calls:
         except (Refused, TookTooLong) as error:
             raise NotAValue(f"something that cannot be converted ({error})") from None
         except (WorkFailed, OSError) as error:
-            raise unavailable(f"The result cannot be converted: {error}.") from None
+            raise errors.not_converted(str(error)) from None
 
     def invalid_output(self, query: Query, why: str, prefix: str = "") -> ApiError:
         """Make the error for a result that is no value."""
         return errors.invalid_output(query.rid, query.signature.output_types[self.in_ontology], why, prefix)
 
-    async def query_of(self, job: Job) -> Query:
-        """Return the query that a job ran, with the signature that its function has now."""
-        function = job.submission.query_type
-        found = await self.context.broker.functions(function, job.runtime_id)
-        rid = function_rid(job.runtime_id, function)
+    async def with_schema(self, query: Query) -> Query:
+        """Return a query with the schema that its runtime has posted meanwhile, if it had posted none before."""
+        if query.target is None or query.target.schema is not None:
+            return query
+        found = await self.context.broker.functions(query.target.function, query.target.runtime_id)
         if not found:
-            return Query(function, rid, UNKNOWN, Target(job.runtime_id, function, None, None))
+            return query
         schema = found[0].schema
-        signature = self.context.catalog.signature(job.runtime_id, schema)
-        return Query(function, rid, signature, Target(job.runtime_id, function, None, schema))
+        signature = self.context.catalog.signature(query.target.runtime_id, schema)
+        return evolve(query, signature=signature, target=evolve(query.target, schema=schema))
+
+    async def query_of(self, job: Job) -> Query:
+        """Return the query that a job ran, with the schema that its function has now."""
+        function = job.submission.query_type
+        target = Target(job.runtime_id, function, None, None)
+        return await self.with_schema(Query(function, function_rid(job.runtime_id, function), UNKNOWN, target))
+
+
+async def _all_that_was_raised(job: Job, kept: str) -> str:
+    """Return what a function raised with the whole traceback, of which a job keeps the beginning."""
+    if job.result is None or len(kept) < MOST_CHARACTERS:
+        return kept
+    try:
+        return raised_message(job.job_id, await job.result.read(0, job.result.size), MOST_BYTES) or kept
+    except UnknownJob:
+        return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -10,6 +11,7 @@ from zope.interface import implementer
 
 from ...broker.interface import BrokerError, UnknownJob
 from ...model.jobs import Job, JobState
+from ...model.raised import raised_message
 from ...model.types import JSONValue
 from ..errors import ApiError
 from ..queries import errors
@@ -22,6 +24,10 @@ from .calls import Calls
 
 EVENTS = "text/event-stream"
 LINES = "application/octet-stream"
+
+
+#: Seconds after the last byte of a result, or after it broke off, in which its job has ended.
+_SOON = 5
 
 
 @implementer(IPushProducer)
@@ -95,6 +101,7 @@ async def _send_values(calls: Calls, writer: EventWriter, query: Query, job: Job
     if job.state is not JobState.RUNNING or job.result is None:
         await calls.refuse_unless_returned(query, job)
     assert job.result is not None
+    query = await calls.with_schema(query)
     values = ValueStream(job.result, calls.context.reactor)
     try:
         first = await values.next()
@@ -102,26 +109,39 @@ async def _send_values(calls: Calls, writer: EventWriter, query: Query, job: Job
             await _send_nothing(calls, query)
             return
         second = None
-        if query.signature.is_whole(first):
-            # What a function returns is one value. Whether this is one shows when the next one comes, or the end.
+        is_whole = query.signature.is_whole(first)
+        if is_whole or raised_message(job.job_id, first) is not None:
+            # Whether this is all that the function returned, or what it raised, shows with the next value or the end.
             try:
                 second = await values.next()
             except (BrokenOff, ValueError):
                 await writer.send(_data(b"[%b]" % await calls.convert_result(query, first, of_stream=True)))
                 raise
             if second is None:
-                await writer.send(_data(await calls.convert_result(query, first)))
-                return
+                await _refuse_if_raised(calls, query, job)
+                if is_whole:
+                    await writer.send(_data(await calls.convert_result(query, first)))
+                    return
         while first is not None:
             converted = await calls.convert_result(query, first, of_stream=True)
             await writer.send(_data(b"[%b]" % converted))
             first, second = (await values.next(), None) if second is None else (second, None)
     except BrokenOff:
         raise errors.failed(query.rid, await _why_broken(calls, job)) from None
-    except (NotAValue, ValueError) as error:
+    except NotAValue as error:
         raise calls.invalid_output(query, str(error)) from None
+    except ValueError:
+        raise calls.invalid_output(query, "something that is not JSON") from None
     finally:
         values.close()
+
+
+async def _refuse_if_raised(calls: Calls, query: Query, job: Job) -> None:
+    """Raise the error for a function that has raised, which shows once its job has ended."""
+    with suppress(UnknownJob):
+        ended = await calls.context.broker.wait_end(job.job_id, _SOON)
+        if ended.state.finished:
+            await calls.refuse_unless_returned(query, ended)
 
 
 async def _send_nothing(calls: Calls, query: Query) -> None:
@@ -132,7 +152,7 @@ async def _send_nothing(calls: Calls, query: Query) -> None:
 
 async def _why_broken(calls: Calls, job: Job) -> str:
     try:
-        ended = await calls.context.broker.wait_end(job.job_id, 1)
+        ended = await calls.context.broker.wait_end(job.job_id, _SOON)
     except UnknownJob:
         return "The job is no longer kept."
     return ended.error_message or "The result broke off."

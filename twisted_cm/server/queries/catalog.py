@@ -13,6 +13,7 @@ from ...model.queries import (
     NamedQuery,
     Ontology,
     PostedFunction,
+    constant_rid,
     function_rid,
     short_name,
 )
@@ -23,7 +24,7 @@ from . import errors
 from .signature import UNKNOWN, Signature, describe, signature_of, signature_of_constant
 
 #: The most signatures that are kept.
-_MOST_SIGNATURES = 10_000
+_MOST_SIGNATURES = 1000
 
 
 @frozen
@@ -104,7 +105,7 @@ class Catalog:
         for each in self.ontologies if ontology is None else (ontology,):
             for constant in each.queries:
                 if constant.api_name == api_name:
-                    return _constant(constant)
+                    return _constant(each, constant)
         function = short_name(api_name)
         named = self._named.get(api_name) or self._named.get(function)
         if named is not None:
@@ -197,7 +198,7 @@ class Catalog:
                 found.setdefault(name, self._query(name, functions[0], None))
         for each_ontology in self.ontologies if ontology is None else (ontology,):
             for constant in each_ontology.queries:
-                found[constant.api_name] = _constant(constant)
+                found[constant.api_name] = _constant(each_ontology, constant)
         return [found[name] for name in sorted(found)]
 
     async def by_rids(self, ontology: Ontology | None = None) -> dict[str, Query]:
@@ -205,9 +206,9 @@ class Catalog:
         return {each.rid: each for each in await self.all(ontology)}
 
 
-def _constant(constant: ConstantQuery) -> Query:
-    signature = signature_of_constant(constant.result)
-    return Query(constant.api_name, constant.rid, signature, constant=to_json(constant.result))
+def _constant(ontology: Ontology, constant: ConstantQuery) -> Query:
+    signature, rid = signature_of_constant(constant.result), constant_rid(ontology, constant)
+    return Query(constant.api_name, rid, signature, constant=to_json(constant.result))
 
 
 def _is_active(posted: PostedFunction, branch: str | None) -> bool:

@@ -17,10 +17,13 @@ from ..errors import ApiError
 #: The most characters of a value that is repeated in an error.
 LONGEST_SHOWN = 1000
 
-#: How the error of a function ends that is meant for the user: by the name of its class, as in Foundry's functions.
-_USER_FACING = re.compile(r"^(?:[\w.]+\.)?UserFacingError: (?P<message>.*)", re.MULTILINE | re.DOTALL)
+#: What a function reports that raised an error for the user, which is known by the name of its class as in Foundry.
+_USER_FACING = re.compile(r"(?:[\w.<>]+\.)?UserFacingError: (?P<message>.*)", re.DOTALL)
 
 _TRACEBACK = "Traceback (most recent call last):"
+
+#: Stands for a value that is not known.
+_UNKNOWN = object()
 
 
 def query_not_found(api_name: str, in_ontology: bool, why: str = "") -> ApiError:
@@ -88,15 +91,17 @@ def unknown_parameters(unknown: Sequence[str], expected: Sequence[str]) -> ApiEr
     )
 
 
-def invalid_parameter(name: str, data_type: JSONValue, value: JSONValue, why: str) -> ApiError:
+def invalid_parameter(name: str, data_type: JSONValue, why: str, value: JSONValue = _UNKNOWN) -> ApiError:
     """Make the error for a parameter whose value is not of its type.
 
     Args:
+        name: The parameter.
         data_type: The type, as in the API.
         why: What is wrong, as a sentence without its subject.
+        value: The value, which is shown if it is known and short.
     """
     parameters: dict[str, JSONValue] = {"parameterDataType": data_type, "parameterId": name}
-    if len(repr(value)) <= LONGEST_SHOWN:
+    if value is not _UNKNOWN and len(repr(value)) <= LONGEST_SHOWN:
         parameters["parameterValue"] = value
     return ApiError(400, "invalid_query_parameter_value", f"The parameter '{name}' {why}.", parameters)
 
@@ -154,7 +159,7 @@ def raised(rid: str, message: str, prefix: str = "") -> ApiError:
         message: What the SDK reported, with a traceback or without one.
         prefix: ``async_`` for the result of an execution.
     """
-    user_facing = _USER_FACING.search(message)
+    user_facing = _USER_FACING.fullmatch(_last_exception(message))
     if user_facing is not None:
         shown = user_facing["message"].strip()
         return ApiError(
@@ -165,6 +170,19 @@ def raised(rid: str, message: str, prefix: str = "") -> ApiError:
     if _TRACEBACK in message:
         parameters["stacktrace"] = message[message.index(_TRACEBACK) :]
     return ApiError(400, f"{prefix}query_runtime_error", first, parameters)
+
+
+def _last_exception(message: str) -> str:
+    """Return the exception that ends a traceback, with the name of its class; without a traceback, all of it."""
+    lines = message.rpartition(_TRACEBACK)[2].splitlines(keepends=True)
+    # The lines of the frames are indented.
+    start = next((number for number, line in enumerate(lines) if line.strip() and not line.startswith(" ")), 0)
+    return "".join(lines[start:])
+
+
+def not_converted(reason: str) -> ApiError:
+    """Make the error for a result that the emulator fails to convert. A 503 would make clients run the job again."""
+    return ApiError(500, "internal", f"The result cannot be converted: {reason}.")
 
 
 def failed(rid: str, reason: str, prefix: str = "") -> ApiError:

@@ -33,7 +33,7 @@ def convert_result(signature: Signature, result: bytes, ends: Sequence[int] = ()
         return signature.value_of(values[0])
     if not values and signature.output is signature.elements:
         raise NotAValue("nothing")
-    return b"[" + b",".join(signature.value_of(each, of_stream=True) for each in values) + b"]"
+    return signature.array_of(values)
 
 
 def split(result: bytes, ends: Sequence[int] = ()) -> list[bytes]:

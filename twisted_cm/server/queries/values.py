@@ -14,6 +14,7 @@ from datetime import date, datetime, timezone
 from typing import Any, TypeAlias
 
 from attrs import frozen
+from typing_extensions import Self
 
 from ...model.types import JSONValue
 from ..json_body import to_json
@@ -23,6 +24,7 @@ from ..violations import pointer_step
 Convert: TypeAlias = Callable[[JSONValue], JSONValue]
 
 _LONG = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d)(:\d\d)?(\.\d{1,9})?([Zz]|[+-]\d\d:?\d\d)", re.ASCII)
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
@@ -45,6 +47,22 @@ class Unfit(Exception):
         self.pointer = ""
 
 
+class ExactNumber(float):
+    """A number with a fraction, and how it was written: a decimal may have more digits than a float.
+
+    Attributes:
+        text: The number, as JSON.
+    """
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Read a number of JSON."""
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+
 @frozen
 class Conversion:
     """How the values of one type are converted.
@@ -53,13 +71,16 @@ class Conversion:
         inward: Checks a value of the API, and returns it as the module reads it.
         outward: Returns a value of the module as the API has it.
         same: Whether the module and the API write the values alike.
-        looks_right: Returns whether a value of the module may be of the type, by its kind alone.
+        looks_right: Returns whether a value of the module may be of the type, by its kind alone: that of the first
+            element of an array, and so on.
+        is_exact: Whether there are decimals in it, whose numbers have to be read as :class:`ExactNumber`.
     """
 
     inward: Convert
     outward: Convert
     same: bool
     looks_right: Callable[[JSONValue], bool]
+    is_exact: bool = False
 
 
 def conversion(data_type: JSONValue) -> Conversion:
@@ -73,7 +94,7 @@ def conversion(data_type: JSONValue) -> Conversion:
     if simple is not None:
         return simple
     if kind in ("list", "set"):
-        return _array(conversion(data_type[kind]["elementsType"]))
+        return array_of(conversion(data_type[kind]["elementsType"]))
     if kind == "map":
         keys, values = data_type["map"]["keysType"], data_type["map"]["valuesType"]
         return _entries(conversion(keys), keys["type"], conversion(values))
@@ -145,36 +166,43 @@ def _long_outward(value: JSONValue) -> JSONValue:
     return str(value) if type(value) is int else value
 
 
+def _is_plain_number(value: JSONValue) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _number_inward(value: JSONValue) -> JSONValue:
-    if type(value) not in (int, float) and not (isinstance(value, str) and value in _NOT_FINITE):
+    if not _is_number(value):
         raise _refuse(value, "a number")
     return value
 
 
 def _number_outward(value: JSONValue) -> JSONValue:
     """Write what JSON has no number for, but Python's writer has, as the API does."""
-    if type(value) is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
 def _is_number(value: JSONValue) -> bool:
-    return type(value) in (int, float) or value in _NOT_FINITE
+    return _is_plain_number(value) or (isinstance(value, str) and value in _NOT_FINITE)
 
 
 def _decimal_inward(value: JSONValue) -> JSONValue:
-    if type(value) not in (int, float) and not (isinstance(value, str) and _DECIMAL.fullmatch(value)):
+    text = _decimal_outward(value)
+    if not isinstance(text, str) or _DECIMAL.fullmatch(text) is None:
         raise _refuse(value, "a decimal number in a string")
-    return value
+    return text
 
 
 def _decimal_outward(value: JSONValue) -> JSONValue:
-    return str(value) if type(value) in (int, float) else value
+    if isinstance(value, ExactNumber):
+        return value.text
+    return str(value) if _is_plain_number(value) else value
 
 
 def _date_inward(value: JSONValue) -> JSONValue:
     try:
-        if isinstance(value, str) and len(value) == 10:
+        if isinstance(value, str) and _DATE.fullmatch(value):
             date.fromisoformat(value)
             return value
     except ValueError:
@@ -214,7 +242,9 @@ _SIMPLE: dict[str, Conversion] = {
     "long": Conversion(_long_inward, _long_outward, False, _is_whole),
     "float": _NUMBER,
     "double": _NUMBER,
-    "decimal": Conversion(_decimal_inward, _decimal_outward, False, lambda value: _is_number(value) or _is_text(value)),
+    "decimal": Conversion(
+        _decimal_inward, _decimal_outward, False, lambda value: _is_number(value) or _is_text(value), is_exact=True
+    ),
     "string": _TEXT,
     "binary": _TEXT,
     "date": Conversion(_date_inward, _as_it_is, True, _is_text),
@@ -232,10 +262,14 @@ def _optional(wrapped: Conversion) -> Conversion:
     def outward(value: JSONValue) -> JSONValue:
         return None if value is None else wrapped.outward(value)
 
-    return Conversion(inward, outward, wrapped.same, lambda value: value is None or wrapped.looks_right(value))
+    return Conversion(
+        inward, outward, wrapped.same, lambda value: value is None or wrapped.looks_right(value), wrapped.is_exact
+    )
 
 
-def _array(element: Conversion) -> Conversion:
+def array_of(element: Conversion) -> Conversion:
+    """Return how arrays are converted whose elements have a type."""
+
     def inward(value: JSONValue) -> JSONValue:
         if not isinstance(value, list):
             raise _refuse(value, "an array")
@@ -254,7 +288,7 @@ def _array(element: Conversion) -> Conversion:
     def looks_right(value: JSONValue) -> bool:
         return isinstance(value, list) and all(map(element.looks_right, value[:1]))
 
-    return Conversion(inward, outward, element.same, looks_right)
+    return Conversion(inward, outward, element.same, looks_right, element.is_exact)
 
 
 def _struct(fields: dict[str, Conversion], optional: set[str]) -> Conversion:
@@ -279,9 +313,9 @@ def _struct(fields: dict[str, Conversion], optional: set[str]) -> Conversion:
             return value
         return {name: fields[name].outward(each) if name in fields else each for name, each in value.items()}
 
-    return Conversion(
-        inward, outward, all(each.same for each in fields.values()), lambda value: isinstance(value, dict)
-    )
+    same = all(each.same for each in fields.values())
+    is_exact = any(each.is_exact for each in fields.values())
+    return Conversion(inward, outward, same, lambda value: isinstance(value, dict), is_exact)
 
 
 def _entries(keys: Conversion, key_kind: str, values: Conversion) -> Conversion:
@@ -327,7 +361,8 @@ def _entries(keys: Conversion, key_kind: str, values: Conversion) -> Conversion:
         except ValueError:
             return name
 
-    return Conversion(inward, outward, False, lambda value: isinstance(value, dict))
+    is_exact = keys.is_exact or values.is_exact
+    return Conversion(inward, outward, False, lambda value: isinstance(value, dict), is_exact)
 
 
 def _truth(name: str) -> bool:
@@ -337,9 +372,17 @@ def _truth(name: str) -> bool:
 
 
 def _whole_number(name: str) -> int:
-    if len(name) > 20:
+    if _LONG.fullmatch(name) is None:
         raise ValueError(name)
     return int(name)
+
+
+def _number(name: str) -> float | str:
+    if name in _NOT_FINITE:
+        return name
+    if _DECIMAL.fullmatch(name) is None or not math.isfinite(float(name)):
+        raise ValueError(name)
+    return float(name)
 
 
 #: How the keys of an object are read that are no strings in the API.
@@ -348,6 +391,6 @@ _KEYS: dict[str, Callable[[str], Any]] = {
     "byte": _whole_number,
     "short": _whole_number,
     "integer": _whole_number,
-    "float": float,
-    "double": float,
+    "float": _number,
+    "double": _number,
 }
