@@ -131,6 +131,36 @@ def test_an_id_is_taken_as_tables_show_it(server: Server, command: str) -> None:
     assert b"jobs have ids that end with ''" in refused.stderr
 
 
+def test_a_call_of_the_functions_api_is_sent_again_as_the_module_got_it(server: Server) -> None:
+    long = {"type": "long", "long": {}}
+    schema = {"functionName": "f", "inputs": [{"name": "n", "required": True, "dataType": long}]}
+    module(
+        server,
+        "two",
+        "/schemas",
+        json.dumps([{**schema, "output": {"type": "single", "single": {"dataType": long}}}]).encode(),
+    )
+    headers = {"Authorization": "Bearer app-token", "Content-Type": "application/json"}
+    url = f"{server.urls['http']}/api/v2/functions/queries/f/executeAsync"
+    with urlopen(Request(url, b'{"parameters": {"n": "9007199254740993"}}', headers), timeout=10):
+        pass
+    _, sent = answer(server, b"1")
+    assert json.loads(sent.partition(b"}")[0] + b"}") == {"n": 9007199254740993}
+    assert b"submitted as\tfunctions-async\n" in server.cm("job", "last").stdout
+    with ThreadPoolExecutor() as pool:
+        answering = pool.submit(answer, server, b"2")
+        ran = server.cm("resend", "last")
+        _, resent = answering.result()
+    # The function's own value: in the functions API, a long is a string.
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"2", b"")
+    assert resent.startswith(sent.partition(b"}")[0] + b"}")
+    new, old = jobs(server)
+    assert [(each["source"], each["deployed_app_rid"], each["deployed_app_branch"]) for each in (new, old)] == [
+        ("contour-sync", "ri.two", "dev"),
+        ("functions-async", "ri.two", "dev"),
+    ]
+
+
 def test_on_a_terminal_the_result_ends_with_a_newline(server: Server) -> None:
     submit_to_app(server, b"null")
     answer(server, b"1")

@@ -8,6 +8,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -34,9 +35,14 @@ SEED_OF_APPS = DASHBOARD_SEED.replace(
 )
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    directory = tmp_path_factory.mktemp("chromium")
+@contextmanager
+def run_chromium(profile: Path, **variables: str) -> Iterator[webdriver.Chrome]:
+    """Run a browser.
+
+    Args:
+        profile: Where the browser keeps its data.
+        variables: Variables of the browser's environment.
+    """
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     assert chromium is not None and driver is not None, "install chromium and chromium-driver; bin/test does"
     options = webdriver.ChromeOptions()
@@ -52,15 +58,23 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
         "--disable-component-update",
         "--disable-sync",
         "--window-size=1300,1000",
-        f"--user-data-dir={directory / 'profile'}",
+        f"--user-data-dir={profile}",
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     # The driver is on this machine, so no proxy is on the way to it.
-    environment = {**os.environ, "no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
+    environment = {**os.environ, "no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost", **variables}
     started = webdriver.Chrome(options=options, service=Service(driver, env=environment))
-    yield started
-    started.quit()
+    try:
+        yield started
+    finally:
+        started.quit()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    with run_chromium(tmp_path_factory.mktemp("chromium") / "profile") as started:
+        yield started
 
 
 class Board:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
+from sdk_processes import SDK_PYTHON
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
-from server.dashboard_fixtures import ADD, SEED_OF_APPS, Board, Runtime
+from server.dashboard_fixtures import ADD, DASHBOARD_SEED, SEED_OF_APPS, Board, Runtime
 
 #: A query with what shells, Python and TypeScript read in another way than JSON does.
 QUERY = r"""{
@@ -27,16 +31,56 @@ QUERY = r"""{
   "same": 1, "same": 2
 }"""
 
-#: Stands in for a package of the OSDK: prints what the program gives to it.
-STUBS = {
-    "client": "export const createPlatformClient = (url, token) => ({ url, token });",
-    "foundry.functions": """
-        export const Queries = { async execute(client, name, body, options) {
-          console.log(JSON.stringify({ url: client.url, token: await client.token(), name, body, options }));
-          return { value: "done" };
-        } };
-    """,
+#: The packages for Node that the page names.
+NODE_MODULES = ROOT / "tests" / "sdk" / "typescript" / "node_modules"
+
+
+def of(kind: str, **parts: Any) -> Any:
+    """Return a type as a module posts it."""
+    return {"type": kind, kind: parts}
+
+
+#: For each type, how a module posts it and a value as the module takes it.
+VALUES: dict[str, tuple[Any, Any]] = {
+    "boolean": (of("boolean"), True),
+    "byte": (of("byte"), -128),
+    "short": (of("short"), 32767),
+    "integer": (of("integer"), -(2**31)),
+    "long": (of("long"), 2**53 + 1),
+    "round": (of("long"), 10**18),
+    "float": (of("float"), 0.5),
+    "double": (of("double"), 10**18),
+    "decimal": (of("decimal"), "12345678901234567890.50"),
+    "string": (of("string"), "ü 'quoted'"),
+    "binary": (of("binary"), "AAE="),
+    "date": (of("date"), "2021-05-01"),
+    "timestamp": (of("timestamp"), "2021-05-01T05:00:00Z"),
+    "list": (of("list", elementsType=of("long")), [-(2**63), 2**63 - 1, 0]),
+    "set": (of("set", elementsType=of("string")), ["a", "b"]),
+    "map": (of("map", keysType=of("string"), valuesType=of("long")), {"a": 1, "b": -(2**53) - 1}),
+    "numbered": (of("map", keysType=of("integer"), valuesType=of("date")), {"1": "2021-05-01"}),
+    "optional": (of("optionalType", wrappedType=of("long")), 2**62 + 1),
+    "nothing": (of("optionalType", wrappedType=of("string")), None),
+    "struct": (
+        of("anonymousCustomType", fields={"id": of("long"), "note": of("optionalType", wrappedType=of("string"))}),
+        {"id": 2**60 + 1, "note": None},
+    ),
 }
+
+EVERYTHING = {
+    "functionName": "everything",
+    "inputs": [{"name": name, "required": True, "dataType": each} for name, (each, _) in VALUES.items()],
+    "output": {"type": "single", "single": {"dataType": of("long")}},
+}
+
+#: Gives the function ``add`` another name for applications.
+NAMED_SEED = (
+    DASHBOARD_SEED
+    + """
+    queries:
+      - {api_name: addNumbers, deployed_app_rid: ri.one, function: add}
+"""
+)
 
 
 def show(board: Board, function: str, query: str, runtime: int = 0) -> None:
@@ -86,52 +130,94 @@ def parameters_of(program: str) -> tuple[Any, Any]:
     return ast.literal_eval(call.args[0]), passed["parameters"]
 
 
-def run_typescript(program: str, directory: Path) -> Any:
-    """Run a program with stubs of the OSDK; return what it passed to them."""
-    for name, content in STUBS.items():
-        package = directory / "node_modules" / "@osdk" / name
-        package.mkdir(parents=True, exist_ok=True)
-        (package / "index.js").write_text(content)
-        (package / "package.json").write_text('{"type": "module", "exports": "./index.js"}')
-    (directory / "program.mjs").write_text(program, "utf-8")
-    environment = {"PATH": os.environ["PATH"], "FOUNDRY_TOKEN": "secret"}
+def run(board: Board, program: str, directory: Path) -> str:
+    """Run a program in Python or TypeScript with the real clients, as its comments say; return what it printed."""
+    environment = dict(re.findall(r"export (\w+)=(\S+)", program))
+    assert environment.pop("FOUNDRY_TOKEN") == "..."
+    # All of them call HTTPS.
+    (trusted,) = environment.values()
+    shutil.copy(Path(board.server.environment["TWISTED_CM_STATE_DIR"]) / "ca.pem", directory / trusted)
+    if not (directory / "node_modules").exists():
+        (directory / "node_modules").symlink_to(NODE_MODULES)
+    is_python = program.startswith("#")
+    file = directory / ("program.py" if is_python else "program.mjs")
+    file.write_text(program, "utf-8")
     done = subprocess.run(
-        ["node", "program.mjs"], cwd=directory, env=environment, capture_output=True, timeout=30, check=True
+        [SDK_PYTHON if is_python else "node", str(file)],
+        cwd=directory,
+        env={**environment, "PATH": os.environ["PATH"], "FOUNDRY_TOKEN": "test_token_admin"},
+        capture_output=True,
+        timeout=60,
     )
-    passed, printed = done.stdout.decode().strip().split("\n")
-    assert printed == "done"
-    return json.loads(passed)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().strip()
 
 
 def test_the_code_does_what_the_form_does(board: Board, tmp_path: Path) -> None:
     name = 'it\'s </pre><script>"f"'
+    # The functions API has the functions that a runtime has posted. This one may take anything.
+    board.module("POST", "/schemas", [{"functionName": name, "schema": {}}])
     show(board, name, QUERY)
     asked = []
 
     def answer(job: Any) -> bytes:
         asked.append(job)
-        return b"answered"
+        return b'"answered"'
 
     with Runtime(board, answer):
-        assert run_curl(code(board, "curl"), tmp_path) == "answered"
-    (job,) = asked
-    assert (job["queryType"], job["query"], job["userId"]) == (name, json.loads(QUERY), "jane")
-    assert board.job(job["jobId"])["deployed_app_rid"] == "ri.one"
+        assert run_curl(code(board, "curl"), tmp_path) == '"answered"'
+        assert run(board, code(board, "Python"), tmp_path) == "answered"
+        assert run(board, code(board, "TypeScript"), tmp_path) == "answered"
+    by_curl, by_python, by_typescript = asked
+    assert [(job["queryType"], job["userId"]) for job in asked] == [(name, "jane")] * 3
+    assert by_curl["query"] == by_python["query"] == json.loads(QUERY)
+    # The schema does not say which of the numbers is a long.
+    rounded = {"big": "9007199254740993", "small": "-12345678901234567890"}
+    assert by_typescript["query"] == json.loads(QUERY) | rounded
+    assert [board.job(job["jobId"])["deployed_app_rid"] for job in asked] == ["ri.one"] * 3
+    sources = [board.job(job["jobId"])["source"] for job in asked]
+    assert sources == ["contour-sync", "functions-sync", "functions-sync"]
 
-    program = code(board, "Python")
-    assert parameters_of(program) == (name, json.loads(QUERY))
-    https = board.server.urls["https"]
-    assert f'hostname="{https.removeprefix("https://")}"' in program
 
-    passed = run_typescript(code(board, "TypeScript"), tmp_path)
-    expected = json.loads(QUERY) | {"big": "9007199254740993", "small": "-12345678901234567890"}
-    assert passed == {
-        "url": https,
-        "token": "secret",
-        "name": name,
-        "body": {"parameters": expected},
-        "options": {"preview": True},
-    }
+@pytest.mark.parametrize("mode", ["JSON", "a form"])
+def test_the_code_passes_values_of_every_type(board: Board, tmp_path: Path, mode: str) -> None:
+    board.module("POST", "/schemas", [EVERYTHING])
+    board.open()
+    board.find("#runtimes summary").click()
+    board.until(lambda: board.all("button[aria-label='Run everything']"))
+    board.find("button[aria-label='Run everything']").click()
+    board.button("Edit as JSON").click()
+    expected = {name: value for name, (_, value) in VALUES.items()}
+    edit(board, json.dumps(expected))
+    if mode == "a form":
+        board.button("Edit as a form").click()
+        # A form leaves out what is not set.
+        del expected["nothing"]
+        expected["struct"] = {"id": 2**60 + 1}
+    board.button("Show as code", "#submit").click()
+    asked = []
+
+    def answer(job: Any) -> bytes:
+        asked.append(job["query"])
+        return b"9007199254740993"
+
+    with Runtime(board, answer):
+        assert run_curl(code(board, "curl"), tmp_path) == "9007199254740993"
+        # A long is a string in the functions API.
+        assert run(board, code(board, "Python"), tmp_path) == "9007199254740993"
+        assert run(board, code(board, "TypeScript"), tmp_path) == "9007199254740993"
+    assert asked == [expected] * 3
+
+
+@pytest.mark.parametrize("board", [NAMED_SEED], indirect=True)
+def test_a_function_has_its_own_name_beside_that_of_the_seed(board: Board, tmp_path: Path) -> None:
+    board.module("POST", "/schemas", [ADD])
+    show(board, "add", '{"a": 2, "b": 40, "more": null, "exact": true}')
+    with Runtime(board, lambda job: json.dumps(job["query"]["a"] + job["query"]["b"]).encode()):
+        for tab in ("Python", "TypeScript"):
+            program = code(board, tab)
+            for name in ("add", "addNumbers"):
+                assert run(board, program.replace('"add"', f'"{name}"'), tmp_path) == "42"
 
 
 def test_the_code_follows_the_form(board: Board, tmp_path: Path) -> None:

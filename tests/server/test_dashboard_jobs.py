@@ -45,6 +45,19 @@ def test_jobs_and_runtimes_change_before_ones_eyes(board: Board) -> None:
     assert json.loads(board.call("GET", "/runtimes"))[0]["last_poll_at"] > before
 
 
+def test_a_call_of_the_functions_api_is_shown_as_such(board: Board) -> None:
+    board.module("POST", "/schemas", [{"functionName": "called", "schema": {}}])
+    board.open()
+    headers = {"Authorization": "Bearer test_token_admin", "Content-Type": "application/json"}
+    url = f"{board.url}/api/v2/functions/queries/called/executeAsync"
+    with urlopen(Request(url, b'{"parameters": {}}', headers), timeout=10):
+        pass
+    board.until(lambda: [row[:4] for row in board.rows()] == [["called", "queued", "one", "functions-async"]])
+    board.open_story()
+    board.until(lambda: "functions-async" in board.find("#story").text)
+    assert "for ri.one on master" in board.find("#story").text
+
+
 def test_jobs_that_a_reset_forgets_are_no_longer_shown(board: Board) -> None:
     board.open()
     job_id = board.submit("ended")

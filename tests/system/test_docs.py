@@ -1,25 +1,14 @@
 """Execute every code block of the documentation.
 
-A page is played from top to bottom in a directory of its own:
-
-- A block with a caption is a file of that name.
-- A ``console`` block is commands, after ``$``, each followed by its output, in which ``...`` stands for anything. The
-  commands that serve, ``twisted-cm serve``, ``exec`` and ``replay`` and ``docker run``, run in the background.
-
-Other blocks are executed by the page's own function in ``PLAYERS``. The ports of the text are replaced by free ones,
-because several runs may share a machine.
+``docs_page.Page`` plays a page: it writes its files and executes its commands. Other blocks are executed by the page's
+own function in ``PLAYERS``.
 """
 
 from __future__ import annotations
 
-import doctest
 import json
-import os
-import re
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,18 +16,14 @@ from urllib.request import Request, urlopen
 
 import pytest
 import yaml
-from attrs import define
-from conftest import BIN, ROOT, RUNTIMES, free_port, kill
+from conftest import BIN, ROOT, free_port, kill
 from debug_adapter import DebugAdapter
-from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
+from system.docs_in_a_browser import play_calling_from_a_browser
+from system.docs_page import SDK, STAND_INS, Block, Page, blocks_of
 
 DOCS = ROOT / "docs"
-SDK = ROOT / ".venv-sdk" / "bin"
-TYPESCRIPT = ROOT / "tests" / "sdk" / "typescript"
-STAND_INS = ROOT / "tests" / "docs"
-ADMIN_TOKEN = "admin-token"
 
 HOW_TO_ADD = (
     "The tests execute each code block of docs/{page}.rst. Give a file a ':caption:'; mark commands with 'console' and"
@@ -47,199 +32,9 @@ HOW_TO_ADD = (
 )
 
 
-@define
-class Block:
-    """A code block.
-
-    Attributes:
-        name: The caption of the block, or ``None``.
-        executed: Whether a test has executed the block.
-    """
-
-    page: str
-    line: int
-    language: str
-    name: str | None
-    text: str
-    executed: bool = False
-
-    def __str__(self) -> str:
-        return f"docs/{self.page}.rst, line {self.line} ({self.language})"
-
-
-def blocks_of(app: Sphinx, page: str) -> list[Block]:
-    """Return the code blocks of a page, without those of docstrings that it includes."""
-    found = []
-    for node in app.env.get_doctree(page).findall(nodes.literal_block):
-        if "docstring of" in (node.source or ""):
-            continue
-        named = isinstance(node.parent, nodes.container) and node.parent.get("literal_block")
-        caption = next(iter(node.parent.findall(nodes.caption)), None) if named else None
-        name = caption.astext() if caption is not None else None
-        found.append(Block(page, node.line or 0, node.get("language", "default"), name, node.astext()))
-    return found
-
-
-class Page:
-    """A page that is being played.
-
-    Attributes:
-        directory: The working directory of the commands.
-        ports: The free port in place of each port in the text.
-        bin: A directory of programs that commands find first.
-        url: The base URL of the page's emulator.
-        environment: The variables of the commands.
-    """
-
-    def __init__(self, blocks: list[Block], directory: Path) -> None:
-        self.blocks = blocks
-        self.directory = directory / "page"
-        self.ports = {"4000": str(free_port()), "4443": str(free_port())}
-        self.background: list[subprocess.Popen[bytes]] = []
-        self.bin, home = directory / "bin", directory / "home"
-        for each in (self.directory, self.bin, home):
-            each.mkdir()
-        self.url = f"http://127.0.0.1:{self.ports['4000']}"
-        others = re.compile("PYTEST_|TWISTED_CM_|XDG_STATE_HOME|FORCE_COLOR|.*_proxy", re.IGNORECASE)
-        kept = {name: value for name, value in os.environ.items() if not others.match(name)}
-        self.environment = {
-            **kept,
-            "PATH": f"{self.bin}:{BIN}:{os.environ['PATH']}",
-            "HOME": str(home),
-            "TWISTED_CM_URL": self.url,
-            "TWISTED_CM_ADMIN_TOKEN": ADMIN_TOKEN,
-            # The project under test is installed already; nothing is downloaded.
-            "PIP_NO_INDEX": "1",
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            # A plugin for this project's own tests, which takes seconds to load.
-            "PYTEST_ADDOPTS": "-p no:schemathesis",
-            # vitest, among others, colors its output wherever CI is set.
-            "NO_COLOR": "1",
-            "npm_config_offline": "true",
-            "npm_config_audit": "false",
-            "npm_config_fund": "false",
-        }
-        self.stand_in("pip", "pip.py")
-
-    def stand_in(self, command: str, file: str) -> None:
-        """Replace a command by a program in ``tests/docs``."""
-        script = self.bin / command
-        script.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_INS / file} "$@"\n')
-        script.chmod(0o755)
-
-    def play(self) -> None:
-        """Execute all blocks that are files or commands."""
-        for block in self.blocks:
-            if block.name is not None:
-                self.write(block)
-            elif block.language == "console":
-                self.run_console(block)
-
-    def write(self, block: Block) -> Path:
-        """Write the file of a block."""
-        assert block.name is not None
-        path = self.directory / block.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.moved(block.text) + "\n", "utf-8")
-        block.executed = True
-        return path
-
-    def moved(self, text: str) -> str:
-        """Return a text with the ports of this run."""
-        return re.sub(rf"\b({'|'.join(self.ports)})\b", lambda match: self.ports[match[1]], text)
-
-    def run_console(self, block: Block) -> None:
-        """Run commands, and compare their output with the text."""
-        for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
-            lines = part.splitlines()
-            command = lines.pop(0)
-            while command.endswith("\\"):
-                command = command[:-1] + lines.pop(0).strip()
-            if re.match(r"twisted-cm (dev|serve|exec|replay)\b|docker run\b", command):
-                self.start(command)
-                continue
-            printed = self.run(command, str(block))
-            expected = "\n".join(lines)
-            matches = doctest.OutputChecker().check_output(
-                expected + "\n", printed + "\n", doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-            )
-            assert not expected or matches, f"{block}: {command}\nprints\n{printed}\nand not\n{expected}"
-        block.executed = True
-
-    def run(self, command: str, where: str) -> str:
-        """Run a command to its end, check that it succeeds, and return its output."""
-        ran = subprocess.Popen(
-            ["bash", "-eo", "pipefail", "-c", self.moved(command)],
-            cwd=self.directory,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            printed = ran.communicate(timeout=90)[0].decode()
-        except subprocess.TimeoutExpired:
-            # With all processes that it has started.
-            raise AssertionError(f"{where}: {command} does not end\n{kill(ran).decode()}") from None
-        assert ran.returncode == 0, f"{where}: {command}\n{printed}\n{self.log.read_text() if self.background else ''}"
-        return printed
-
-    @property
-    def log(self) -> Path:
-        """Where the output of commands in the background goes."""
-        return self.directory.parent / "log"
-
-    def start(self, command: str) -> None:
-        """Run a command in the background, and wait until it serves."""
-        serves = re.match(r"twisted-cm (dev|serve)\b", command)
-        if serves:
-            ports = f"--port {self.ports['4000']} --tls-port {self.ports['4443']}"
-            command = command.replace(serves[0], f"{serves[0]} {ports}")
-        before = set() if serves else self.polls()
-        process = self.spawn(command, serves)
-        if serves:
-            assert process.stdout is not None
-            assert any(b"Ctrl-C stops." in line for line in process.stdout), self.log.read_text()
-            return
-        for _ in range(600):
-            if self.polls() - before:
-                return
-            assert process.poll() is None, self.log.read_text()
-            time.sleep(0.05)
-        raise AssertionError(f"{command} takes no jobs\n{self.log.read_text()}")
-
-    def spawn(self, command: str, piped: bool = False) -> subprocess.Popen[bytes]:
-        """Run a command in the background, with its output in a pipe or in the log."""
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                ["bash", "-c", f"exec {self.moved(command)}"],
-                cwd=self.directory,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped else log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.background.append(process)
-        return process
-
-    def polls(self) -> set[tuple[str, int]]:
-        """Return the time of the last poll of each connected runtime."""
-        asked = Request(self.url + RUNTIMES, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
-        with urlopen(asked) as answer:
-            return {(each["runtime_id"], each["last_poll_at"]) for each in json.load(answer) if each["connected"]}
-
-    def stop(self) -> None:
-        """End the commands in the background."""
-        for process in reversed(self.background):
-            kill(process)
-
-
 def play_node(page: Page) -> None:
     """Play a project whose packages are installed: those of ``tests/sdk/typescript``."""
-    shutil.copytree(TYPESCRIPT / "node_modules", page.directory / "node_modules", symlinks=True)
-    shutil.copy(TYPESCRIPT / "package-lock.json", page.directory)
+    page.copy_node_packages()
     page.play()
 
 
@@ -389,9 +184,7 @@ def play_scaling(page: Page) -> None:
 
 def play_with_the_sdk(page: Page) -> None:
     """Play a page whose ``python`` is the interpreter with the official SDK."""
-    python = page.bin / "python"
-    python.write_text(f'#!/bin/sh\nexec {SDK}/python "$@"\n')
-    python.chmod(0o755)
+    page.use_the_sdk()
     page.play()
 
 
@@ -457,6 +250,7 @@ read
 #: The function that plays each page with code blocks.
 PLAYERS: dict[str, Callable[[Page], None]] = {
     "applications": play_with_the_sdk,
+    "calling-from-a-browser": play_calling_from_a_browser,
     "calling-from-node": play_calling_from_node,
     "calling-from-python": play_with_the_sdk,
     "debugging": play_debugging,

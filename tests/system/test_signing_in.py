@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, SEED, Server
+from page_in_browser import PageInBrowser
 from sdk_processes import SDK_PYTHON
 from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
 from server.dashboard_fixtures import browser
 
 __all__ = ["browser"]
@@ -94,20 +93,8 @@ def origin(built: Path) -> Iterator[str]:
         thread.join()
 
 
-class SignedIn:
+class SignedIn(PageInBrowser):
     """The application in a browser."""
-
-    def __init__(self, browser: webdriver.Chrome, origin: str) -> None:
-        self.browser = browser
-        self.origin = origin
-
-    def until(self, condition: Callable[[], Any]) -> Any:
-        try:
-            return WebDriverWait(self.browser, 20, 0.05).until(lambda _: condition())
-        except Exception as error:
-            page = self.browser.find_element(By.TAG_NAME, "body").text
-            log = self.browser.get_log("browser")
-            raise AssertionError(f"{self.browser.current_url} shows {page!r}; {log}") from error
 
     def shown(self) -> Any:
         """Wait for what the application shows, and take it away."""
@@ -120,21 +107,9 @@ class SignedIn:
 
         return json.loads(self.until(take))
 
-    def click(self, selector: str) -> None:
-        self.browser.find_element(By.CSS_SELECTOR, selector).click()
-
     def forget_page(self) -> None:
         """Do as if the page were in a new tab: after a sign-out, the client takes the old verifier for a new one."""
         self.browser.execute_script("sessionStorage.clear()")
-
-    def choose(self, name: str) -> None:
-        """Choose a user, or cancel, on the page of the emulator."""
-
-        def buttons() -> Any:
-            found = self.browser.find_elements(By.CSS_SELECTOR, "form[action=authorize] button")
-            return [each for each in found if each.text.partition("\n")[0] == name]
-
-        self.until(buttons)[0].click()
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"], ids=["same site", "another site"])

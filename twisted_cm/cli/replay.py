@@ -24,11 +24,11 @@ def replay(runtime: RuntimeOptions, file: Path, timing: bool) -> None:
 
     This command takes the place of a module until Ctrl-C. FILE is what 'serve --record' wrote.
 
-    A job gets the recorded result of the same function and query. If a query was recorded several times, each
-    recording is used in turn, then the last one again and again. A job that failed fails again. A query that was not
-    recorded fails, and the message shows the difference from the nearest recorded query. Canceled jobs are ignored.
-    Secrets are masked in the recording, so they are masked in the results too, and they are ignored when queries are
-    compared.
+    The functions have the recorded schemas. A job gets the recorded result of the same function and query. If a query
+    was recorded several times, each recording is used in turn, then the last one again and again. A job that failed
+    fails again. A query that was not recorded fails, and the message shows the difference from the nearest recorded
+    query. Canceled jobs are ignored. Secrets are masked in the recording, so they are masked in the results too, and
+    they are ignored when queries are compared.
 
     The exit status is 1 if a job asked for something that was not recorded.
 
@@ -49,6 +49,7 @@ def replay(runtime: RuntimeOptions, file: Path, timing: bool) -> None:
     async def answer(reactor: Any) -> bool:
         async with await known.join(reactor) as session:
             player = Replay(reactor, session, recording, timing, say)
+            await player.report()
             ignored = f", ignoring {recording.skipped} canceled jobs" if recording.skipped else ""
             say(f"Runtime {runtime.runtime_id} answers from {recording.size} recorded jobs{ignored}. Ctrl-C stops.")
             try:

@@ -54,6 +54,7 @@ class Recorded:
         too_large: Whether the job has a result that was too large to record.
         seconds: How long the runtime took.
         raised: What the function raised, if the result is the report of that.
+        ends: Offsets at which chunks of the module's post ended, where the bytes alone do not show that a value ends.
     """
 
     key: tuple[str, str]
@@ -62,6 +63,7 @@ class Recorded:
     too_large: bool
     seconds: float
     raised: str | None = None
+    ends: tuple[int, ...] = ()
 
     @property
     def function(self) -> str:
@@ -87,6 +89,7 @@ class Recording:
 
     Attributes:
         jobs: The jobs in the order of the file.
+        schemas: The last schema of each function for which the runtime had posted one.
         skipped: How many canceled jobs the file has. They are ignored: they do not show what a function does.
     """
 
@@ -98,6 +101,7 @@ class Recording:
         """
         validator = Draft202012Validator(load_schema("recording.json"))
         self.jobs: list[Recorded] = []
+        self.schemas: dict[str, JSONValue] = {}
         self.skipped = 0
         self._queries: dict[tuple[str, str], _Recordings] = {}
         problems: list[str] = []
@@ -128,6 +132,8 @@ class Recording:
         if errors:
             yield from (f"{error.json_path}: {error.message[:200]}" for error in errors)
             return
+        if "schema" in record:
+            self.schemas[record["function"]] = record["schema"]
         if record["state"] == JobState.CANCELED.value:
             self.skipped += 1
             return
@@ -221,4 +227,5 @@ def _recorded(record: dict[str, JSONValue]) -> Recorded:
     started = record["started_at"]
     seconds = 0.0 if started is None else max(record["completed_at"] - started, 0) / 1000
     raised = None if content is None else raised_message(record.get("job_id", ""), content)
-    return Recorded(_key(record["function"], record["query"]), content, problem, "bytes" in result, seconds, raised)
+    key, ends = _key(record["function"], record["query"]), tuple(result.get("ends", ()))
+    return Recorded(key, content, problem, "bytes" in result, seconds, raised, ends)

@@ -70,6 +70,8 @@ class Recorder:
         self._reactor = reactor
         # ``None`` stands for the jobs that finished while the broker could not be reached.
         self._waiting: deque[Job | None] = deque()
+        # The schemas in the file, by runtime and function.
+        self._schemas: dict[tuple[str, str], JSONValue] = {}
         # When jobs ended that are recorded. Those that ended before ``_since`` are left alone.
         self._recorded: OrderedDict[str, int] = OrderedDict()
         self._since = int(reactor.seconds() * 1000)
@@ -172,7 +174,9 @@ class Recorder:
             elif job.submission.query is None:
                 # A broker may leave the query out of a change.
                 job = await self._broker.job(job.job_id)
-            self._append(await self._line(job))
+            schema = await self._new_schema(job)
+            if self._append(await self._line(job, schema)) and schema is not None:
+                self._schemas[job.runtime_id, job.submission.query_type] = schema
         except UnknownJob:
             self._log.warn("job {job_id} is not recorded: it is forgotten already", job_id=job.job_id)
         except BrokerUnavailable:
@@ -189,12 +193,20 @@ class Recorder:
         if left > 0 and not self._stopping:
             await deferLater(self._reactor, min(left, OUTPUT_FOLLOWS))
 
-    async def _line(self, job: Job) -> bytes:
+    async def _new_schema(self, job: Job) -> JSONValue:
+        """Return the schema of a job's function; ``None`` if the file has it already, or if there is none."""
+        name = job.submission.query_type
+        found = await self._broker.functions(name, job.runtime_id)
+        schema = found[0].schema.payload if found else None
+        return schema if schema != self._schemas.get((job.runtime_id, name)) else None
+
+    async def _line(self, job: Job, schema: JSONValue) -> bytes:
         submission = job.submission
         record = {
             "recording": 1,
             "job_id": job.job_id,
             "function": submission.query_type,
+            **({} if schema is None else {"schema": schema}),
             "query": None if submission.query is None else mask_json(submission.query),
             "state": job.state.value,
             "raised": job.raised is not None,
@@ -225,12 +237,18 @@ class Recorder:
                 await deferLater(self._reactor, 0)
             return {"bytes": offset, "sha256": digest.hexdigest()}
         content = await result.read(0, result.size)
+        ends = await result.ends(0, result.size)
+        noted = {"ends": ends} if ends else {}
         try:
-            return {"text": mask_text(content.decode("utf-8"))}
+            text = content.decode("utf-8")
         except UnicodeDecodeError:
-            return {"base64": b64encode(content).decode("ascii")}
+            return {"base64": b64encode(content).decode("ascii"), **noted}
+        masked = mask_text(text)
+        # In a text that was changed, the offsets are others.
+        return {"text": masked, **(noted if masked == text else {})}
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, line: bytes) -> bool:
+        """Write a line; return whether that was possible."""
         size = os.fstat(self._file).st_size
         try:
             if os.write(self._file, line) < len(line):
@@ -246,10 +264,11 @@ class Recorder:
                     reason=error.strerror,
                 )
             self._missed += 1
-            return
+            return False
         if self._missed:
             self._log.warn("recording to {path} again; {count} jobs are missing", path=self.path, count=self._missed)
             self._missed = 0
+        return True
 
     async def stop(self) -> None:
         """Record the finished jobs that are not recorded yet, and close the file.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -14,7 +15,7 @@ from ..client.api import RuntimeSession
 from ..client.errors import ApiError
 from ..client.records import ModuleJob
 from ..model.raised import raised_message
-from .read import Recording
+from .read import Recorded, Recording
 
 #: Seconds that one poll parks.
 _POLL = 50.0
@@ -54,6 +55,12 @@ class Replay:
         self._timing = timing
         self._say = say
         self._running: set[Deferred[None]] = set()
+
+    async def report(self) -> None:
+        """Post the recorded schemas, so that applications find the functions. Without any, nothing is posted."""
+        schemas = self._recording.schemas
+        if schemas:
+            await self._session.post_schemas([{"functionName": name, "schema": each} for name, each in schemas.items()])
 
     async def run(self) -> None:
         """Poll for jobs and answer them until this is canceled.
@@ -99,7 +106,7 @@ class Replay:
             await self._session.fail_job(job.job_id, found.problem)
             self.outcomes["failed as recorded"] += 1
         else:
-            await self._session.post_result(job.job_id, found.content)
+            await self._session.post_result(job.job_id, _chunks(found) if found.ends else found.content)
             raised = raised_message(job.job_id, found.content)
             self.outcomes["answered" if raised is None else "raised as recorded"] += 1
 
@@ -107,3 +114,10 @@ class Replay:
         """Return one line that says how many jobs ended in each way."""
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items())) or "none"
         return f"Jobs: {counts}. Recorded jobs never requested: {self._recording.unused} of {self._recording.size}."
+
+
+def _chunks(recorded: Recorded) -> Iterator[bytes]:
+    """Return a result in chunks that end where the recorded ones did."""
+    content = recorded.content or b""
+    offsets = sorted({0, len(content), *(each for each in recorded.ends if each < len(content))})
+    return (content[start:end] for start, end in pairwise(offsets))

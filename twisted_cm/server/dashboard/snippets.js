@@ -110,7 +110,8 @@ export function typescript({ functionName, query }, url) {
     // In an object of JavaScript, this name alone would set the prototype.
     key: (text) => (text === "__proto__" ? '["__proto__"]' : quoted(text)),
     number: (text) => {
-      if (!/^-?\d+$/.test(text) || Number.isSafeInteger(Number(text))) {
+      // A large number that JavaScript writes with the same digits may be a double, for which the API takes no string.
+      if (!/^-?\d+$/.test(text) || Number.isSafeInteger(Number(text)) || String(Number(text)) === text) {
         return text;
       }
       rounded = true;
