@@ -161,10 +161,12 @@ class Calls:
             raise invalid_request(f"The parameters cannot be checked: {error}.", field="parameters") from None
         except (WorkFailed, OSError) as error:
             raise unavailable(f"The parameters cannot be checked: {error}.") from None
-        for each in violations:
-            name = each.pointer[1:].partition("/")[0].replace("~1", "/").replace("~0", "~")
+        if violations:
+            name = violations[0].pointer[1:].partition("/")[0].replace("~1", "/").replace("~0", "~")
             parameter = signature.parameters.get(name, UNKNOWN_PARAMETER)
-            raise errors.invalid_parameter(name, parameter.type(self.in_ontology), f"does not fit its schema: {each}")
+            raise errors.invalid_parameter(
+                name, parameter.type(self.in_ontology), f"does not fit its schema: {violations[0]}"
+            )
         return query
 
     async def value(self, query: Query, job: Job, prefix: str = "") -> bytes:
