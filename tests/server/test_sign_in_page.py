@@ -27,6 +27,12 @@ async def test_the_page_is_text_and_may_not_be_framed_or_kept(public: Applicatio
     assert redirected.header("Referrer-Policy") == "no-referrer"
 
 
+def shared(answer: Answer) -> list[str]:
+    """Return the names of the headers by which a page of another origin may read an answer."""
+    names = [name.decode("ascii") for name, _ in answer.headers.getAllRawHeaders()]
+    return [name for name in names if name.lower().startswith("access-control-")]
+
+
 HOSTILE = [
     '"><script>alert(1)</script>',
     "'; DROP",
@@ -109,6 +115,8 @@ async def test_a_form_that_is_sent_again_gives_another_code_to_the_same_client_o
         {"Origin": "null"},
         {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},
+        {"Origin": "https://app.example"},
+        {"Origin": "https://app.example", "Sec_Fetch_Site": "cross-site"},
     ],
     ids=str,
 )
@@ -118,6 +126,29 @@ async def test_a_page_of_another_site_cannot_send_the_form(public: Application, 
     form = {"request": shown.sealed, "user": shown.users["jane"]}
     answer = await public.ask("POST", AUTHORIZE, form, **headers)
     assert (answer.status, answer.headers.hasHeader("Location")) == (403, False)
+    assert shared(answer) == []
+    if "app.example" in headers.get("Origin", ""):
+        assert "--cors-origin" not in answer.text
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_script_of_another_origin_can_read_the_page(public: Application) -> None:
+    """A script that reads the request in the page could answer it in place of the user."""
+    allowed = {"Origin": "https://app.example", "Sec_Fetch_Site": "cross-site"}
+    assert shared(await public.ask("GET", "/openapi.json", **allowed)) != []
+    query = urlencode({"client_id": "page", "redirect_uri": REDIRECT, "response_type": "code"})
+    for method in ("GET", "HEAD"):
+        answer = await public.ask(method, f"{AUTHORIZE}?{query}", **allowed)
+        assert (answer.status, shared(answer)) == (303, [])
+    asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization"}
+    preflight = await public.ask("OPTIONS", AUTHORIZE, **allowed, **asked)
+    assert (preflight.status, shared(preflight)) == (403, [])
+    oauth2, page = AUTHORIZE.rsplit("/", 1)
+    spelled = [f"{oauth2}/authoriz%65", f"{oauth2}//{page}", f"{AUTHORIZE}/", f"{oauth2}/./{page}", f"{AUTHORIZE};"]
+    for path in (*spelled, f"/{AUTHORIZE}", f"//{AUTHORIZE}", f"{AUTHORIZE}?", f"{AUTHORIZE}#"):
+        for method in ("GET", "POST"):
+            answer = await public.ask(method, path, {} if method == "POST" else None, **allowed)
+            assert answer.status == 404 or (answer.status in (400, 403) and shared(answer) == []), path
 
 
 @pytest_twisted.ensureDeferred

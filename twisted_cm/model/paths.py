@@ -15,6 +15,8 @@ SIDECAR = "/interactive-module/api/internal-query"
 CONTOUR_SERVICE = "/contour-backend-multiplexer/api"
 CONTOUR = f"{CONTOUR_SERVICE}/module-group-multiplexer"
 MULTIPASS = "/multipass/api"
+#: The page for signing in.
+AUTHORIZE = f"{MULTIPASS}/oauth2/authorize"
 #: Foundry's public API.
 FUNCTIONS = "/api/v2/functions"
 ONTOLOGIES = "/api/v2/ontologies"

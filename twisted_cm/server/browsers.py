@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
+from ..model.paths import AUTHORIZE
 from . import errors
 from .transport.request import EmulatorRequest
 
@@ -48,14 +49,16 @@ class BrowserGuard:
         try:
             host = self._host(request)
             origin = request.header("Origin")
-            if origin is not None and origin in self.origins:
+            shared = _may_be_shared(request)
+            if shared and origin is not None and origin in self.origins:
                 _share(request, origin)
                 if request.method == b"OPTIONS" and request.header("Access-Control-Request-Method") is not None:
                     _answer_preflight(request)
                     return False
             elif _changes_state(request) and _crosses_sites(request, origin, host):
                 page = "A page of another site" if origin is None else f"A page of the origin '{origin}'"
-                raise errors.forbidden(f"{page} may not do this. Allow its origin with --cors-origin.")
+                advice = "Allow its origin with --cors-origin." if shared else "Send the browser to this URL."
+                raise errors.forbidden(f"{page} may not do this. {advice}")
         except errors.ApiError as error:
             request.write(request.error(error))
             request.finish()
@@ -89,6 +92,12 @@ class BrowserGuard:
         except ValueError:
             return False
         return address.is_loopback or not self.only_loopback
+
+
+def _may_be_shared(request: EmulatorRequest) -> bool:
+    # A script that reads the page for signing in could answer it in place of a person (RFC 9700, section 2.6).
+    # More than one slash at the front leads to the same route.
+    return not request.path.endswith(AUTHORIZE.encode("ascii"))
 
 
 def _changes_state(request: EmulatorRequest) -> bool:

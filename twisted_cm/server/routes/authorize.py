@@ -13,7 +13,7 @@ from attrs import frozen
 from klein import Klein
 
 from ...model.grants import is_challenge
-from ...model.paths import MULTIPASS
+from ...model.paths import AUTHORIZE
 from ...model.tokens import GrantType, OAuthClient, same_token
 from ..context import Context
 from ..errors import ApiError
@@ -53,8 +53,7 @@ class AuthorizeRoutes:
 
     def register(self, app: Klein) -> None:
         """Put the routes on ``app``."""
-        path = f"{MULTIPASS}/oauth2/authorize"
-        add_routes(app, [("GET", path, self.page), ("POST", path, self.answer)])
+        add_routes(app, [("GET", AUTHORIZE, self.page), ("POST", AUTHORIZE, self.answer)])
 
     def page(self, request: EmulatorRequest) -> bytes:
         """Answer ``GET /oauth2/authorize`` with the users that may sign in."""
