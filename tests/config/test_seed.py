@@ -389,6 +389,16 @@ def test_a_redirect_uri_must_be_one_to_which_a_browser_may_be_sent(uri: str, pro
             "foundry.users[1].id: the user 'a' has the same id; choose another one",
         ),
         (
+            "{users: [{username: a}], oauth_clients: [{client_id: b}, {client_id: a}]}",
+            "foundry.oauth_clients[1].client_id: the user 'a' has the same name, and jobs tell the two only by their"
+            " names; choose another one",
+        ),
+        (
+            "{oauth_clients: [{client_id: admin}]}",
+            "foundry.oauth_clients[0].client_id: the user 'admin', who is there because the seed has no 'users', has"
+            " the same name; choose another one",
+        ),
+        (
             "{users: [{username: a, principal_type: robot}]}",
             "foundry.users[0].principal_type: 'robot' is not one of ['human', 'service']",
         ),
@@ -412,6 +422,11 @@ def test_a_mistake_in_users_and_clients_is_named(foundry: str, problem: str) -> 
     with pytest.raises(InvalidSeed) as caught:
         parse_seed(f"foundry: {foundry}")
     assert caught.value.problems == [f"line 1: {problem}"]
+
+
+def test_a_client_may_have_the_name_of_the_user_that_stands_in_for_users() -> None:
+    seed = parse_seed("foundry: {users: [{username: a}], oauth_clients: [{client_id: admin}]}")
+    assert [each.client_id for each in seed.oauth_clients] == ["admin"]
 
 
 def test_yaml_may_merge_mappings() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..model.tokens import TOKEN_LIFETIME, GrantType, OAuthClient
-from ..model.users import DEFAULT_REALM, User, user_id_of
+from ..model.users import DEFAULT_REALM, DEVELOPMENT_USER, User, user_id_of
 from .seed_path import SeedPath
 
 #: The characters that a URI may have.
@@ -65,6 +65,9 @@ def mistakes_in_identities(document: Any) -> Iterator[tuple[SeedPath, str]]:
             if usernames.setdefault(user_id, username) != username:
                 yield (*path, "id"), f"the user '{usernames[user_id]}' has the same id; choose another one"
     for path, client in _items(document, "oauth_clients"):
+        mistake = _mistake_in_client_id(client.get("client_id"), usernames.values())
+        if mistake is not None:
+            yield (*path, "client_id"), mistake
         if "scopes" in client and "allowed_scopes" in client:
             yield (*path, "allowed_scopes"), "'scopes' says the same; name one of the two"
         uris = client.get("redirect_uris")
@@ -81,6 +84,20 @@ def _items(document: Any, section: str) -> Iterator[tuple[SeedPath, dict[str, An
     for index, item in enumerate(items if isinstance(items, list) else ()):
         if isinstance(item, dict):
             yield ("foundry", section, index), item
+
+
+def _mistake_in_client_id(client_id: Any, usernames: Collection[str]) -> str | None:
+    # What a client submits has its name only. So do the token of that job and the keys of its submissions.
+    if client_id in usernames:
+        return (
+            f"the user '{client_id}' has the same name, and jobs tell the two only by their names; choose another one"
+        )
+    if not usernames and client_id == DEVELOPMENT_USER.username:
+        return (
+            f"the user '{client_id}', who is there because the seed has no 'users', has the same name; choose another"
+            " one"
+        )
+    return None
 
 
 def _mistake_in_redirect_uri(uri: str) -> str | None:
