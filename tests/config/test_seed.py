@@ -424,6 +424,14 @@ def test_a_mistake_in_users_and_clients_is_named(foundry: str, problem: str) -> 
     assert caught.value.problems == [f"line 1: {problem}"]
 
 
+def test_a_token_of_an_inactive_user_is_reported_without_the_token() -> None:
+    seed = parse_seed(
+        "tokens:\n  secret: {login: joe}\n  other: {login: jane}\nfoundry:\n  users:\n"
+        "    - {username: joe, active: false}\n    - {username: jane}\n"
+    )
+    assert seed.warnings == ("line 2: tokens.*: not valid, because the user 'joe' is not active",)
+
+
 def test_a_client_may_have_the_name_of_the_user_that_stands_in_for_users() -> None:
     seed = parse_seed("foundry: {users: [{username: a}], oauth_clients: [{client_id: admin}]}")
     assert [each.client_id for each in seed.oauth_clients] == ["admin"]

@@ -374,6 +374,36 @@ async def test_tokens_end_with_the_entry_in_the_seed(emulators: list[Harness], t
     assert (answer.status, answer.headers.hasHeader("Location")) == (400, False)
 
 
+@pytest_twisted.ensureDeferred
+async def test_no_token_of_an_inactive_user_is_valid(public: Application) -> None:
+    harness = public.harness
+    current, seeded = (await public.sign_in("jane"))["access_token"], "app-token"
+    body = {"deployedAppRid": "ri.one", "queryType": "f"}
+    submitted = await harness.call("POST", f"{CONTOUR}/deployed-apps/jobs", body, Authorization=f"Bearer {seeded}")
+    assert submitted[0] == 200
+    of_job = (await harness.module("GET", "/job"))[1]["computeModuleJobV1"]["temporaryCredentialsAuthToken"]
+    tokens = (current, seeded, of_job)
+    assert [await public.owner(each) for each in tokens] == ["jane"] * 3
+    inactive = SIGN_IN_SEED.replace("username: jane,", "username: jane, active: false,")
+    for seed, owner in ((inactive, None), (SIGN_IN_SEED, "jane")):
+        await harness.service.reseed(parse_seed(seed))
+        assert [await public.owner(each) for each in tokens] == [owner] * 3
+        for path in (ME, RUNTIMES):
+            status = (await public.ask("GET", path, Authorization=f"Bearer {seeded}")).status
+            assert status == (401 if owner is None else 200)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_admin_token_is_valid_whatever_users_there_are() -> None:
+    harness = make_harness("foundry: {users: [{username: admin, active: false}]}", admin_token="boss")
+    try:
+        answer = await Application(harness).ask("GET", CURRENT, Authorization="Bearer boss")
+        assert (answer.status, answer.json["status"]) == (200, "DELETED")
+    finally:
+        await harness.pool.closeCachedConnections()
+        await harness.service.stopService()
+
+
 # Who is there
 
 

@@ -295,6 +295,11 @@ def _build(document: dict[str, Any], lines: Lines, warnings: list[str]) -> Seed:
         BearerToken(token, Principal((owner or {}).get("login", "anonymous"), tuple((owner or {}).get("scopes", ()))))
         for token, owner in (document.get("tokens") or {}).items()
     ]
+    inactive = {each.username for each in users if not each.is_active}
+    for bearer in tokens:
+        if bearer.principal.login in inactive:
+            message = f"not valid, because the user '{bearer.principal.login}' is not active"
+            warnings.append(format_problem(("tokens", bearer.token), lines, message))
     return Seed(
         tokens=tuple(tokens),
         port=foundry.get("port"),

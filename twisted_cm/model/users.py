@@ -30,7 +30,7 @@ class User:
         user_id: A UUID.
         display_name: The name to show; empty for that of the other names.
         is_person: Whether it is a person, who may sign in, and not a service user.
-        is_active: Whether the user may sign in and use tokens.
+        is_active: Whether the user may sign in and use tokens, those of the seed and of jobs too.
     """
 
     username: str
@@ -61,7 +61,10 @@ class User:
         return self.display_name or names or self.username
 
     def describe(self) -> dict[str, Any]:
-        """Return the user in the form of Foundry's admin API, without what is not known."""
+        """Return the user in the form of Foundry's admin API, without what is not known.
+
+        That API has two values for ``status``. Of a user who is not active it is ``DELETED``.
+        """
         described = {
             "id": self.user_id,
             "username": self.username,
@@ -70,7 +73,7 @@ class User:
             "email": self.email,
             "realm": self.realm,
             "organization": self.organization_rid,
-            "status": "ACTIVE",
+            "status": "ACTIVE" if self.is_active else "DELETED",
             "attributes": {name: list(values) for name, values in self.attributes.items()},
         }
         return {name: value for name, value in described.items() if value is not None}

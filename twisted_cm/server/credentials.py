@@ -58,6 +58,7 @@ class Credentials:
         self._principals = {
             fingerprint(bearer.token): Principal(bearer.principal.login, bearer.principal.scopes, self._role)
             for bearer in tokens
+            if not self._is_inactive(bearer.principal.login)
         }
         if self.admin_token is not None:
             self._principals[fingerprint(self.admin_token)] = Principal("admin", role=Role.ADMIN)
@@ -82,6 +83,10 @@ class Credentials:
         user = self._users.get(username)
         return user if user is not None and user.is_active else None
 
+    def _is_inactive(self, username: str) -> bool:
+        """Return whether the seed has a user of that name who may not use tokens. Other names may stand for nobody."""
+        return username in self._users and self.active_user(username) is None
+
     def people(self) -> list[User]:
         """Return the users who may sign in, in the order of the seed."""
         return [each for each in self._users.values() if each.may_sign_in]
@@ -103,9 +108,14 @@ class Credentials:
         """Return the id of the job that a bearer token was made for, or ``None`` if it is no token of a job."""
         return job_of_token(self.issued.job_key, token)
 
-    def submitter(self, job: Job) -> Principal:
-        """Return whom the token of a job acts as: the user who submitted it, or the runtime whose module did."""
+    def submitter(self, job: Job) -> Principal | None:
+        """Return whom the token of a job acts as: the user who submitted it, or the runtime whose module did.
+
+        There is nobody if this user may no longer use tokens.
+        """
         submission = job.submission
+        if submission.submitter and not submission.admin and self._is_inactive(submission.submitter):
+            return None
         role = Role.ADMIN if submission.admin else self._role
         # A runtime with the name of a user is not this user.
         is_client = not submission.submitter
