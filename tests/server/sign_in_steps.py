@@ -124,8 +124,12 @@ class Application:
 
     async def choose(self, page: Answer, username: str, **form: str) -> Answer:
         """Choose a user on the page."""
+        return await self.send(page, user=page.users[username], **form)
+
+    async def send(self, page: Answer, **form: str) -> Answer:
+        """Send the form of the page."""
         origin = self.harness.service.addresses.http or ""
-        sent = {"request": page.sealed, "user": page.users[username], **form}
+        sent = {"request": page.sealed, **form}
         return await self.ask("POST", AUTHORIZE, sent, Origin=origin, Sec_Fetch_Site="same-origin")
 
     async def code(self, username: str = "jane", **changes: Any) -> str:

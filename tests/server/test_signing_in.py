@@ -22,6 +22,7 @@ from server.sign_in_steps import (
 from twisted.internet.defer import Deferred
 
 from twisted_cm.config.seed import parse_seed
+from twisted_cm.model.users import user_id_of
 from twisted_cm.service import SeedReloader
 
 
@@ -432,19 +433,44 @@ async def test_beyond_loopback_signing_in_takes_the_admin_token(monkeypatch: pyt
     harness = make_harness(SIGN_IN_SEED, admin_token="boss")
     try:
         public = Application(harness)
-        shown = await public.page()
-        assert 'type="password"' in shown.text
-        for form in ({}, {"admin_token": ""}, {"admin_token": "wrong"}, {"admin_token": "app-token"}):
-            refused = await public.choose(shown, "jane", **form)
-            assert (refused.status, refused.headers.hasHeader("Location")) == (403, False)
-            assert refused.sealed == shown.sealed
-            assert "app-token" not in refused.text
-        code = (await public.choose(shown, "jane", admin_token="boss")).told["code"]
+        asked = await public.page(scope="offline_access")
+        assert 'type="password"' in asked.text and "My page" in asked.text
+        mistakes: list[dict[str, str]] = [
+            {},
+            {"admin_token": ""},
+            {"admin_token": "wrong"},
+            {"admin_token": "app-token"},
+        ]
+        jane = user_id_of("jane")
+        for form in mistakes:
+            for choice in ({}, {"user": jane}):
+                refused = await public.send(asked, **form, **choice)
+                assert (refused.status, refused.headers.hasHeader("Location")) == (403, False)
+                assert refused.users == {}
+                assert "app-token" not in refused.text
+        for answer in (asked, refused):
+            assert not re.search("jane|Doe|jim|joe", answer.text)
+        shown = await public.send(asked, admin_token="boss")
+        assert (shown.status, list(shown.users)) == (200, ["jane", "jim"])
+        assert "boss" not in shown.text and 'type="password"' not in shown.text
+        # The request in the second page says that the admin token was given. Nobody can make up such a request.
+        assert (await public.send(asked, user=jane)).status == 403
+        forged = f"{shown.sealed.partition('.')[0]}.{asked.sealed.partition('.')[2]}"
+        assert (await public.ask("POST", AUTHORIZE, {"request": forged, "user": jane})).status == 400
+        code = (await public.choose(shown, "jane")).told["code"]
         token = (await public.redeem(code)).json["access_token"]
         me = await public.ask("GET", ME, Authorization=f"Bearer {token}")
         assert (me.json["username"], me.json["role"]) == ("jane", "application")
-        cancel = await public.ask("POST", AUTHORIZE, {"request": shown.sealed, "cancel": "yes"})
-        assert cancel.told["error"] == "access_denied"
+        clock = Clock(harness)
+        asked = await public.page()
+        clock.now += 599
+        shown = await public.send(asked, admin_token="boss")
+        clock.now += 599
+        assert (await public.choose(shown, "jane")).status == 303
+        clock.now += 1
+        assert (await public.choose(shown, "jane")).status == 400
+        for page in (await public.page(), await public.send(await public.page(), admin_token="boss")):
+            assert (await public.send(page, cancel="yes")).told["error"] == "access_denied"
     finally:
         await harness.pool.closeCachedConnections()
         await harness.service.stopService()

@@ -35,6 +35,7 @@ class AuthorizationRequest:
         scopes: What the client asks for, all of which it may have.
         state: What the client wants back; ``None`` if it sent nothing.
         code_challenge: The hash of the client's secret verifier; ``None`` if the client sent none.
+        admitted: Whether the admin token was given with it.
     """
 
     client_id: str
@@ -42,6 +43,7 @@ class AuthorizationRequest:
     scopes: tuple[str, ...]
     state: str | None
     code_challenge: str | None
+    admitted: bool = False
 
 
 @frozen

@@ -31,6 +31,13 @@ _STYLE_HASH = b64encode(sha256(_STYLE.encode("utf-8")).digest()).decode("ascii")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 
 
+_ADMIN_TOKEN = (
+    '<label for="admin-token">Admin token of the emulator</label>',
+    '<input id="admin-token" name="admin_token" type="password" autocomplete="off" required autofocus>',
+    "<button>Continue</button>",
+)
+
+
 def policy(redirect_uri: str | None = None) -> str:
     """Return the content security policy of a page.
 
@@ -55,18 +62,16 @@ def sign_in_page(
     client: OAuthClient,
     request: AuthorizationRequest,
     sealed: str,
-    people: Iterable[User],
-    asks_admin_token: bool,
+    people: Iterable[User] | None,
     mistake: str = "",
 ) -> bytes:
-    """Return the page that lists the users.
+    """Return the page that lists the users, or the one before it, which asks for the admin token.
 
     Args:
         client: The application.
         request: What it asks for.
         sealed: The same as text that only an emulator can make.
-        people: Who may sign in.
-        asks_admin_token: Whether the form has a field for the admin token.
+        people: Who may sign in; ``None`` to ask for the admin token.
         mistake: What is wrong with the form that was sent before.
     """
     name = _text(client.name or client.client_id)
@@ -77,20 +82,19 @@ def sign_in_page(
         parts.append(f'<p class="wrong" role="alert">{_text(mistake)}</p>')
     parts.append('<form method="post" action="authorize">')
     parts.append(f'<input type="hidden" name="request" value="{escape(sealed)}">')
-    if asks_admin_token:
-        parts.append(
-            '<label for="admin-token">Admin token of the emulator</label>'
-            '<input id="admin-token" name="admin_token" type="password" autocomplete="off" required>'
-        )
+    parts += _ADMIN_TOKEN if people is None else _users(people)
+    parts.append('<button name="cancel" value="yes" formnovalidate>Cancel</button>')
+    parts.append("</form>")
+    return _page("Sign in", parts)
+
+
+def _users(people: Iterable[User]) -> list[str]:
     users = [
         f'<button name="user" value="{escape(user.user_id)}">{_text(user.shown_name)}'
         f"<small>{_text(user.username)}</small></button>"
         for user in people
     ]
-    parts += users or ["<p>No user of the seed may sign in.</p>"]
-    parts.append('<button name="cancel" value="yes" formnovalidate>Cancel</button>')
-    parts.append("</form>")
-    return _page("Sign in", parts)
+    return users or ["<p>No user of the seed may sign in.</p>"]
 
 
 def error_page(message: str) -> bytes:

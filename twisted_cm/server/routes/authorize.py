@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode
 
-from attrs import frozen
+from attrs import evolve, frozen
 from klein import Klein
 
 from ...model.grants import is_challenge
@@ -56,7 +56,7 @@ class AuthorizeRoutes:
         add_routes(app, [("GET", AUTHORIZE, self.page), ("POST", AUTHORIZE, self.answer)])
 
     def page(self, request: EmulatorRequest) -> bytes:
-        """Answer ``GET /oauth2/authorize`` with the users that may sign in."""
+        """Answer ``GET /oauth2/authorize`` with the users that may sign in, or with a field for the admin token."""
         try:
             fields = _read_query(request)
             client, redirect_uri = self._target(fields)
@@ -68,10 +68,13 @@ class AuthorizeRoutes:
             asked = _read_request(client, redirect_uri, state, fields)
         except _Refused as error:
             return _redirect(request, redirect_uri, state, error=error.error, error_description=str(error))
-        return self._show(request, client, asked, Grants(self.context.credentials).seal(asked))
+        return self._show(request, client, asked)
 
     async def answer(self, request: EmulatorRequest) -> bytes:
-        """Answer ``POST /oauth2/authorize``: send the browser back to the application, with a code or an error."""
+        """Answer ``POST /oauth2/authorize``: send the browser back to the application, with a code or an error.
+
+        A form with the admin token and no user is answered with the users.
+        """
         credentials = self.context.credentials
         grants = Grants(credentials)
         try:
@@ -80,8 +83,7 @@ class AuthorizeRoutes:
             if error.status != 400:
                 raise
             return _answer_error(request, error.description)
-        sealed = form.get("request", "")
-        asked = grants.unseal(sealed)
+        asked = grants.unseal(form.get("request", ""))
         if asked is None:
             return _answer_error(request, "This page is too old. Go back to the application, and sign in again.")
         client = credentials.known_client(asked.client_id)
@@ -90,11 +92,15 @@ class AuthorizeRoutes:
         if "cancel" in form:
             refused = {"error": "access_denied", "error_description": "The user has canceled the sign-in."}
             return _redirect(request, asked.redirect_uri, asked.state, **refused)
-        if not self._admits(form.get("admin_token", "")):
-            return self._show(request, client, asked, sealed, 403, "This is not the admin token.")
+        if not self._admits(asked):
+            if not self._is_admin_token(form.get("admin_token", "")):
+                return self._show(request, client, asked, 403, "This is not the admin token.")
+            asked = evolve(asked, admitted=True)
+            if "user" not in form:
+                return self._show(request, client, asked)
         user = next((each for each in credentials.people() if each.user_id == form.get("user")), None)
         if user is None:
-            return self._show(request, client, asked, sealed, 400, "This user may not sign in. Choose another one.")
+            return self._show(request, client, asked, 400, "This user may not sign in. Choose another one.")
         return _redirect(request, asked.redirect_uri, asked.state, code=await grants.allow(asked, user))
 
     def _target(self, fields: Mapping[str, list[str]]) -> tuple[OAuthClient, str]:
@@ -114,25 +120,27 @@ class AuthorizeRoutes:
             )
         return client, redirect_uri
 
-    def _admits(self, admin_token: str) -> bool:
-        """Return whether anybody may choose a user. Beyond loopback, it takes the admin token."""
-        credentials = self.context.credentials
-        if not credentials.guarded:
-            return True
-        return credentials.admin_token is not None and same_token(admin_token, credentials.admin_token)
+    def _admits(self, asked: AuthorizationRequest) -> bool:
+        """Return whether a user may be chosen for a request. Beyond loopback, it takes the admin token."""
+        return asked.admitted or not self.context.credentials.guarded
+
+    def _is_admin_token(self, presented: str) -> bool:
+        expected = self.context.credentials.admin_token
+        return expected is not None and same_token(presented, expected)
 
     def _show(
         self,
         request: EmulatorRequest,
         client: OAuthClient,
         asked: AuthorizationRequest,
-        sealed: str,
         status: int = 200,
         mistake: str = "",
     ) -> bytes:
         credentials = self.context.credentials
         _set_headers(request, policy(asked.redirect_uri))
-        page = sign_in_page(client, asked, sealed, credentials.people(), credentials.guarded, mistake)
+        # The names of the users are for people who may sign in.
+        people = credentials.people() if self._admits(asked) else None
+        page = sign_in_page(client, asked, Grants(credentials).seal(asked), people, mistake)
         return request.answer(page, "text/html; charset=utf-8", status)
 
 
