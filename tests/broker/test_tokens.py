@@ -57,7 +57,7 @@ def tokens(brokers: MemoryFixture, monkeypatch: pytest.MonkeyPatch) -> Tokens:
     """Provide stores that keep three tokens and three grants together."""
     for module in ("broker.tokens", "broker.redis.tokens"):
         monkeypatch.setattr(f"twisted_cm.{module}.MOST_TOKENS", 3)
-    monkeypatch.setattr("twisted_cm.broker.tokens.MOST_GRANTS", 3)
+        monkeypatch.setattr(f"twisted_cm.{module}.MOST_GRANTS", 3)
     return Tokens(brokers)
 
 
@@ -169,13 +169,73 @@ def test_redis_forgets_a_grant_after_its_end(tokens: Tokens, brokers: Any) -> No
     assert 200_000 < lifetime() <= 210_000
 
 
-@pytest.mark.parametrize("brokers", ["memory"], indirect=True)
-def test_beyond_the_limit_the_oldest_grants_end(tokens: Tokens, brokers: MemoryFixture) -> None:
-    for grant_id, expires_at in (("aa", 100.0), ("bb", 10.0), ("cc", 100.0)):
-        tokens.ask("put_grant", grant_id, evolve(GRANT, expires_at=expires_at), CODE)
-    brokers.advance(10)
-    kept = []
-    for grant_id in ("dd", "ee"):
-        tokens.ask("put_grant", grant_id, GRANT, CODE)
-        kept.append([each for each in ("aa", "bb", "cc", "dd", "ee") if tokens.ask("get_grant", each) is not None])
-    assert kept == [["aa", "cc", "dd"], ["cc", "dd", "ee"]]
+class Granted:
+    """Grants, each of which has a letter for its id."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def put(self, grant_id: str, expires_at: float) -> None:
+        self._tokens.ask("put_grant", grant_id, evolve(GRANT, expires_at=expires_at), CODE)
+
+    def redeem(self, grant_id: str, expires_at: float) -> None:
+        self.put(grant_id, 60)
+        assert self._tokens.ask("redeem", grant_id, CODE, FIRST, expires_at) is True
+
+    def kept(self) -> str:
+        return "".join(each for each in "abcdef" if self._tokens.ask("get_grant", each) is not None)
+
+
+def test_beyond_the_limit_the_codes_that_expire_first_end(tokens: Tokens, brokers: MemoryFixture) -> None:
+    granted = Granted(tokens)
+    for grant_id, expires_at in (("a", 100), ("b", 10), ("c", 60)):
+        granted.put(grant_id, expires_at)
+    assert granted.kept() == "abc"
+    brokers.advance(5)
+    granted.put("d", 50)
+    assert granted.kept() == "acd"
+    granted.put("e", 40)
+    assert granted.kept() == "ace"
+    tokens.ask("end_grant", "c")
+    granted.put("f", 100)
+    assert granted.kept() == "aef"
+
+
+def test_codes_that_nobody_redeems_end_no_grant_that_somebody_uses(tokens: Tokens) -> None:
+    granted = Granted(tokens)
+    granted.redeem("a", 30)
+    for grant_id in "bcde":
+        granted.put(grant_id, 60)
+    assert granted.kept() == "acde"
+
+
+def test_beyond_the_limit_the_redeemed_grants_that_expire_first_end(tokens: Tokens) -> None:
+    granted = Granted(tokens)
+    for grant_id, expires_at in (("a", 100), ("b", 200), ("c", 300)):
+        granted.redeem(grant_id, expires_at)
+    assert tokens.ask("rotate", "a", FIRST, SECOND, 400) is True
+    granted.redeem("d", 250)
+    assert granted.kept() == "acd"
+    # A code that is used a second time makes room.
+    assert tokens.ask("redeem", "c", CODE, OTHER, 300) is False
+    granted.redeem("e", 500)
+    assert granted.kept() == "ade"
+
+
+@pytest.mark.parametrize("brokers", ["redis", "nodes"], indirect=True)
+def test_redis_keeps_nothing_of_grants_that_are_over(tokens: Tokens, brokers: Any) -> None:
+    def entries() -> list[int]:
+        sets = ("grants:codes", "grants:redeemed")
+        return [int(brokers.server.command("ZCARD", f"twisted-cm:0:{each}")[1:]) for each in sets]
+
+    granted = Granted(tokens)
+    granted.redeem("a", 10)
+    granted.put("b", 10)
+    assert entries() == [1, 1]
+    brokers.advance(11)
+    granted.put("c", 100)
+    granted.redeem("d", 100)
+    assert entries() == [1, 1]
+    for grant_id in "cd":
+        tokens.ask("end_grant", grant_id)
+    assert entries() == [0, 0]

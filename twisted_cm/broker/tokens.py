@@ -37,7 +37,11 @@ class ITokenStore(Interface):
         """Remove a token, if it is kept."""
 
     def put_grant(grant_id: str, grant: Grant, code: bytes) -> Deferred[None]:
-        """Keep a grant with the fingerprint of its code until it expires, or until too many others were made."""
+        """Keep a grant with the fingerprint of its code until it expires.
+
+        If there are :data:`MOST_GRANTS` whose codes were not redeemed, the one that expires first ends. Redeemed grants
+        are counted apart, so that codes that nobody redeems end no grant that is in use.
+        """
 
     def get_grant(grant_id: str) -> Deferred[Grant | None]:
         """Return a grant, or ``None`` if it is not kept. The grant may have expired."""
@@ -75,7 +79,6 @@ class _KeptGrant:
     grant: Grant
     code: bytes
     refresh: bytes | None = None
-    redeemed: bool = False
 
     @property
     def expires_at(self) -> float:
@@ -95,7 +98,8 @@ class MemoryTokens:
         self.job_key = secrets.token_bytes(32)
         self._now = now
         self._issued: OrderedDict[bytes, IssuedToken] = OrderedDict()
-        self._grants: OrderedDict[str, _KeptGrant] = OrderedDict()
+        self._codes: dict[str, _KeptGrant] = {}
+        self._redeemed: dict[str, _KeptGrant] = {}
 
     def put(self, digest: bytes, issued: IssuedToken) -> Deferred[None]:
         _make_room(self._issued, MOST_TOKENS, self._now())
@@ -104,7 +108,7 @@ class MemoryTokens:
 
     def get(self, digest: bytes) -> Deferred[IssuedToken | None]:
         issued = self._issued.get(digest)
-        if issued is not None and issued.grant_id is not None and issued.grant_id not in self._grants:
+        if issued is not None and issued.grant_id is not None and self._kept(issued.grant_id) is None:
             return succeed(None)
         return succeed(issued)
 
@@ -113,27 +117,27 @@ class MemoryTokens:
         return succeed(None)
 
     def put_grant(self, grant_id: str, grant: Grant, code: bytes) -> Deferred[None]:
-        _make_room(self._grants, MOST_GRANTS, self._now())
-        self._grants[grant_id] = _KeptGrant(grant, code)
+        self._keep(self._codes, grant_id, _KeptGrant(grant, code))
         return succeed(None)
 
     def get_grant(self, grant_id: str) -> Deferred[Grant | None]:
-        kept = self._grants.get(grant_id)
+        kept = self._kept(grant_id)
         return succeed(None if kept is None else kept.grant)
 
     def redeem(self, grant_id: str, code: bytes, refresh: bytes | None, expires_at: float) -> Deferred[bool]:
-        kept = self._grants.get(grant_id)
+        kept = self._kept(grant_id)
         if kept is None or kept.code != code:
             return succeed(False)
-        if kept.redeemed:
-            del self._grants[grant_id]
+        if grant_id in self._redeemed:
+            del self._redeemed[grant_id]
             return succeed(False)
-        kept.redeemed, kept.refresh = True, refresh
-        kept.grant = evolve(kept.grant, expires_at=expires_at)
+        del self._codes[grant_id]
+        redeemed = _KeptGrant(evolve(kept.grant, expires_at=expires_at), code, refresh)
+        self._keep(self._redeemed, grant_id, redeemed)
         return succeed(True)
 
     def rotate(self, grant_id: str, old: bytes, new: bytes, expires_at: float) -> Deferred[bool]:
-        kept = self._grants.get(grant_id)
+        kept = self._redeemed.get(grant_id)
         if kept is None or kept.refresh != old:
             return succeed(False)
         kept.refresh = new
@@ -141,14 +145,28 @@ class MemoryTokens:
         return succeed(True)
 
     def end_grant(self, grant_id: str) -> Deferred[None]:
-        self._grants.pop(grant_id, None)
+        self._codes.pop(grant_id, None)
+        self._redeemed.pop(grant_id, None)
         return succeed(None)
+
+    def _kept(self, grant_id: str) -> _KeptGrant | None:
+        return self._codes.get(grant_id) or self._redeemed.get(grant_id)
+
+    def _keep(self, kept: dict[str, _KeptGrant], grant_id: str, grant: _KeptGrant) -> None:
+        _remove_expired(kept, MOST_GRANTS, self._now())
+        while len(kept) >= MOST_GRANTS:
+            del kept[min(kept, key=lambda each: kept[each].expires_at)]
+        kept[grant_id] = grant
 
 
 def _make_room(kept: OrderedDict[_Key, _Kept], most: int, now: float) -> None:
     """Remove what has expired, if there is no room for one more, and then the oldest."""
+    _remove_expired(kept, most, now)
+    while len(kept) >= most:
+        kept.popitem(last=False)
+
+
+def _remove_expired(kept: dict[_Key, _Kept], most: int, now: float) -> None:
     if len(kept) >= most:
         for expired in [key for key, each in kept.items() if each.expires_at <= now]:
             del kept[expired]
-    while len(kept) >= most:
-        kept.popitem(last=False)

@@ -14,7 +14,8 @@ CODE_LIFETIME = 60
 REFRESH_LIFETIME = 30 * 24 * 3600
 #: Seconds for which the page for signing in can be answered.
 REQUEST_LIFETIME = 600
-#: The maximum number of grants that are kept at once in memory. Beyond it, the oldest ones end early.
+#: The maximum number of grants whose codes were not redeemed that are kept at once, and that of all others. Beyond it,
+#: those that expire first end early.
 MOST_GRANTS = 10_000
 #: The scope with which a client asks for a refresh token. Every client may ask for it.
 OFFLINE_ACCESS = "offline_access"
@@ -30,7 +31,7 @@ class Grant:
     Attributes:
         redirect_uri: Where the code was sent.
         code_challenge: The hash of the client's secret verifier; ``None`` if the client sent none.
-        expires_at: Seconds since the epoch. Until then, the code can be redeemed or the refresh token used.
+        expires_at: Seconds since the epoch. Until then, the code can be redeemed, or a token of it used.
     """
 
     client_id: str

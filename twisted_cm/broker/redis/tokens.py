@@ -8,7 +8,7 @@ from attrs import asdict
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ...model.grants import Grant
+from ...model.grants import MOST_GRANTS, Grant
 from ...model.tokens import MOST_TOKENS, IssuedToken
 from ..tokens import ITokenStore
 from .node import RedisNode
@@ -47,7 +47,8 @@ class RedisTokens:
 
     def put_grant(self, grant_id: str, grant: Grant, code: bytes) -> Deferred[None]:
         lifetime = self._milliseconds_until(grant.expires_at)
-        put = self._node.call("put_grant", grant_id, to_json(asdict(grant)), str(grant.expires_at), code, lifetime)
+        content, expires_at = to_json(asdict(grant)), str(grant.expires_at)
+        put = self._node.call("put_grant", grant_id, content, expires_at, code, lifetime, str(MOST_GRANTS))
         return put.addCallback(lambda _: None)
 
     def get_grant(self, grant_id: str) -> Deferred[Grant | None]:
@@ -63,7 +64,8 @@ class RedisTokens:
 
     def redeem(self, grant_id: str, code: bytes, refresh: bytes | None, expires_at: float) -> Deferred[bool]:
         lifetime = self._milliseconds_until(expires_at)
-        redeemed = self._node.call("redeem_grant", grant_id, code, refresh or b"", str(expires_at), lifetime)
+        most = str(MOST_GRANTS)
+        redeemed = self._node.call("redeem_grant", grant_id, code, refresh or b"", str(expires_at), lifetime, most)
         return redeemed.addCallback(bool)
 
     def rotate(self, grant_id: str, old: bytes, new: bytes, expires_at: float) -> Deferred[bool]:

@@ -23,6 +23,7 @@
 --   leases:N       the leases whose timers N keeps, by their ends; parking:N the replicas that have polls on N
 --   job_key        the key of the tokens of jobs
 --   grant:G        what a user granted by signing in, with the fingerprints of its code and its refresh token; expires
+--   grants:codes   the grants whose codes were not redeemed; grants:redeemed the others; both by their ends
 --   registry, version, limits, counts, observing, faults…, issued…
 
 local P = ''

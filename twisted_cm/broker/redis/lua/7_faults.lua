@@ -88,7 +88,26 @@ function ops.delete_token(now, node, digest)
   return call('HDEL', P .. 'issued', digest)
 end
 
-function ops.put_grant(now, node, id, grant, expires_at, code, lifetime)
+-- Those whose codes were not redeemed, and the others, each with the seconds at which it expires.
+local CODES, REDEEMED = 'grants:codes', 'grants:redeemed'
+
+local function end_grant(id)
+  call('ZREM', P .. CODES, id)
+  call('ZREM', P .. REDEEMED, id)
+  return call('DEL', P .. 'grant:' .. id)
+end
+
+-- Put a grant into one of the two sets. If the set is full, the grants in it that expire first end.
+local function list_grant(set, now, id, expires_at, most)
+  call('ZREMRANGEBYSCORE', P .. set, '-inf', string.format('%.3f', now / 1000))
+  while call('ZCARD', P .. set) >= tonumber(most) do
+    call('DEL', P .. 'grant:' .. call('ZPOPMIN', P .. set)[1])
+  end
+  call('ZADD', P .. set, expires_at, id)
+end
+
+function ops.put_grant(now, node, id, grant, expires_at, code, lifetime, most)
+  list_grant(CODES, now, id, expires_at, most)
   call('HSET', P .. 'grant:' .. id, 'grant', grant, 'expires_at', expires_at, 'code', code)
   return call('PEXPIRE', P .. 'grant:' .. id, lifetime)
 end
@@ -99,15 +118,17 @@ end
 
 -- Return whether this is the code of a grant, and was not redeemed before. A code that is redeemed again may have been
 -- stolen, so it ends the grant.
-function ops.redeem_grant(now, node, id, code, refresh, expires_at, lifetime)
+function ops.redeem_grant(now, node, id, code, refresh, expires_at, lifetime, most)
   local key = P .. 'grant:' .. id
   if call('HGET', key, 'code') ~= code then
     return 0
   end
   if call('HSETNX', key, 'redeemed', 1) == 0 then
-    call('DEL', key)
+    end_grant(id)
     return 0
   end
+  call('ZREM', P .. CODES, id)
+  list_grant(REDEEMED, now, id, expires_at, most)
   call('HSET', key, 'refresh', refresh, 'expires_at', expires_at)
   return call('PEXPIRE', key, lifetime)
 end
@@ -118,10 +139,11 @@ function ops.rotate_grant(now, node, id, old, new, expires_at, lifetime)
   if call('HGET', key, 'refresh') ~= old then
     return 0
   end
+  call('ZADD', P .. REDEEMED, expires_at, id)
   call('HSET', key, 'refresh', new, 'expires_at', expires_at)
   return call('PEXPIRE', key, lifetime)
 end
 
 function ops.end_grant(now, node, id)
-  return call('DEL', P .. 'grant:' .. id)
+  return end_grant(id)
 end
