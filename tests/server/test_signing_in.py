@@ -138,7 +138,6 @@ async def test_the_nodes_of_a_redis_share_pages_codes_and_tokens(emulators: list
     refreshed = (await public.refresh(tokens["refresh_token"])).json
     public.harness = first
     assert await public.owner(refreshed["access_token"]) == "jane"
-    assert (await public.refresh(tokens["refresh_token"])).error == (400, "invalid_grant")
     assert (await public.redeem(code)).error == (400, "invalid_grant")
     public.harness = second
     assert await public.owner(refreshed["access_token"]) is None
@@ -312,10 +311,49 @@ async def test_each_refresh_token_is_used_once(public: Application) -> None:
     assert second["scope"] == "read"
     assert second["refresh_token"] != first["refresh_token"]
     assert await public.owner(second["access_token"]) == "jane"
-    assert (await public.refresh(first["refresh_token"])).error == (400, "invalid_grant")
     # The narrower scope was that of one access token.
     third = (await public.refresh(second["refresh_token"])).json
     assert third["scope"] == "read write offline_access"
+    assert (await public.refresh(second["refresh_token"])).error == (400, "invalid_grant")
+
+
+@pytest.mark.parametrize("by", ["refresh", "revoke"])
+@pytest_twisted.ensureDeferred
+async def test_a_refresh_token_that_comes_again_ends_all_tokens_of_its_sign_in(
+    emulators: list[Harness], public: Application, by: str
+) -> None:
+    first, bystander = [await public.sign_in(scope="offline_access") for _ in range(2)]
+    second = (await public.refresh(first["refresh_token"])).json
+    third = (await public.refresh(second["refresh_token"])).json
+    tokens = [each["access_token"] for each in (first, second, third)]
+    assert [await public.owner(each) for each in tokens] == ["jane"] * 3
+    # Who has only a part of a token, or another client, ends nothing.
+    parts = first["refresh_token"].split("_")
+    for number in range(2, len(parts)):
+        other = "".join("1" if each == "0" else "0" for each in parts[number])
+        forged = "_".join([*parts[:number], other, *parts[number + 1 :]])
+        assert (await public.refresh(forged)).error == (400, "invalid_grant")
+        assert (await public.revoke(forged)).status == 200
+    stranger = Application(public.harness, "other")
+    assert (await stranger.refresh(first["refresh_token"])).error == (400, "invalid_grant")
+    assert [await public.owner(each) for each in tokens] == ["jane"] * 3
+    public.harness = emulators[1]
+    await getattr(public, by)(first["refresh_token"])
+    public.harness = emulators[0]
+    assert [await public.owner(each) for each in tokens] == [None] * 3
+    assert (await public.refresh(third["refresh_token"])).error == (400, "invalid_grant")
+    assert await public.owner(bystander["access_token"]) == "jane"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_grant_without_a_refresh_token_is_kept_as_long_as_its_token(public: Application) -> None:
+    clock = Clock(public.harness)
+    code = await public.code()
+    token = (await public.redeem(code)).json["access_token"]
+    (grant_id,) = re.findall("[0-9a-f]{32}(?=_)", code)
+    store = public.harness.service.credentials.issued
+    grant = await store.get_grant(grant_id)
+    assert (grant.expires_at, await public.owner(token)) == (clock.now + 100, "jane")
 
 
 @pytest_twisted.ensureDeferred

@@ -130,17 +130,20 @@ class Grants:
         if grant.code_challenge is not None and challenge_of(verifier or "") != grant.code_challenge:
             raise InvalidGrant("The 'code_verifier' does not fit the 'code_challenge' of the code.")
         refreshes = OFFLINE_ACCESS in grant.scopes and client.may_use(GrantType.REFRESH_TOKEN)
-        refresh_token = _secret(_REFRESH_TOKEN, grant_id) if refreshes else None
+        refresh_token = self._new_refresh_token(grant_id) if refreshes else None
         refresh = None if refresh_token is None else fingerprint(refresh_token)
         store = self._credentials.issued
-        if not await store.redeem(grant_id, fingerprint(code), refresh, self._expiry(client)):
+        if not await store.redeem(grant_id, fingerprint(code), refresh, self._expiry(client, refreshes)):
             raise unknown
         return await self._issue(client, grant, grant_id, grant.scopes, refresh_token)
 
     # Refresh tokens
 
     async def refresh(self, client: OAuthClient, refresh_token: str, scopes: tuple[str, ...]) -> Tokens:
-        """Return new tokens for a refresh token, which is used up.
+        """Return new tokens for a refresh token, which is used up. A second use ends all tokens of its grant.
+
+        A token that is used twice may have been stolen, and nobody knows by whom it was used first (RFC 9700, section
+        4.14.2).
 
         Args:
             client: The client that sent it.
@@ -152,30 +155,41 @@ class Grants:
             NotGranted: The user has not granted one of the scopes.
         """
         unknown = InvalidGrant("The refresh token is unknown, expired or already used. Send the user to sign in again.")
-        grant_id = _grant_id(refresh_token, _REFRESH_TOKEN)
+        grant_id = self._grant_of_refresh_token(refresh_token)
         grant = await self._grant(client, grant_id)
         if grant is None:
             raise unknown
         if not set(scopes) <= set(grant.scopes):
             refused = ", ".join(sorted(set(scopes) - set(grant.scopes)))
             raise NotGranted(f"The user has not granted these scopes: {refused}.")
-        new = _secret(_REFRESH_TOKEN, grant_id)
+        new = self._new_refresh_token(grant_id)
         store = self._credentials.issued
-        if not await store.rotate(grant_id, fingerprint(refresh_token), fingerprint(new), self._expiry(client)):
+        if not await store.rotate(grant_id, fingerprint(refresh_token), fingerprint(new), self._expiry(client, True)):
+            await store.end_grant(grant_id)
             raise unknown
         return await self._issue(client, grant, grant_id, scopes or grant.scopes, new)
 
     async def revoke(self, client: OAuthClient, token: str) -> None:
         """End a token of any kind, and all tokens that came from the same sign-in, if they are those of ``client``."""
-        grant_id = _grant_id(token, _REFRESH_TOKEN)
-        grant = await self._grant(client, grant_id)
-        if grant is None:
+        grant_id = self._grant_of_refresh_token(token)
+        if await self._grant(client, grant_id) is None:
             await self._credentials.revoke(client, token)
-            return
-        store = self._credentials.issued
-        # The id of the grant stands in the code, too. Only who has the whole token may end it.
-        if await store.rotate(grant_id, fingerprint(token), secrets.token_bytes(32), grant.expires_at):
-            await store.end_grant(grant_id)
+        else:
+            await self._credentials.issued.end_grant(grant_id)
+
+    def _new_refresh_token(self, grant_id: str) -> str:
+        """Return a refresh token with a MAC, by which it is still known when it was used long ago."""
+        token = _secret(_REFRESH_TOKEN, grant_id)
+        return f"{token}_{self._mac(token.encode('ascii'))}"
+
+    def _grant_of_refresh_token(self, token: str) -> str:
+        """Return the id of the grant that a refresh token was made for, empty if no emulator made the token.
+
+        The id stands in the code, too. Who has only the code cannot make a token that ends the grant.
+        """
+        unsigned, _, mac = token.rpartition("_")
+        grant_id = _grant_id(unsigned, _REFRESH_TOKEN)
+        return grant_id if grant_id and same_token(mac, self._mac(unsigned.encode("ascii"))) else ""
 
     async def _grant(self, client: OAuthClient, grant_id: str) -> Grant | None:
         """Return a grant to a client that has not expired, of a user who is still there."""
@@ -184,9 +198,9 @@ class Grants:
             return None
         return grant if self._credentials.active_user(grant.username) is not None else None
 
-    def _expiry(self, client: OAuthClient) -> float:
+    def _expiry(self, client: OAuthClient, refreshes: bool) -> float:
         # Also without a refresh token, a grant lasts as long as its access token: a second use of the code ends both.
-        return self._credentials.now() + max(REFRESH_LIFETIME, client.token_lifetime)
+        return self._credentials.now() + max(REFRESH_LIFETIME if refreshes else 0, client.token_lifetime)
 
     async def _issue(
         self, client: OAuthClient, grant: Grant, grant_id: str, scopes: tuple[str, ...], refresh_token: str | None
@@ -196,11 +210,11 @@ class Grants:
 
 
 def _secret(prefix: str, grant_id: str) -> str:
-    """Return a new code or refresh token. It names its grant, so that the grant is found by it."""
+    """Return a new code, or what a refresh token begins with. It names its grant, so that the grant is found by it."""
     return f"{prefix}{grant_id}_{secrets.token_hex(24)}"
 
 
 def _grant_id(token: str, prefix: str) -> str:
-    """Return the id of the grant that a code or a refresh token names, empty if it names none."""
+    """Return the id of the grant that a result of :func:`_secret` names, empty if the text is not one."""
     found = re.fullmatch(f"{prefix}([0-9a-f]{{32}})_[0-9a-f]{{48}}", token)
     return found[1] if found is not None else ""
