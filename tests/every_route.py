@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import patch
 
 from attrs import frozen
 from conftest import CONTOUR, RUNTIMES, SEED, Harness, make_harness, result_of
@@ -19,6 +21,7 @@ from twisted_cm.broker.results import ResultBody
 from twisted_cm.broker.tokens import MemoryTokens
 from twisted_cm.config.seed import Sidecar
 from twisted_cm.model.faults import FaultKind, FaultPlan
+from twisted_cm.model.grants import Grant
 from twisted_cm.model.jobs import JobSource, Submission
 from twisted_cm.model.limits import Limits
 from twisted_cm.model.queries import function_rid
@@ -238,7 +241,7 @@ SIDECAR_ROUTES: dict[str, tuple[Guard, Any, int]] = {
 
 
 class CountedTokens(MemoryTokens):
-    """Issued tokens, with a count of how often one was added or removed."""
+    """Issued tokens and grants, with a count of how often one was added or removed."""
 
     changes = 0
 
@@ -250,16 +253,29 @@ class CountedTokens(MemoryTokens):
         self.changes += 1
         return super().delete(digest)
 
+    def put_grant(self, grant_id: str, grant: Grant, code: bytes) -> Deferred[None]:
+        self.changes += 1
+        return super().put_grant(grant_id, grant, code)
+
+    def end_grant(self, grant_id: str) -> Deferred[None]:
+        self.changes += 1
+        return super().end_grant(grant_id)
+
 
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[Harness]:
-    """Run an emulator with OAuth clients and a sidecar for runtime ``one``."""
+    """Run an emulator with OAuth clients and a sidecar for runtime ``one``.
+
+    No replica becomes silent: on a machine that stands still for ten seconds during a request, the passing of time
+    would look like something that the request has changed.
+    """
     limits = Limits(poll_timeout=30, sync_timeout=0.001)
     made = make_harness(AUTH_SEED, sidecars=(Sidecar("one", 0, 0),), limits=limits, **settings)
     credentials: Any = made.service.credentials
     credentials.issued = CountedTokens(credentials.now)
     try:
-        yield made
+        with patch.multiple("twisted_cm.model.replicas", SILENT_AFTER=math.inf, SILENT_AT_WORK_AFTER=math.inf):
+            yield made
     finally:
         await made.pool.closeCachedConnections()
         await made.service.stopService()
