@@ -9,10 +9,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from twisted_cm.model.json_values import LONGEST_NUMBER, ValueScanner, Wants, runs_on
+
+#: A busy machine may take long for an example.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -55,6 +58,7 @@ def equal(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
+@settings(PATIENT)
 @given(
     st.lists(st.tuples(JSON, st.sampled_from(LAYOUTS), st.sampled_from(["\n", " ", "\r\n\t "]))),
     st.lists(st.integers(0, 10_000)),
@@ -68,6 +72,7 @@ def test_values_come_out_as_they_went_in_however_they_are_cut(
     assert scan(data[i : i + 1] for i in range(len(data))) == values
 
 
+@settings(PATIENT)
 @given(
     st.lists(JSON.map(json.dumps).map(str.encode) | st.integers(-99, 99).map(b"%d".__mod__)),
     st.lists(st.integers(0, 10_000)),
@@ -82,7 +87,7 @@ def test_values_that_touch_are_told_apart_by_the_ends_of_chunks(values: list[byt
 
 
 @given(JSON, st.integers(0, 1000), st.binary(min_size=1, max_size=2), st.lists(st.integers(0, 1000)))
-@settings(max_examples=300)
+@settings(PATIENT, max_examples=300)
 def test_what_python_refuses_is_refused_and_what_it_accepts_is_found(
     value: Any, where: int, damage: bytes, cuts: list[int]
 ) -> None:

@@ -8,11 +8,14 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from twisted_cm.server.queries.api_types import api_type, api_type_of_json_schema, api_type_of_value
 from twisted_cm.server.queries.values import ExactNumber, Unfit, conversion
+
+#: A busy machine may take long for an example.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def simple(kind: str) -> dict[str, Any]:
@@ -217,6 +220,7 @@ TYPED = st.recursive(st.sampled_from(SIMPLE), around, max_leaves=6).flatmap(
 )
 
 
+@settings(PATIENT)
 @given(TYPED)
 def test_a_value_that_goes_in_comes_out(typed: tuple[Any, Any]) -> None:
     data_type, value = typed
@@ -228,6 +232,7 @@ def test_a_value_that_goes_in_comes_out(typed: tuple[Any, Any]) -> None:
         assert posted == value
 
 
+@settings(PATIENT)
 @given(TYPED, st.booleans())
 def test_the_api_describes_each_type(typed: tuple[Any, Any], in_ontology: bool) -> None:
     described = json.dumps(api_type(typed[0], in_ontology))
