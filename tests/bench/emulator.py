@@ -8,6 +8,8 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -147,3 +149,29 @@ def receive(client: socket.socket, size: int) -> None:
         received = client.recv_into(buffer, min(size, len(buffer)))
         assert received, "the connection was closed"
         size -= received
+
+
+def start_and_stop(state_dir: Path) -> float:
+    """Return the milliseconds from the command until a connection is accepted.
+
+    Args:
+        state_dir: A directory with certificates that an earlier start made.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        command = [
+            str(Path(sys.executable).with_name("twisted-cm")),
+            *("serve", "--port", str(port), "--tls-port", "0", "--state-dir", str(state_dir)),
+        ]
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while True:
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.002)
+        taken = (time.perf_counter() - started) * 1000
+        process.terminate()
+        process.wait(20)
+    return taken

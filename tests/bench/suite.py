@@ -12,17 +12,17 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from emulator import MIB, Emulator, read_answer, read_head, receive
+from cpu import cpu_of_command
+from emulator import MIB, Emulator, read_answer, read_head, receive, start_and_stop
 from figures import Figure, written
 from floor import Floor, floor_request
 from http_client import Connection, caller_request, connect, inspect_request, module_request, query_request
@@ -255,8 +255,26 @@ class Suite:
             started = time.perf_counter()
             subprocess.run([sys.executable, "-c", imports], check=True)
             floor = time.perf_counter() - started
-            pairs.append([start_and_stop(), floor * 1000])
+            pairs.append([start_and_stop(self.emulator.state_dir), floor * 1000])
         yield _median("start: until it listens", "ms", pairs, "<=1.5")
+
+    def cli(self) -> Iterator[Figure]:
+        """Measure the CPU of a command that submits one job, beside a Python that imports Twisted's HTTP client."""
+        floor = [sys.executable, "-c", "import twisted.internet.reactor, twisted.web.client"]
+        submit = [
+            *(str(Path(sys.executable).with_name("twisted-cm")), "submit", "ri.bench", "f", "1"),
+            *("--url", self.url, "--token", "token"),
+        ]
+
+        async def run() -> list[list[float]]:
+            # Reading the modules from the disk for the first time does not count.
+            await asyncio.to_thread(cpu_of_command, submit)
+            return [
+                [await asyncio.to_thread(cpu_of_command, command) * 1000 for command in (submit, floor)]
+                for _ in range(self.rounds + 2)
+            ]
+
+        yield _median("submit of one job: CPU", "ms", asyncio.run(self._with_runtimes(1, run)), "<=1.15")
 
 
 def _median(scenario: str, unit: str, pairs: list[list[float]], bar: str = "") -> Figure:
@@ -422,31 +440,6 @@ def round_trip(echo: socket.socket, content: bytes) -> None:
     sending.join()
 
 
-def start_and_stop() -> float:
-    """Return the milliseconds from the command until a connection is accepted."""
-    with tempfile.TemporaryDirectory() as directory, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        command = [
-            str(Path(sys.executable).with_name("twisted-cm")),
-            *("serve", "--port", str(port), "--tls-port", "0", "--state-dir", str(START_STATE or directory)),
-        ]
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while True:
-            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.002)
-        taken = (time.perf_counter() - started) * 1000
-        process.terminate()
-        process.wait(20)
-    return taken
-
-
-#: The directory with certificates that an earlier start made.
-START_STATE: Path | None = None
-
 SCENARIOS = (
     "ceiling",
     "sync",
@@ -458,6 +451,7 @@ SCENARIOS = (
     "stream",
     "idle_sdk",
     "start",
+    "cli",
 )
 
 
@@ -469,10 +463,8 @@ def main(only: tuple[str, ...], quick: bool) -> None:
 
     The table goes to standard error, the same as JSON to standard output. The exit status is 1 if a bar is missed.
     """
-    global START_STATE
     figures: list[Figure] = []
     with closing(Emulator()) as emulator, closing(Floor()) as floor:
-        START_STATE = emulator.state_dir
         suite = Suite(emulator, floor, quick)
         for name in only or SCENARIOS:
             click.echo(f"  {name} …", err=True)
