@@ -30,8 +30,8 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
-from .model.jobs import short_id
 from .model.printable import printable
+from .model.short_ids import short_id
 
 #: A namespace, or ``""`` for all of them, and the lowest level that is logged there, a constant of ``LogLevel``.
 Level: TypeAlias = tuple[str, Any]

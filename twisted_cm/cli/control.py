@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
-from ..client.api import EmulatorControl
+from ..client.control import EmulatorControl
 from .connection_options import CallerOptions, caller_options
 from .reactor import run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.core import ParameterSource
 
-from ..client.api import EmulatorControl
+from ..client.control import EmulatorControl
 from ..config.numbers import FiniteRange
 from ..model.faults import FaultKind
 from ..model.types import JSONValue

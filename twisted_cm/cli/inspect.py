@@ -13,12 +13,12 @@ import click
 from attrs import frozen
 from twisted.internet.defer import CancelledError
 
-from ..client.api import EmulatorControl
+from ..client.control import EmulatorControl
 from ..model.durations import show_age
-from ..model.jobs import SHORT_ID, JobState, short_id
 from ..model.printable import printable
 from ..model.raised import RAISED, first_line
-from ..model.replicas import ReplicaState
+from ..model.short_ids import SHORT_ID, short_id
+from ..model.states import JobState, ReplicaState
 from ..model.types import JSONValue
 from .columns import Column, Row
 from .control import control_command

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..client.api import EmulatorControl
+from ..client.control import EmulatorControl
 from ..model.printable import printable
 
 #: What stands for the job that was submitted last.

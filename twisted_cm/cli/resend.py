@@ -7,7 +7,9 @@ from typing import Any
 import click
 from twisted.internet.defer import CancelledError
 
-from ..client.api import ComputeModules, EmulatorControl, NotFound, TimedOut
+from ..client.application import ComputeModules
+from ..client.control import EmulatorControl
+from ..client.errors import NotFound, TimedOut
 from ..client.raw_json import KeptJob
 from ..config.numbers import FiniteRange
 from ..model.jobs import JobState

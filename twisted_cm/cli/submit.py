@@ -11,7 +11,7 @@ from typing import Any
 import click
 from twisted.internet.defer import CancelledError
 
-from ..client.api import ComputeModules
+from ..client.application import ComputeModules
 from ..client.retries import Retries
 from ..config.numbers import FiniteRange
 from ..model.printable import printable

@@ -15,10 +15,10 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from ..client.api import ComputeModules
+from ..client.application import ComputeModules
 from ..client.errors import CannotConnect, ComputeModulesError, Forbidden, InvalidToken, TimedOut
 from ..client.records import JobStatus, Result
-from ..model.jobs import JobState
+from ..model.states import JobState
 from ..model.types import JSONValue
 from .job_file import Line
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import click
 
-from ..client.api import EmulatorControl
+from ..client.control import EmulatorControl
 from ..model.printable import printable
 from ..model.types import JSONValue
 from .control import control_command

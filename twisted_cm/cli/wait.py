@@ -9,7 +9,8 @@ import click
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.task import deferLater
 
-from ..client.api import CannotConnect, EmulatorControl, NotFound, ResultBrokenOff, Unavailable
+from ..client.control import EmulatorControl
+from ..client.errors import CannotConnect, NotFound, ResultBrokenOff, Unavailable
 from ..config.numbers import FiniteRange
 from ..model.printable import printable
 from ..model.raised import first_line

@@ -22,5 +22,16 @@ Once they have been sent, these requests are not repeated:
 - Posting a result from an iterator, since the iterator is used up.
 """
 
-from .api import *  # noqa: F403 - api.py lists the names
-from .api import __all__ as __all__
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import *  # noqa: F403 - api.py lists the names
+    from .api import __all__ as __all__
+
+
+def __getattr__(name: str) -> Any:
+    # api.py is imported when one of its names is first used: a command imports only the client that it needs.
+    if name.startswith("_") and name != "__all__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(".api", __name__), name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..model.jobs import JobState
-from ..model.replicas import ReplicaState
+from ..model.states import JobState, ReplicaState
 from .application import ComputeModules
 from .control import EmulatorControl
 from .errors import (

@@ -6,9 +6,8 @@ import json
 
 from attrs import field, frozen
 
-from ..model.jobs import JobState
 from ..model.raised import raised_message
-from ..model.replicas import ReplicaState
+from ..model.states import JobState, ReplicaState
 from ..model.types import JSONValue
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from ..model.types import JSONValue
 from .body import Body
-from .values import ValueParser
 
 
 class ResultStream:
@@ -97,6 +96,9 @@ class JSONValues:
     """
 
     def __init__(self, chunks: ResultStream) -> None:
+        # Most clients read no values, and compiling the patterns of values takes 4 ms.
+        from .values import ValueParser
+
         self._chunks = chunks
         self._parser = ValueParser()
         self._found: deque[JSONValue] = deque()

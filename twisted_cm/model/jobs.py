@@ -9,41 +9,14 @@ from typing import Any, Protocol
 
 from attrs import Factory, define, field, frozen
 
+from .states import LEGAL_TRANSITIONS
+from .states import JobState as JobState
+
 #: How many attempts of a job are remembered: the latest ones.
 ATTEMPTS_KEPT = 20
 
-#: How many characters of the end of a job's id are shown to people.
-SHORT_ID = 4
-
-
 #: How many characters are kept of what a module wrote while it ran a job: the last ones.
 OUTPUT_KEPT = 16_384
-
-
-class JobState(enum.Enum):
-    """The state of a job. The values are used on the wire (contract section 3)."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELED = "canceled"
-
-    @property
-    def finished(self) -> bool:
-        """Whether the state is final."""
-        return not LEGAL_TRANSITIONS[self]
-
-
-#: The states that may follow each state. A running job is queued again when its poller vanishes during the handover.
-#: It may then succeed while it is queued, because the poller may have received it.
-LEGAL_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED}),
-    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED}),
-    JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset(),
-    JobState.CANCELED: frozenset(),
-}
 
 
 class JobSource(enum.Enum):
@@ -223,11 +196,6 @@ class Job:
 def new_job_id() -> str:
     """Return a job id that cannot be guessed, in the form of contract section 1."""
     return "foundry_job_" + secrets.token_hex(16)
-
-
-def short_id(job_id: str) -> str:
-    """Return the end of a job's id, as people see it; the commands take it in place of the id."""
-    return job_id if len(job_id) <= SHORT_ID else f"…{job_id[-SHORT_ID:]}"
 
 
 @frozen

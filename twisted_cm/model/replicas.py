@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 import secrets
 
 from attrs import define, field, frozen
 
 from .runtimes import new_module_auth_token
+from .states import ReplicaState as ReplicaState
 
 #: The replica whose routes are those of the runtime itself. Every runtime has it, and it has no limit.
 DEFAULT_REPLICA = "default"
@@ -34,26 +34,6 @@ SILENT_AT_WORK_AFTER = 300.0
 
 #: How many replicas that are gone are remembered for each runtime: the latest ones.
 GONE_KEPT = 20
-
-
-class ReplicaState(enum.Enum):
-    """What a replica does. The values are used on the wire."""
-
-    #: It is open and has not polled.
-    STARTING = "starting"
-    #: It has room for another job.
-    RESPONSIVE = "responsive"
-    #: It runs as many jobs as it may, or it gets no more jobs because it is about to be closed.
-    BUSY = "busy"
-    #: No poll of it is parked, and nothing has been heard of it for longer than it should take.
-    SILENT = "silent"
-    #: It was closed.
-    GONE = "gone"
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a process that takes jobs."""
-        return self in (ReplicaState.RESPONSIVE, ReplicaState.BUSY)
 
 
 @frozen
