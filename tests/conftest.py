@@ -20,6 +20,7 @@ import pytest_twisted
 import treq
 from attrs import evolve
 from redis_server import RedisServer
+from selection import on_other_brokers
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -55,6 +56,25 @@ foundry:
       - {deployed_app_rid: ri.two, runtime_id: two, branch: dev}
       - {deployed_app_rid: ri.off, runtime_id: two, active: false}
 """
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--one-broker",
+        action="store_true",
+        help="Run tests that have a variant for each kind of broker on one kind: those of tests/broker on Redis, all"
+        " others in memory.",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start long tests first, so that none is left to run alone; leave out what ``--one-broker`` leaves out."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    if config.getoption("--one-broker"):
+        left = set(on_other_brokers(items))
+        config.hook.pytest_deselected(items=list(left))
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.hookimpl(tryfirst=True)

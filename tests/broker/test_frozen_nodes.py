@@ -16,6 +16,8 @@ from conftest import ROOT
 from emulator import RUNTIME, Emulator, read_answer
 from redis_server import RedisServer
 
+pytestmark = pytest.mark.long
+
 POLL = f"GET {RUNTIME}/job HTTP/1.1\r\nHost: localhost\r\nModule-Auth-Token: module-token\r\n\r\n".encode()
 
 

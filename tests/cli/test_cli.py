@@ -296,6 +296,7 @@ def _wait_for_port(port: int) -> None:
     raise AssertionError(f"nothing listens on {port}")
 
 
+@pytest.mark.long
 def test_the_demo_runs(tmp_path: Path) -> None:
     ran = subprocess.run([str(ROOT / "bin" / "demo")], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -111,6 +111,7 @@ parameters = {{ runtimeId = "another", jobId = "{queued}" }}
 """
 
 
+@pytest.mark.long
 def test_the_server_answers_as_described(answering: Server, tmp_path: Path) -> None:
     """Run schemathesis against a server: no 5xx, and each status and body as described."""
     configuration = tmp_path / "schemathesis.toml"

@@ -331,6 +331,7 @@ def test_no_worker_outlives_a_server_that_was_killed(tmp_path: Path, state_dir: 
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.long
 def test_a_worker_that_was_killed_is_replaced(tmp_path: Path, state_dir: Path) -> None:
     server = Server(tmp_path, state_dir)
     try:

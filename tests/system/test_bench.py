@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 SUITE = ROOT / "tests/bench" / "suite.py"
 
 
+@pytest.mark.long
 def test_each_figure_comes_with_its_floor() -> None:
     scenarios = ("sync", "asynchronous", "payload", "stream", "start")
     command = [sys.executable, str(SUITE), "--quick", *(f"--only={each}" for each in scenarios)]

@@ -302,6 +302,7 @@ def execute(name: str, blocks: list[Block], directory: Path) -> None:
     assert not left, f"Not executed: {'; '.join(left)}. {HOW_TO_ADD.format(page=name)}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PAGES)
 def test_every_code_block_runs(app: Sphinx, name: str, tmp_path: Path) -> None:
     blocks = blocks_of(app, name)
