@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 import pytest_twisted
@@ -32,6 +33,7 @@ from twisted_cm.broker.interface import BrokerLoad, RuntimeSnapshot
 from twisted_cm.config.seed import parse_seed
 from twisted_cm.config.tls import local_certificate
 from twisted_cm.model.jobs import Job, JobFilter
+from twisted_cm.model.paths import EMULATOR
 from twisted_cm.server.transport.site import EmulatorSite
 from twisted_cm.service import EmulatorService, Settings
 
@@ -348,7 +350,8 @@ class Server:
     """A ``twisted-cm serve`` process on free ports.
 
     Attributes:
-        environment: Variables under which ``twisted-cm`` commands use this server.
+        client_environment: Variables under which ``twisted-cm`` commands use this server.
+        environment: A copy of them, which a test may change.
         urls: Base URLs by scheme, ``http`` and ``https``.
         banner: What the server printed while it started.
         log: What the server printed from then on; complete when it has stopped.
@@ -377,6 +380,7 @@ class Server:
         self.urls = json.loads(ports.read_text())
         self.environment["TWISTED_CM_URL"] = self.urls["http"]
         self.environment["TWISTED_CM_TOKEN"] = "app-token"
+        self.client_environment = dict(self.environment)
 
     def cm(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         """Run a ``twisted-cm`` command against this server and wait for its end."""
@@ -412,9 +416,38 @@ def kill(process: subprocess.Popen[bytes]) -> bytes:
     return b""
 
 
+@pytest.fixture(scope="session")
+def shared_servers(tmp_path_factory: pytest.TempPathFactory, state_dir: Path) -> Iterator[Callable[[], Server]]:
+    """Return a function that returns a server that earlier tests have used, as if it were new.
+
+    Its log has warnings only, since nobody reads it.
+    """
+    kept: list[Server] = []
+
+    def get() -> Server:
+        if kept and kept[-1].process.poll() is None:
+            reset = Request(f"{kept[-1].urls['http']}{EMULATOR}/reset", b"", {"Authorization": "Bearer app-token"})
+            urlopen(reset, timeout=30).close()
+        else:
+            kept.append(Server(tmp_path_factory.mktemp("server"), state_dir, "--log-level", "warn"))
+        kept[-1].environment = dict(kept[-1].client_environment)
+        return kept[-1]
+
+    yield get
+    for each in kept:
+        each.stop()
+
+
 @pytest.fixture
 def server(request: pytest.FixtureRequest, tmp_path: Path, state_dir: Path) -> Iterator[Server]:
-    """Start a server; an indirect parameter is an additional line under ``compute_modules`` in its seed."""
+    """Start a server; an indirect parameter is an additional line under ``compute_modules`` in its seed.
+
+    Tests that are marked ``shared_server`` get one that other tests have used.
+    """
+    if request.node.get_closest_marker("shared_server") is not None:
+        get: Callable[[], Server] = request.getfixturevalue("shared_servers")
+        yield get()
+        return
     more = getattr(request, "param", "")
     started = Server(tmp_path, state_dir, seed=SEED.replace("poll_timeout: 30\n", f"poll_timeout: 30\n    {more}\n"))
     yield started

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from conftest import Server
 from terminal import Terminal, cells
+
+pytestmark = pytest.mark.shared_server
 
 
 def test_faults_are_added_listed_and_ended(server: Server) -> None:

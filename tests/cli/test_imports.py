@@ -14,6 +14,8 @@ from terminal import module
 
 from twisted_cm.cli.main import COMMANDS, main
 
+pytestmark = pytest.mark.shared_server
+
 #: What no client needs: what serves, what checks seeds, what draws tables and what watches processes.
 NOT_FOR_CLIENTS = {
     *("jsonschema", "klein", "msgspec", "orjson", "prometheus_client", "psutil", "referencing", "requests", "rich"),

@@ -21,6 +21,8 @@ from twisted_cm.client import EmulatorControl
 from twisted_cm.model.jobs import JobSource, Submission
 from twisted_cm.server.routes import events
 
+pytestmark = pytest.mark.shared_server
+
 EVIL = "\x1b[31mred\x07 [bold]mark[/bold] :smile: \x9b2J\u202e\n\tend"
 SHOWN = "\\x1b[31mred\\x07 [bold]mark[/bold] :smile: \\x9b2J\\u202e\\n\\tend"
 

@@ -10,6 +10,8 @@ import pytest
 from conftest import CONTOUR, Server
 from terminal import Terminal, module
 
+pytestmark = pytest.mark.shared_server
+
 #: What a parser would change: a large integer, a long fraction, equal keys, white space and escapes; and a field that
 #: looks like the one that the query is found by.
 QUERY = (

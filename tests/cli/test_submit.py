@@ -6,8 +6,11 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from conftest import Server
 from terminal import Terminal, cells, module
+
+pytestmark = pytest.mark.shared_server
 
 EVIL = "\x1b[31mred\x07 \x9b2J\u202e \u2066\r\n\tgr\u00fcn \U0001f600"
 SHOWN = "\\x1b[31mred\\x07 \\x9b2J\\u202e \\u2066\\r\r\n\tgr\u00fcn \U0001f600"

@@ -21,6 +21,8 @@ from twisted_cm.cli.submit_file import KEPT_PER_JOB
 from twisted_cm.client import EmulatorControl, RuntimeSession
 from twisted_cm.testing import FakeRuntime
 
+pytestmark = pytest.mark.shared_server
+
 
 @pytest.fixture
 def functions(server: Server) -> Iterator[FakeRuntime]:

@@ -6,9 +6,12 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
 from conftest import BIN, Server, free_port
 from sdk_processes import until
 from terminal import cells, enqueue, module
+
+pytestmark = pytest.mark.shared_server
 
 
 def started(server: Server, *arguments: str) -> subprocess.Popen[bytes]:
