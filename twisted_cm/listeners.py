@@ -141,14 +141,24 @@ class Listeners:
         port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
         self._ports.append((bound, port))
 
-    def stop(self) -> list[Deferred[None]]:
-        """Refuse new connections and close the sockets.
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The bound sockets, in the order in which they were bound."""
+        return tuple(self._sockets)
+
+    def stop(self, shut: bool = True) -> list[Deferred[None]]:
+        """Take the connections that clients have made already, then no more, and close the sockets.
+
+        Args:
+            shut: Whether to refuse new connections; ``False`` if other processes go on serving the same sockets.
 
         Returns:
             Deferreds that fire when the sockets are closed.
         """
         for bound, port in self._ports:
-            _refuse_more(bound, port)
+            _take_waiting(bound, port)
+            if shut:
+                shut_down(bound)
         self.close()
         stopping = [port.stopListening() for _, port in self._ports]
         self._ports.clear()
@@ -187,18 +197,22 @@ def raise_file_limit() -> None:
         )
 
 
-def _refuse_more(bound: socket.socket, port: Any) -> None:
-    """Accept the clients that have connected already, and refuse all others at once.
-
-    A port that is told to stop keeps its socket for one more turn of the reactor. Clients that connected in that turn
-    would never be answered.
-    """
+def _take_waiting(bound: socket.socket, port: Any) -> None:
+    """Accept the clients that have connected already."""
     waiting = select.poll()
     waiting.register(bound, select.POLLIN)
     for _ in range(_BACKLOG):
         if not waiting.poll(0):
             break
         port.doRead()
+
+
+def shut_down(bound: socket.socket) -> None:
+    """Refuse all further clients of a listening socket at once, in every process that has it.
+
+    A port that is told to stop keeps its socket for one more turn of the reactor. Clients that connected in that turn
+    would never be answered.
+    """
     # Some systems cannot shut down a listening socket; there, it is closed one turn later.
     with suppress(OSError):
         bound.shutdown(socket.SHUT_RDWR)

@@ -92,15 +92,20 @@ def parse_level(value: str) -> Level:
         raise click.BadParameter(f"There is no level {level!r}. Use one of {known}.") from None
 
 
-def log_observer(written: IO[Any], kind: str, levels: Iterable[Level] = ()) -> ILogObserver:
+def log_observer(written: IO[Any], kind: str, levels: Iterable[Level] = (), worker: int | None = None) -> ILogObserver:
     """Return an observer that writes events as lines.
 
     Args:
         written: The file that the lines are written to.
         kind: One of :data:`FORMATS`.
         levels: Levels that replace or refine the default ones.
+        worker: The number of this worker, which each line then shows; ``None`` if the emulator has one process.
     """
-    line = json_line if kind == "json" else partial(text_line, colored=written.isatty())
+    line = (
+        partial(json_line, worker=worker)
+        if kind == "json"
+        else partial(text_line, colored=written.isatty(), worker=worker)
+    )
     return FilteringLogObserver(FileLogObserver(written, line), [_predicate(levels)])
 
 
@@ -119,11 +124,11 @@ def debug_is_logged(namespace: str) -> bool:
     return not _own_levels or _own_levels[-1].logLevelForNamespace(namespace) <= LogLevel.debug
 
 
-def begin_log(written: IO[Any], kind: str, levels: Iterable[Level] = ()) -> None:
+def begin_log(written: IO[Any], kind: str, levels: Iterable[Level] = (), worker: int | None = None) -> None:
     """Start the log of this process, with an observer as :func:`log_observer` makes it."""
     levels = tuple(levels)
     _own_levels.append(_predicate(levels))
-    globalLogBeginner.beginLoggingTo([log_observer(written, kind, levels)], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([log_observer(written, kind, levels, worker)], redirectStandardIO=False)
 
 
 def json_log() -> ILogObserver:
@@ -132,11 +137,12 @@ def json_log() -> ILogObserver:
     return log_observer(sys.stdout, "json", levels)
 
 
-def text_line(event: LogEvent, colored: bool = False) -> str:
+def text_line(event: LogEvent, colored: bool = False, worker: int | None = None) -> str:
     """Return an event as a line of text. If the event has a traceback, it follows on indented lines.
 
     Args:
         colored: Whether the state of a finished job is colored.
+        worker: The number of the worker that writes the line. The line of a finished job does not show it.
     """
     moment = datetime.fromtimestamp(event["log_time"])
     job = event.get("finished_job")
@@ -147,11 +153,12 @@ def text_line(event: LogEvent, colored: bool = False) -> str:
     namespace = _CLASS.sub("", event["log_namespace"].removeprefix("twisted_cm."))
     # Job data could otherwise end the line, control the terminal or reverse the writing direction.
     message = printable(formatEvent(event))
-    line = f"{time} {event['log_level'].name:8} {namespace}: {message}\n"
+    writer = "" if worker is None else f"[{worker}] "
+    line = f"{time} {event['log_level'].name:8} {writer}{namespace}: {message}\n"
     return line + "".join(f"    {each}\n" for each in (_traceback(event) or "").splitlines())
 
 
-def json_line(event: LogEvent) -> str:
+def json_line(event: LogEvent, worker: int | None = None) -> str:
     """Return an event as a JSON object on one line."""
     job = event.get("finished_job")
     finished = {}
@@ -166,6 +173,7 @@ def json_line(event: LogEvent) -> str:
     written = {
         "time": datetime.fromtimestamp(event["log_time"], timezone.utc).isoformat(timespec="milliseconds"),
         "level": event["log_level"].name,
+        "worker": worker,
         "namespace": event["log_namespace"],
         "message": formatEvent(event),
         "job_id": event.get("job_id"),

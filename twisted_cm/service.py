@@ -28,7 +28,7 @@ from .config.settings import Settings
 from .config.tls import CertificateError
 from .job_lines import JobLines
 from .listeners import CannotStart, Listeners, is_loopback
-from .metrics import Metrics
+from .metrics import Metrics, SharedMetrics
 from .model.jobs import Job
 from .model.tokens import DEVELOPMENT_TOKEN, BearerToken
 from .recording.record import CannotRecord, Recorder
@@ -78,8 +78,19 @@ class EmulatorService(Service):
     site: EmulatorSite
     context: Context
 
-    def __init__(self, reactor: IReactorTime, settings: Settings) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        settings: Settings,
+        make_listeners: Callable[..., Listeners] = Listeners,
+        shared_metrics: SharedMetrics | None = None,
+    ) -> None:
         """Bind the sockets; nothing is served before the service starts.
+
+        Args:
+            make_listeners: Makes the object that has the sockets.
+            shared_metrics: The files in which the processes of one emulator count together; ``None`` if this process
+                counts alone.
 
         Raises:
             CannotStart: A port is in use, a listener would be open to the network without an admin token, the broker's
@@ -104,7 +115,7 @@ class EmulatorService(Service):
         self.sites: list[EmulatorSite] = []
         self.broker, self.faults, tokens = _make_stores(reactor, settings)
         self._held_replicas = HeldReplicas(reactor, self.broker)
-        self.metrics = Metrics(self.connections)
+        self.metrics = Metrics(self.connections, shared_metrics)
         self.broker.observe(self.metrics.changed)
         self._catalog = Catalog(self.broker, settings.seed.queries, settings.seed.ontologies)
         self._job_timer = JobTimer(reactor, self.broker, settings.seed.time_limits, self._job_expired)
@@ -118,7 +129,7 @@ class EmulatorService(Service):
             tokens,
             settings.seed.users,
         )
-        self._listeners = Listeners(reactor, settings.certificate, settings.base_url, settings.listen)
+        self._listeners = make_listeners(reactor, settings.certificate, settings.base_url, settings.listen)
         try:
             self._main = self._listeners.bind(settings.interface, settings.port, settings.tls_port)
             self._sidecars = {
@@ -200,12 +211,16 @@ class EmulatorService(Service):
             self._seed_loaded = True
             for listener, site in served:
                 self._listeners.serve(listener, site)
-            for url in self.urls():
-                self._log.info("listening on {url}", url=url)
+            self._say_where()
             self._job_timer.start()
             self._listening.callback(None)
 
         self.broker.start().addCallback(listen)
+
+    def _say_where(self) -> None:
+        """Log where the emulator listens."""
+        for url in self.urls():
+            self._log.info("listening on {url}", url=url)
 
     def when_listening(self) -> Deferred[None]:
         """Return a Deferred that fires when the sockets are served; it never fires if the service stops before."""
@@ -287,6 +302,14 @@ class EmulatorService(Service):
             broker = False
         return {"listening": bool(self.running), "broker": broker, "seed": self._seed_loaded}
 
+    def stop_listening(self) -> list[Deferred[None]]:
+        """Refuse new connections, and go on with those that there are.
+
+        Returns:
+            Deferreds that fire when the sockets are closed.
+        """
+        return self._listeners.stop()
+
     def stopService(self) -> Deferred[None]:
         """Stop listening, answer parked callers and polls, finish answers that have begun, and close.
 
@@ -294,7 +317,7 @@ class EmulatorService(Service):
             A Deferred that fires when every connection is closed, at most a little after ``shutdown_grace``.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        closing = self._listeners.stop()
+        closing = self.stop_listening()
         stopped = self.broker.stop().addCallback(lambda _: DeferredList(list(self._wind_up())))
         ended = DeferredList([stopped, *closing])
         ended.addCallback(lambda _: Deferred.fromCoroutine(self._upstream.close()))
@@ -383,7 +406,10 @@ class SeedReloader(Service):
 
 
 def make_service(
-    reactor: IReactorTime, options: ServerOptions, adapt: Callable[[Seed], Seed] = lambda seed: seed
+    reactor: IReactorTime,
+    options: ServerOptions,
+    adapt: Callable[[Seed], Seed] = lambda seed: seed,
+    service: Callable[[IReactorTime, Settings], EmulatorService] = EmulatorService,
 ) -> EmulatorService:
     """Make the service that the options describe, its sockets bound.
 
@@ -391,13 +417,14 @@ def make_service(
         reactor: The reactor.
         options: The options.
         adapt: Changes the seed that was read.
+        service: Makes the service from its settings.
 
     Raises:
         click.ClickException: It cannot be made; the message says what to do.
     """
     try:
         settings = options.settings()
-        return EmulatorService(reactor, evolve(settings, seed=adapt(settings.seed)))
+        return service(reactor, evolve(settings, seed=adapt(settings.seed)))
     except (InvalidSeed, CertificateError, CannotStart) as error:
         raise click.ClickException(str(error)) from None
 
@@ -427,7 +454,7 @@ def _make_stores(reactor: IReactorTime, settings: Settings) -> tuple[IBroker, IF
     except InvalidAddress as error:
         raise CannotStart(f"{error}; change it with --broker") from None
     # Without a seed, the emulator joins the others and changes nothing.
-    joins = seed == Seed()
+    joins = settings.joins or seed == Seed()
     return (
         RedisBroker(node, None if joins else seed.registry(), seed.job_limits),
         RedisFaults(node, None if joins else seed.faults),

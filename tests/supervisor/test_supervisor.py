@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import pytest_twisted
-from conftest import RUNTIMES, logged
+from conftest import RUNTIMES, logged, result_of
 from supervised_emulator import MODULE, Supervised, gone
 from twisted.internet.defer import Deferred, gatherResults
 
@@ -559,5 +559,5 @@ async def test_no_process_is_started_while_the_emulator_stops(supervised: Start,
     stopped = emulator.both.stopService()
     assert await waiting == "The job ran for longer than its time limit of 0.3 seconds."
     await stopped
-    assert emulator.supervisor.describe("one")["starts"] == starts
+    assert result_of(emulator.supervisor.describe("one"))["starts"] == starts
     assert not list((tmp_path / "state" / "runtimes" / "one").iterdir())

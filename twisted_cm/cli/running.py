@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import click
 from attrs import evolve, fields, frozen
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.python.failure import Failure
@@ -22,9 +23,11 @@ from twisted.python.failure import Failure
 from ..config.found_seed import find_seed
 from ..config.options import ServerOptions
 from ..config.seed import Seed
+from ..config.settings import Settings
 from ..listeners import raise_file_limit
 from ..logs import FORMATS, LEVELS_VARIABLE, Level, begin_log, parse_level
 from ..service import EmulatorService
+from ..serving.parent import parent_of
 from ..supervisor.service import SupervisedEmulator, Supervisor, supervise
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -108,6 +111,7 @@ def run_emulator(
     run: RunOptions,
     adapt: Callable[[Seed], Seed],
     started: Callable[[EmulatorService, Supervisor], None],
+    workers: int = 1,
 ) -> None:
     """Run an emulator and the modules of its seed until Ctrl-C.
 
@@ -116,6 +120,7 @@ def run_emulator(
         run: How it runs.
         adapt: Changes each seed that is read.
         started: Called when the reactor runs and handles signals.
+        workers: How many processes serve its ports.
 
     Raises:
         click.ClickException: It cannot be started; the message says what to do.
@@ -124,7 +129,10 @@ def run_emulator(
 
     reactor: Any = installed
     raise_file_limit()
-    both = supervise(reactor, options, adapt, run.reload)
+    service: Callable[[IReactorTime, Settings], EmulatorService] = EmulatorService
+    if workers > 1:
+        service = parent_of(workers, run.log_format, run.log_levels)
+    both = supervise(reactor, options, adapt, run.reload, service)
     begin_log(sys.stderr, run.log_format, run.log_levels)
     both.startService()
     reactor.addSystemEventTrigger("before", "shutdown", _restore_signals)

@@ -19,12 +19,22 @@ from ..service import EmulatorService
 from ..supervisor.service import Supervisor, log_line
 from .running import RunOptions, run_emulator, run_options, server_with_found_seed
 
+#: The most processes that serve the ports of one emulator.
+MOST_WORKERS = 64
+
 
 @click.command()
 @server_options
 @click.option("--no-modules", is_flag=True, help="Do not start the modules that the seed has commands for.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MOST_WORKERS),
+    default=1,
+    show_default=True,
+    help="How many processes serve the ports. More than one need a Redis: see --broker.",
+)
 @run_options
-def serve(run: RunOptions, no_modules: bool, **options: Any) -> None:
+def serve(run: RunOptions, no_modules: bool, workers: int, **options: Any) -> None:
     """Run the emulator until Ctrl-C.
 
     The modules that the seed has commands for are started, too. Without --seed, the file twisted-cm.yaml or seed.yaml
@@ -36,14 +46,15 @@ def serve(run: RunOptions, no_modules: bool, **options: Any) -> None:
       twisted-cm serve
       twisted-cm serve --seed seed.yaml --port 4000
       twisted-cm serve --record jobs.jsonl
+      twisted-cm serve --broker redis://127.0.0.1:6379/0 --workers 2
     """
     server = server_with_found_seed(options)
 
     def started(service: EmulatorService, supervisor: Supervisor) -> None:
         supervisor.output.read(log_line)
-        _print_banner(service)
+        _print_banner(service, workers)
 
-    run_emulator(server, run, without_commands if no_modules else lambda seed: seed, started)
+    run_emulator(server, run, without_commands if no_modules else lambda seed: seed, started, workers)
 
 
 def without_commands(seed: Seed) -> Seed:
@@ -51,7 +62,7 @@ def without_commands(seed: Seed) -> Seed:
     return evolve(seed, runtimes=tuple(evolve(each, process=None) for each in seed.runtimes))
 
 
-def _print_banner(service: EmulatorService) -> None:
+def _print_banner(service: EmulatorService, workers: int) -> None:
     seed = service.settings.seed
     token = DEVELOPMENT_TOKEN if service.development_token else "$TOKEN"
     rid = next((binding.deployed_app_rid for binding in seed.bindings), "ri.foundry.main.deployed-app.my-app")
@@ -59,6 +70,7 @@ def _print_banner(service: EmulatorService) -> None:
     lines = [
         *describe_addresses(service),
         *_describe_tokens(service),
+        *([f"  workers: {workers}"] if workers > 1 else []),
         "Submit a job:",
         f"  curl -H \"Authorization: Bearer {token}\" -H 'Content-Type: application/json' \\",
         f"    -d {shlex.quote(body)} {service.addresses.http}{CONTOUR}/compute-modules/jobs/execute",

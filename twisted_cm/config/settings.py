@@ -30,6 +30,7 @@ class Settings:
         cors_origins: The origins of web pages that may call the emulator.
         record: The file to which each finished job is appended; ``None`` to record nothing.
         broker: The URL of the Redis to share with other emulators; ``None`` to keep everything in this process.
+        joins: Whether another emulator on the same Redis has stored the seed, so that this one stores nothing.
     """
 
     seed: Seed = Factory(Seed)
@@ -46,6 +47,7 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     record: Path | None = None
     broker: str | None = field(default=None, repr=False)
+    joins: bool = False
 
 
 def limits_of(

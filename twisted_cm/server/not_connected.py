@@ -19,7 +19,7 @@ async def why_nothing_runs(context: Context, runtime_id: str) -> str | None:
         return None
     if any(each.state.connected for each in found.replicas):
         return None
-    module = context.supervision.describe(runtime_id)
+    module = await context.supervision.describe(runtime_id)
     if module is not None and module["error"] is not None:
         return f"The module of runtime '{runtime_id}' is {module['state']}: {first_line(module['error'])}."
     last = found.runtime.last_poll_at

@@ -1,11 +1,14 @@
 """What the routes ask of whoever starts the processes of modules.
 
-The supervisor is above the server, which knows only this interface.
+The supervisor is above the server, which knows only this interface. It may run in another process, so its answers are
+Deferreds.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
+
+from twisted.internet.defer import Deferred, succeed
 
 from ..config.seed import Seed
 from ..model.types import JSONValue
@@ -21,10 +24,10 @@ class Supervision(Protocol):
 
     output: ModuleOutput
 
-    def describe(self, runtime_id: str) -> JSONValue:
+    def describe(self, runtime_id: str) -> Deferred[JSONValue]:
         """Return how the processes of a runtime are, as JSON; ``None`` if no processes are started for it."""
 
-    def restart(self, runtime_id: str) -> bool:
+    def restart(self, runtime_id: str) -> Deferred[bool]:
         """Replace the processes of a runtime by new ones; return ``False`` if none are started for it."""
 
     def replace(self, runtime_id: str, replica_id: str, reason: str) -> None:
@@ -40,13 +43,13 @@ class NoSupervision:
     def __init__(self) -> None:
         self.output = ModuleOutput()
 
-    def describe(self, runtime_id: str) -> JSONValue:
+    def describe(self, runtime_id: str) -> Deferred[JSONValue]:
         """Return ``None``."""
-        return None
+        return succeed(None)
 
-    def restart(self, runtime_id: str) -> bool:
+    def restart(self, runtime_id: str) -> Deferred[bool]:
         """Return ``False``."""
-        return False
+        return succeed(False)
 
     def replace(self, runtime_id: str, replica_id: str, reason: str) -> None:
         """Do nothing."""

@@ -104,7 +104,7 @@ class ModuleProcess(ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:
         cancel_timer(self._killing)
-        self._how = _describe(reason)
+        self._how = describe_end(reason)
         # What the process has started ends with it; so does the output.
         self.signal(signal.SIGKILL)
         self._guard.remove(self._group)
@@ -123,7 +123,8 @@ class ModuleProcess(ProcessProtocol):
             self.ended.callback(self._how)
 
 
-def _describe(reason: Failure) -> str:
+def describe_end(reason: Failure) -> str:
+    """Return how a process has ended: ``ended with exit status 1``."""
     if reason.check(ProcessDone):
         return "ended with exit status 0"
     number: int | None = reason.value.signal  # type: ignore[union-attr]

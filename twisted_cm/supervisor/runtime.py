@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -25,22 +24,13 @@ from ..broker.timers import cancel_timer
 from ..model.jobs import JobState
 from ..model.types import JSONValue
 from ..server.module_output import OutputLine
+from .pauses import CRASHES, LONGEST_PAUSE, Crashes
 from .plan import ProcessPlan
 from .replica import CannotStartModule, SupervisedReplica, Workplace
 from .scaler import Scaler
 
 #: Seconds for which changes are gathered before the runtime is looked at.
 _GATHER = 0.05
-
-#: Seconds before a process is started again, after the first of several ends.
-_FIRST_PAUSE = 0.5
-
-#: The longest of these pauses, in seconds.
-_LONGEST_PAUSE = 30.0
-
-#: A runtime whose processes end so often within a minute is crash looping.
-CRASHES = 5
-_MINUTE = 60.0
 
 #: How a process ended that never started, because its replica could not be opened.
 _UNREACHABLE = "has no replica, because the broker cannot be reached"
@@ -70,7 +60,7 @@ class SupervisedRuntime:
         self._replicas: list[SupervisedReplica] = []
         self._fresh: list[SupervisedReplica] = []
         self._leaving: list[SupervisedReplica] = []
-        self._crashes: deque[float] = deque(maxlen=CRASHES)
+        self._crashes = Crashes()
         self._starts = 0
         self._error: str | None = None
         self._wanted_since: float | None = None
@@ -185,20 +175,17 @@ class SupervisedRuntime:
 
     def _crashed(self, how: str) -> None:
         if how == _UNREACHABLE:
-            self._complain(f"the module {how}; trying again in {_LONGEST_PAUSE:g} s, or when it can")
-            self._start_again(_LONGEST_PAUSE)
+            self._complain(f"the module {how}; trying again in {LONGEST_PAUSE:g} s, or when it can")
+            self._start_again(LONGEST_PAUSE)
             return
-        now = self._workplace.reactor.seconds()
-        self._crashes.append(now)
-        recent = [each for each in self._crashes if now - each <= _MINUTE]
-        if len(recent) >= CRASHES:
+        pause = self._crashes.pause_after(self._workplace.reactor.seconds())
+        if self._crashes.looping:
             self.crash_looping = True
             self._complain(
                 f"crash looping: the module ended {CRASHES} times within a minute, the last time it {how}."
                 f" Change one of its files, or say: twisted-cm restart {self.plan.runtime_id}"
             )
             return
-        pause = min(_FIRST_PAUSE * 2 ** (len(recent) - 1), _LONGEST_PAUSE)
         self._complain(f"the module {how}; starting it again in {pause:g} s")
         self._start_again(pause)
 

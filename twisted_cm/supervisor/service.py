@@ -9,13 +9,15 @@ from typing import Any
 
 import click
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..broker.interface import Change
 from ..config.module_settings import UnusableSettings
 from ..config.options import ServerOptions
 from ..config.seed import Seed
+from ..config.settings import Settings
 from ..config.state_dir import default_state_dir
 from ..model.types import JSONValue
 from ..server.module_output import ModuleOutput, OutputLine
@@ -148,17 +150,17 @@ class Supervisor(Service):
 
     # What the emulator asks
 
-    def describe(self, runtime_id: str) -> JSONValue:
+    def describe(self, runtime_id: str) -> Deferred[JSONValue]:
         """Return how the processes of a runtime are, as JSON; ``None`` if no processes are started for it."""
         runtime = self._runtimes.get(runtime_id)
-        return None if runtime is None else runtime.describe()
+        return succeed(None if runtime is None else runtime.describe())
 
-    def restart(self, runtime_id: str) -> bool:
+    def restart(self, runtime_id: str) -> Deferred[bool]:
         """Replace the processes of a runtime by new ones; return ``False`` if none are started for it."""
         runtime = self._runtimes.get(runtime_id)
         if runtime is not None:
             runtime.reload()
-        return runtime is not None
+        return succeed(runtime is not None)
 
     def replace(self, runtime_id: str, replica_id: str, reason: str) -> None:
         """Replace one process, whose job took too long, once its other jobs have ended."""
@@ -219,7 +221,11 @@ class SupervisedEmulator(Service):
 
 
 def supervise(
-    reactor: Any, options: ServerOptions, adapt: Callable[[Seed], Seed] = lambda seed: seed, reload: bool = False
+    reactor: Any,
+    options: ServerOptions,
+    adapt: Callable[[Seed], Seed] = lambda seed: seed,
+    reload: bool = False,
+    service: Callable[[IReactorTime, Settings], EmulatorService] = EmulatorService,
 ) -> SupervisedEmulator:
     """Make an emulator that starts the modules of its seed, its sockets bound. SIGHUP makes it read the seed again.
 
@@ -228,11 +234,12 @@ def supervise(
         options: The options of the emulator.
         adapt: Changes each seed that is read.
         reload: Whether to replace a module when one of its files changes.
+        service: Makes the emulator from its settings.
 
     Raises:
         click.ClickException: It cannot be made; the message says what to do.
     """
-    emulator = make_service(reactor, options, adapt)
+    emulator = make_service(reactor, options, adapt, service)
     base = Path.cwd() if options.seed is None else options.seed.absolute().parent
     try:
         supervisor = Supervisor(reactor, emulator, base, options.state_dir or default_state_dir(), reload)

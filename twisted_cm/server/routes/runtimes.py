@@ -74,20 +74,20 @@ class RuntimeRoutes:
         await require_bearer(self.context, request)
         snapshots = await self.context.broker.snapshots()
         faults = await self.context.faults.all()
-        return request.json([self._describe(request, snapshot, faults) for snapshot in snapshots])
+        return request.json([await self._describe(request, snapshot, faults) for snapshot in snapshots])
 
     async def show_runtime(self, request: EmulatorRequest, runtime_id: str) -> bytes:
         """Answer ``GET /runtimes/{runtimeId}`` with one runtime, its queue, bindings and schemas."""
         await require_bearer(self.context, request)
         snapshot = await self.context.broker.snapshot(runtime_id)
-        description = self._describe(request, snapshot, await self.context.faults.all())
+        description = await self._describe(request, snapshot, await self.context.faults.all())
         return request.json({**description, "schemas": describe_schemas(snapshot.runtime.schemas)})
 
-    def _describe(
+    async def _describe(
         self, request: EmulatorRequest, snapshot: RuntimeSnapshot, faults: Sequence[Fault]
     ) -> dict[str, JSONValue]:
         token_shown = has_module_token(request, snapshot.runtime) or has_admin_token(self.context, request)
-        module = self.context.supervision.describe(snapshot.runtime.runtime_id)
+        module = await self.context.supervision.describe(snapshot.runtime.runtime_id)
         return describe_snapshot(snapshot, faults, token_shown, module)
 
     async def delete_runtime(self, request: EmulatorRequest, runtime_id: str) -> bytes:

@@ -65,7 +65,7 @@ class SupervisedRoutes:
         """Answer ``POST /runtimes/{runtimeId}/module/restart``: replace the module's processes by new ones."""
         await require_admin_beyond_loopback(self.context, request)
         await self.context.broker.runtime(runtime_id)
-        if not self.context.supervision.restart(runtime_id):
+        if not await self.context.supervision.restart(runtime_id):
             raise errors.invalid_request(
                 f"Runtime '{runtime_id}' has no module that this emulator starts. Its seed has no 'command' for it."
             )

@@ -1,0 +1,1 @@
+"""How do several worker processes serve one port?"""
