@@ -23,7 +23,8 @@ from .config.tls import ServerCertificate
 from .model.addresses import Addresses
 from .server.transport.tls import over_tls
 
-_BACKLOG = 4096
+#: How many connections may wait for a socket to take them.
+BACKLOG = 4096
 
 #: The number of files that a server should be able to open. Each parked caller and poll has a connection, a file each.
 _WANTED_FILES = 8192
@@ -118,7 +119,7 @@ class Listeners:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
-            bound.listen(_BACKLOG)
+            bound.listen(BACKLOG)
             bound.setblocking(False)
         except OSError as error:
             bound.close()
@@ -141,24 +142,14 @@ class Listeners:
         port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
         self._ports.append((bound, port))
 
-    @property
-    def sockets(self) -> tuple[socket.socket, ...]:
-        """The bound sockets, in the order in which they were bound."""
-        return tuple(self._sockets)
-
-    def stop(self, shut: bool = True) -> list[Deferred[None]]:
-        """Take the connections that clients have made already, then no more, and close the sockets.
-
-        Args:
-            shut: Whether to refuse new connections; ``False`` if other processes go on serving the same sockets.
+    def stop(self) -> list[Deferred[None]]:
+        """Refuse new connections and close the sockets.
 
         Returns:
             Deferreds that fire when the sockets are closed.
         """
         for bound, port in self._ports:
-            _take_waiting(bound, port)
-            if shut:
-                shut_down(bound)
+            _refuse_more(bound, port)
         self.close()
         stopping = [port.stopListening() for _, port in self._ports]
         self._ports.clear()
@@ -197,22 +188,18 @@ def raise_file_limit() -> None:
         )
 
 
-def _take_waiting(bound: socket.socket, port: Any) -> None:
-    """Accept the clients that have connected already."""
-    waiting = select.poll()
-    waiting.register(bound, select.POLLIN)
-    for _ in range(_BACKLOG):
-        if not waiting.poll(0):
-            break
-        port.doRead()
-
-
-def shut_down(bound: socket.socket) -> None:
-    """Refuse all further clients of a listening socket at once, in every process that has it.
+def _refuse_more(bound: socket.socket, port: Any) -> None:
+    """Accept the clients that have connected already, and refuse all others at once.
 
     A port that is told to stop keeps its socket for one more turn of the reactor. Clients that connected in that turn
     would never be answered.
     """
+    waiting = select.poll()
+    waiting.register(bound, select.POLLIN)
+    for _ in range(BACKLOG):
+        if not waiting.poll(0):
+            break
+        port.doRead()
     # Some systems cannot shut down a listening socket; there, it is closed one turn later.
     with suppress(OSError):
         bound.shutdown(socket.SHUT_RDWR)

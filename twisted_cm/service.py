@@ -302,14 +302,6 @@ class EmulatorService(Service):
             broker = False
         return {"listening": bool(self.running), "broker": broker, "seed": self._seed_loaded}
 
-    def stop_listening(self) -> list[Deferred[None]]:
-        """Refuse new connections, and go on with those that there are.
-
-        Returns:
-            Deferreds that fire when the sockets are closed.
-        """
-        return self._listeners.stop()
-
     def stopService(self) -> Deferred[None]:
         """Stop listening, answer parked callers and polls, finish answers that have begun, and close.
 
@@ -317,7 +309,7 @@ class EmulatorService(Service):
             A Deferred that fires when every connection is closed, at most a little after ``shutdown_grace``.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        closing = self.stop_listening()
+        closing = self._listeners.stop()
         stopped = self.broker.stop().addCallback(lambda _: DeferredList(list(self._wind_up())))
         ended = DeferredList([stopped, *closing])
         ended.addCallback(lambda _: Deferred.fromCoroutine(self._upstream.close()))

@@ -53,7 +53,8 @@ class Emulator:
             *("serve", "--seed", str(directory / "seed.yaml"), "--state-dir", str(directory / "state")),
             *("--port", "0", "--tls-port", "0", "--port-file", str(directory / "ports.json"), *options),
         ]
-        self._log: IO[bytes] = (directory / "log").open("wb")
+        self.log = directory / "log"
+        self._log: IO[bytes] = self.log.open("wb")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log)
         assert self.process.stdout is not None
         for line in self.process.stdout:

@@ -68,12 +68,10 @@ class ShowOutput(Command):
 
 
 class Stop(Command):
-    """Stop to listen, then answer, then stop gracefully.
+    """Stop gracefully. ``grace`` is the seconds that connections may take to end."""
 
-    ``last`` says that no other worker serves the sockets, so that new connections are refused.
-    """
-
-    arguments: ClassVar = [(b"last", Boolean()), (b"grace", Float())]
+    arguments: ClassVar = [(b"grace", Float())]
+    requiresAnswer = False
 
 
 # To the parent

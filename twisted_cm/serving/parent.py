@@ -65,12 +65,20 @@ class ParentService(EmulatorService):
             )
         self._directory = tempfile.TemporaryDirectory(prefix="twisted-cm-metrics-")
         self._shared_metrics = SharedMetrics(Path(self._directory.name), "parent")
-        super().__init__(reactor, settings, KeptListeners, self._shared_metrics)
+        super().__init__(reactor, settings, self._make_listeners, self._shared_metrics)
+        try:
+            self._kept.share(workers)
+        except CannotStart:
+            self._kept.close()
+            raise
         self._log_format = log_format
         self._log_levels = log_levels
         self._guard = Guard()
         self._slots = [_Slot(number + 1) for number in range(workers)]
-        self._lines: Callable[[], None] | None = None
+
+    def _make_listeners(self, *args: Any) -> KeptListeners:
+        self._kept = KeptListeners(*args)
+        return self._kept
 
     def startService(self) -> None:
         """Store the seed, then start the workers."""
@@ -86,21 +94,22 @@ class ParentService(EmulatorService):
         output = self.supervision.output
         lines = [line for each in self._seed.runtimes for line in output.last(each.runtime_id)]
         try:
-            process.start(self._setup(slot.number), self._listeners.sockets, lines)
+            sockets = self._kept.sockets_of(slot.number)
+            process.start(self._setup(slot.number, len(sockets)), sockets, lines)
         except OSError as error:
             self._ended(slot, f"cannot be started: {error}")
             return
         slot.process = process
         process.ended.addCallback(lambda how: self._ended(slot, how))
 
-    def _setup(self, number: int) -> WorkerSetup:
+    def _setup(self, number: int, sockets: int) -> WorkerSetup:
         # The seed may have been reloaded.
         settings = evolve(self.settings, seed=self._seed, record=None, joins=True)
         supervised = frozenset(each.runtime_id for each in self._seed.runtimes if each.process is not None)
         return WorkerSetup(
             number,
             settings,
-            len(self._listeners.sockets),
+            sockets,
             supervised,
             self._directory.name,
             self._log_format,
@@ -110,6 +119,8 @@ class ParentService(EmulatorService):
     def _ended(self, slot: _Slot, how: str) -> None:
         slot.process = None
         self._shared_metrics.forget(str(slot.number))
+        if any(each.process is not None for each in self._slots):
+            self._kept.drop(slot.number)
         if self.running:
             pause = slot.crashes.pause_after(self._reactor.seconds())
             self._log.error(
@@ -134,17 +145,11 @@ class ParentService(EmulatorService):
         self.running = 0
         for slot in self._slots:
             cancel_timer(slot.restart)
-        stopped: Deferred[Any] = Deferred.fromCoroutine(self._stop_workers())
-        return stopped.addBoth(self._stop_rest)
-
-    async def _stop_workers(self) -> None:
         processes = [slot.process for slot in self._slots if slot.process is not None]
         ended = DeferredList([each.ended for each in processes])
-        # The last one that listens refuses new connections. Before, each takes those that clients have made already.
-        await DeferredList([each.stop_listening(False, self.shutdown_grace) for each in processes[:-1]])
-        for each in processes[-1:]:
-            each.stop_listening(True, self.shutdown_grace)
-        await ended
+        for each in processes:
+            each.stop(self.shutdown_grace)
+        return ended.addCallback(self._stop_rest)
 
     def _stop_rest(self, result: Any) -> Deferred[None]:
         def clean_up(result: Any) -> Any:

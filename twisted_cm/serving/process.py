@@ -39,9 +39,6 @@ from .messages import (
 
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from twisted_cm.serving.worker import main; main()"
 
-#: Seconds that a worker may take to say that it listens no more.
-_STOP_PATIENCE = 1.0
-
 #: Seconds that a worker may take to end, besides those that its connections may take.
 _END_PATIENCE = 1.5
 
@@ -128,29 +125,25 @@ class WorkerProcess(ProcessProtocol):
     def _show(self, line: OutputLine) -> None:
         self._tell(ShowOutput, line=write_line(line))
 
-    def _tell(self, command: Any, **arguments: Any) -> Deferred[Any]:
+    def _tell(self, command: Any, **arguments: Any) -> None:
         told: Deferred[Any] | None = self._channel.callRemote(command, **arguments)
-        # A worker that ends does not answer.
-        return Deferred() if told is None else told.addErrback(lambda _: None)
+        if told is not None:
+            # A worker that ends does not answer.
+            told.addErrback(lambda _: None)
 
     def reseed(self, seed: Seed) -> None:
         """Have the worker apply another seed."""
         for part in parts_of(seed):
             self._tell(ChangeSeed, **part)
 
-    def stop_listening(self, last: bool, grace: float) -> Deferred[Any]:
-        """Let the worker stop gracefully.
+    def stop(self, grace: float) -> None:
+        """Let the worker answer all that is parked and stop, and kill it if it has not ended soon after.
 
         Args:
-            last: Whether no other worker serves the sockets any more.
             grace: Seconds that its connections may take to end.
-
-        Returns:
-            A Deferred that fires when it listens no more, or has not said so in time.
         """
         self._killing = self._reactor.callLater(grace + _END_PATIENCE, self.kill)
-        told = self._tell(Stop, last=last, grace=grace)
-        return told.addTimeout(_STOP_PATIENCE, self._reactor, lambda *_: None)
+        self._tell(Stop, grace=grace)
 
     def kill(self) -> None:
         """End the process at once."""

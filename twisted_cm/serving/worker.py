@@ -45,10 +45,6 @@ class WorkerService(EmulatorService):
     def _warn_about(self, seed: Seed) -> None:
         pass
 
-    def stop_listening(self, last: bool = False) -> list[Deferred[None]]:
-        """Stop to serve the sockets; if this is the last worker that does, refuse new connections."""
-        return self._listeners.stop(shut=last)
-
 
 class RemoteSupervision:
     """The supervisor of the parent, which starts the modules.
@@ -117,10 +113,9 @@ class _Worker(AMP):
         return {}
 
     @Stop.responder
-    def stop(self, last: bool, grace: float) -> dict[str, Any]:
-        self.service.stop_listening(last)
+    def stop(self, grace: float) -> dict[str, Any]:
         self.service.shutdown_grace = grace
-        self._reactor.callLater(0, self._stop_reactor)
+        self._stop_reactor()
         return {}
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
