@@ -98,6 +98,10 @@ class InheritedListeners(Listeners):
         self._sockets.append(inherited)
         return inherited
 
+    def _adopt(self, bound: socket.socket, factory: IProtocolFactory) -> None:
+        bound.listen(BACKLOG)
+        super()._adopt(bound, factory)
+
 
 def _bind_beside(family: int, name: Any) -> socket.socket:
     """Return a socket at an address where others listen already."""
