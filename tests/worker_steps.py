@@ -96,7 +96,7 @@ class WorkersServer(Server):
         assert redis.command("FLUSHALL") == b"+OK\r\n"
         super().__init__(directory, state, "--broker", redis.url, "--workers", "2", *options, seed=seed)
         self.state = state
-        self._clients: list[http.client.HTTPConnection] = []
+        self.clients: list[http.client.HTTPConnection] = []
 
     def workers(self) -> list[int]:
         """Return the processes of the workers that serve connections."""
@@ -121,16 +121,18 @@ class WorkersServer(Server):
     def client(self, pid: int, scheme: str = "http") -> Client:
         """Return a client of one worker."""
         for _ in range(300):
-            connection = self._connect(scheme)
+            connection = self.connect(scheme)
             port = connection.sock.getsockname()[1]
             # The answer shows that a worker has taken the connection.
             connection.request("GET", "/healthz")
             connection.getresponse().read()
             if any(each.raddr and each.raddr.port == port for each in psutil.Process(pid).net_connections("tcp")):
                 return Client(connection)
+            self.clients.remove(connection)
+            connection.close()
         raise AssertionError("the worker gets no connections")
 
-    def _connect(self, scheme: str) -> http.client.HTTPConnection:
+    def connect(self, scheme: str) -> http.client.HTTPConnection:
         url = urlsplit(self.urls[scheme])
         if scheme == "https":
             context = ssl.create_default_context(cafile=str(self.state / "ca.pem"))
@@ -138,14 +140,26 @@ class WorkersServer(Server):
         else:
             made = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
         made.connect()
-        self._clients.append(made)
+        self.clients.append(made)
         connection: http.client.HTTPConnection = made
         return connection
 
+    def ask(self, method: str, path: str) -> tuple[int, bytes]:
+        """Send a request on a new connection, which any worker may serve, and return the status and the body."""
+        client = Client(self.connect("http"))
+        try:
+            return client.ask(method, path)
+        finally:
+            client.connection.close()
+
+    def close_clients(self) -> None:
+        """Close all connections to the server."""
+        for each in self.clients:
+            each.close()
+
     def close(self) -> None:
         """Stop the server, and kill what is left of it."""
-        for each in self._clients:
-            each.close()
+        self.close_clients()
         processes = [self.process.pid]
         with contextlib.suppress(psutil.NoSuchProcess):
             processes += [each.pid for each in psutil.Process(self.process.pid).children(recursive=True)]

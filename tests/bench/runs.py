@@ -181,6 +181,13 @@ class Run:
 
     async def _poll(self, party: Party) -> None:
         """Be a runtime."""
+        try:
+            await self._take_jobs(party)
+        finally:
+            # A poll that stays open would get a job of the next run.
+            party.close()
+
+    async def _take_jobs(self, party: Party) -> None:
         while True:
             status, body = await party.request(module_request("GET", "/job"))
             if status == 204:

@@ -25,6 +25,7 @@ import click
 from attrs import define, field
 from cpu import cpu_of
 from emulator import Emulator
+from http_client import connect, inspect_request
 from redis_server import RedisServer
 from runs import Run
 
@@ -85,8 +86,19 @@ class Contender:
         self._note("ms of CPU for a job, Redis", (self.redis.cpu() - redis) * 1000 / jobs)
         self._note("ms of CPU for a job, clients of the benchmark", (cpu_of(os.getpid()) - client) * 1000 / jobs)
         self._note("operations in Redis for a job", (self._operations() - operations) / jobs)
+        asyncio.run(self._no_polls())
         if len(workers) > 1:
             self._note("share of the load of the busiest worker, %", workers[-1] / sum(workers) * 100)
+
+    async def _no_polls(self) -> None:
+        """Wait until the polls of the last round have gone, so that they get no jobs of the next one."""
+        connection = await connect(self.emulator.urls["http"])
+        for _ in range(400):
+            _, body = await connection.request(inspect_request())
+            if not json.loads(body)["parked_polls"]:
+                break
+            await asyncio.sleep(0.05)
+        connection.close()
 
     def _operations(self) -> int:
         """Return how many functions have been called in Redis."""

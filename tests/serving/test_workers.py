@@ -55,7 +55,7 @@ def test_connections_spread_over_the_workers(start: Start) -> None:
         return sum(each.status == psutil.CONN_ESTABLISHED for each in psutil.Process(pid).net_connections("tcp"))
 
     before = [connections(pid) for pid in pids]
-    clients = [Client(server._connect("http")) for _ in range(60)]
+    clients = [Client(server.connect("http")) for _ in range(60)]
     for each in clients:
         assert each.ask("GET", "/healthz")[0] == 200
     taken = [connections(pid) - count for pid, count in zip(pids, before, strict=True)]
@@ -93,7 +93,7 @@ def test_new_connections_go_to_the_other_workers_while_one_is_started_again(star
     os.kill(server.workers()[0], signal.SIGKILL)
     until(lambda: len(server.workers()) == 1)
     for _ in range(30):
-        assert Client(server._connect("http")).ask("GET", "/healthz")[0] == 200
+        assert server.ask("GET", "/healthz")[0] == 200
 
 
 def test_a_worker_that_is_terminated_answers_first_and_is_replaced(start: Start) -> None:
@@ -101,7 +101,7 @@ def test_a_worker_that_is_terminated_answers_first_and_is_replaced(start: Start)
     first, _ = server.both()
     victim = server.workers()[0]
     first.send("POST", EXECUTE, {"deployedAppRid": "ri.one", "queryType": "f", "query": 1})
-    until(lambda: json.loads(Client(server._connect("http")).ask("GET", f"{RUNTIMES}/one")[1])["queued_jobs"])
+    until(lambda: json.loads(server.ask("GET", f"{RUNTIMES}/one")[1])["queued_jobs"])
     os.kill(victim, signal.SIGTERM)
     assert first.receive()[0] == 503
     until(lambda: len(server.workers()) == 2 and victim not in server.workers())
@@ -127,14 +127,14 @@ def test_parked_callers_of_all_workers_are_answered_when_the_parent_is_to_end(st
     clients = [*server.both("http"), *server.both("https")]
     for each in clients:
         each.send("POST", EXECUTE, {"deployedAppRid": "ri.one", "queryType": "f", "query": 1})
-    asking = server.both()[0]
-    until(lambda: json.loads(asking.ask("GET", f"{RUNTIMES}/one")[1])["queued_jobs"] == 4)
+    until(lambda: json.loads(server.ask("GET", f"{RUNTIMES}/one")[1])["queued_jobs"] == 4)
     children = [each.pid for each in psutil.Process(server.process.pid).children(recursive=True)]
     started = time.monotonic()
     server.process.send_signal(number)
     assert [each.receive()[0] for each in clients] == [503] * 4
+    server.close_clients()
     assert server.process.wait(10) == 0
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 8
     assert not any(map(alive, children))
 
 
@@ -213,18 +213,20 @@ def test_modules_are_started_once_and_every_worker_speaks_for_them(start: Start,
 
     for each in clients:
         until(lambda each=each: lines(each).count("a line") == 1)
-    # A worker that starts later knows what was written before, and the module does not end with a worker.
+    # A worker that starts later knows what was written before.
     victim = server.workers()[0]
     os.kill(victim, signal.SIGKILL)
     until(lambda: len(server.workers()) == 2 and victim not in server.workers())
     clients = server.both()
-    for number, each in enumerate(clients, 2):
+    for each in clients:
         assert "a line" in lines(each)
+        # This module ends when its poll is cut off, unlike one with an SDK.
+        starts = until_running(each)["starts"]
         assert each.ask("POST", f"{RUNTIMES}/one/module/restart") == (204, b"")
-        until(lambda number=number: [until_running(client)["starts"] for client in clients] == [number, number])
+        for client in clients:
+            until(lambda client=client, starts=starts: until_running(client)["starts"] > starts)
     server.close()
     assert server.log.count("a line") == 1
-    assert clients
 
 
 def test_metrics_count_each_job_once_at_whichever_worker_they_are_read(start: Start) -> None:
@@ -259,7 +261,7 @@ def test_metrics_count_each_job_once_at_whichever_worker_they_are_read(start: St
             "process_open_fds 2",
             "process_open_fds parent",
         }
-    open_now = len(server._clients)
+    open_now = len(server.clients)
     until(lambda: counted(clients[0])["twisted_cm_open_connections"] == open_now)
     # What a worker has counted stays when it is killed; what it had open does not.
     victim = server.workers()[0]
@@ -282,7 +284,8 @@ def test_jobs_are_recorded_once_and_the_log_says_which_worker_wrote_a_line(start
     server.close()
     recorded = [json.loads(line)["job_id"] for line in recording.read_text().splitlines()]
     assert sorted(recorded) == sorted(jobs)
-    lines = [json.loads(line) for line in server.log.splitlines()]
+    printed = (server.banner + server.log).splitlines()
+    lines = [json.loads(line) for line in printed if line.startswith("{")]
     joined = [line.get("worker") for line in lines if line["message"].startswith("joined the nodes")]
     assert sorted(joined, key=str) == [1, 2, None]
     assert sum("listening on" in line["message"] for line in lines) == 2

@@ -109,7 +109,7 @@ async def test_a_killed_process_fails_only_its_own_job(supervised: Start) -> Non
 async def test_a_process_that_ends_five_times_in_a_minute_is_crash_looping(
     supervised: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("twisted_cm.supervisor.runtime._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("twisted_cm.supervisor.pauses.FIRST_PAUSE", 0.01)
     emulator = await supervised()
     await emulator.until_connected()
     emulator.version.write_text("broken")
@@ -133,7 +133,7 @@ async def test_a_process_that_ends_five_times_in_a_minute_is_crash_looping(
 async def test_a_program_that_is_not_there_is_an_error_that_names_it(
     supervised: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("twisted_cm.supervisor.runtime._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("twisted_cm.supervisor.pauses.FIRST_PAUSE", 0.01)
     emulator = await supervised(command=["no-such-program", "x"])
     assert "exit status 127" in (await emulator.until_state("crash looping"))["error"]
     assert "Cannot run no-such-program: No such file or directory." in emulator.lines()
@@ -464,7 +464,7 @@ async def test_two_changes_at_once_leave_one_process(supervised: Start) -> None:
 async def test_a_process_that_cannot_even_be_started_is_crash_looping_with_the_reason(
     supervised: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("twisted_cm.supervisor.runtime._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("twisted_cm.supervisor.pauses.FIRST_PAUSE", 0.01)
     emulator = await supervised()
     await emulator.until_state("running")
     emulator.directory.rename(emulator.directory.with_name("elsewhere"))
