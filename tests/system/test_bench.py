@@ -33,3 +33,14 @@ def test_only_the_jobs_of_killed_modules_fail() -> None:
     figures = json.loads(ran.stdout)
     assert figures["failed, but not on a killed replica"] == 0
     assert figures["outcomes"]["succeeded"] > 0
+
+
+def test_two_workers_are_measured_beside_one() -> None:
+    options = ("--rounds", "1", "--jobs", "300", "--json")
+    command = [sys.executable, str(SUITE.with_name("workers.py")), *options]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    # The figures may miss the bar.
+    assert ran.returncode in (0, 1), ran.stderr
+    figures = json.loads(ran.stdout)
+    assert all(figure > 0 for figure in figures.values()), figures
+    assert {each.partition(":")[0] for each in figures} >= {"one worker", "2 workers", "2 workers to one"}
