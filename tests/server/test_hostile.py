@@ -121,7 +121,7 @@ CASES: dict[str, tuple[bytes, int]] = {
 @pytest_twisted.ensureDeferred
 async def test_bytes_that_are_no_request_are_refused(hasty: Harness, scheme: str) -> None:
     # More TLS handshakes at once could take longer than the time limits.
-    some = DeferredSemaphore(16)
+    some = DeferredSemaphore(16 if scheme == "http" else 2)
 
     async def statuses(sent: bytes) -> list[int]:
         wire = await connect(hasty, scheme)
