@@ -124,9 +124,13 @@ async def test_bytes_that_are_no_request_are_refused(hasty: Harness, scheme: str
     some = DeferredSemaphore(16 if scheme == "http" else 2)
 
     async def statuses(sent: bytes) -> list[int]:
-        wire = await connect(hasty, scheme)
-        wire.transport.write(sent)
-        await wire.until_closed()
+        # On a busy machine, a TLS handshake alone can take longer than the time limits.
+        for _ in range(3 if scheme == "https" else 1):
+            wire = await connect(hasty, scheme)
+            wire.transport.write(sent)
+            await wire.until_closed()
+            if wire.statuses:
+                break
         return wire.statuses
 
     answered = await gatherResults(
