@@ -57,7 +57,12 @@ def _deeper_than(levels: int, value: JSONValue) -> bool:
     return True
 
 
-def _finite(text: str) -> float:
+def finite_float(text: str) -> float:
+    """Read a number with a fraction or an exponent.
+
+    Raises:
+        ValueError: It is too large for a float.
+    """
     number = float(text)
     if math.isinf(number):
         raise ValueError(f"{text[:20]} is larger than a number can be")
@@ -76,4 +81,4 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_each_key_once)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=finite_float, object_pairs_hook=_each_key_once)

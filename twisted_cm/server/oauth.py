@@ -28,12 +28,21 @@ def oauth_error(error: str, description: str) -> ApiError:
     return ApiError(400, error, description)
 
 
-def read_fields(encoded: str) -> dict[str, str]:
-    """Return the fields of a form or a query, each of which may be there once (RFC 6749, sections 3.1 and 3.2).
+async def read_form(request: EmulatorRequest) -> dict[str, str]:
+    """Return the fields of the form that is the body of a request, each of which may be there once (RFC 6749, 3.2).
 
     Raises:
-        ApiError: ``invalid_request`` if the text is not such a form.
+        ApiError: ``invalid_request`` if the body is not such a form, 413 if it is too large.
     """
+    content_type, _options = parse_options_header(request.header("Content-Type"))
+    if content_type.lower() != _FORM:
+        raise oauth_error("invalid_request", f"The Content-Type must be {_FORM}, not '{content_type}'.")
+    with await request.body.receive(_MOST_FORM_BYTES) as received:
+        body = received.read()
+    try:
+        encoded = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise oauth_error("invalid_request", "The form is not UTF-8.") from None
     # Werkzeug's parser of forms replaces what is not UTF-8, where a secret must not be guessed at.
     try:
         fields = parse_qsl(encoded, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
@@ -45,23 +54,6 @@ def read_fields(encoded: str) -> dict[str, str]:
     if len(form) != len(fields):
         raise oauth_error("invalid_request", "The form has a field twice.")
     return form
-
-
-async def read_form(request: EmulatorRequest) -> dict[str, str]:
-    """Return the fields of the form that is the body of a request.
-
-    Raises:
-        ApiError: ``invalid_request`` if the body is not a form, 413 if it is too large.
-    """
-    content_type, _options = parse_options_header(request.header("Content-Type"))
-    if content_type.lower() != _FORM:
-        raise oauth_error("invalid_request", f"The Content-Type must be {_FORM}, not '{content_type}'.")
-    with await request.body.receive(_MOST_FORM_BYTES) as received:
-        body = received.read()
-    try:
-        return read_fields(body.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise oauth_error("invalid_request", "The form is not UTF-8.") from None
 
 
 def read_scopes(text: str | None, allowed: Iterable[str] | None) -> tuple[str, ...]:

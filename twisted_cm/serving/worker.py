@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
-from twisted.logger import LogLevel
+from twisted.logger import Logger, LogLevel
 from twisted.protocols.amp import AMP
 from twisted.python.failure import Failure
 
@@ -90,6 +90,8 @@ class RemoteSupervision:
 class _Worker(AMP):
     """The worker's end of the channel."""
 
+    _log = Logger()
+
     def __init__(self, reactor: Any, make_service: Any, runtime_ids: Iterable[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -109,7 +111,7 @@ class _Worker(AMP):
             seed, self._parts = seed_of(self._parts), []
             listening = self.service.when_listening()
             listening.addCallback(lambda _: Deferred.fromCoroutine(self.service.reseed(seed)))
-            listening.addErrback(lambda failure: self.service._log.failure("seed not reloaded", failure))
+            listening.addErrback(lambda failure: self._log.failure("seed not reloaded", failure))
         return {}
 
     @Stop.responder

@@ -66,8 +66,8 @@ async def read_call(context: Context, request: EmulatorRequest) -> Call:
         )
     prerelease = fields.get("includePrerelease", b"null")
     known = {b"true": True, b"false": False, b"null": None}
-    flag_field({"includePrerelease": known.get(prerelease, "other")}, "includePrerelease")
-    if version is not None and prerelease == b"true":
+    includes = flag_field({"includePrerelease": known.get(prerelease, "other")}, "includePrerelease")
+    if version is not None and includes:
         message = "'includePrerelease' says which version is the latest. Leave it out, or leave 'version' out."
         raise ApiError(400, "invalid_version_resolution_parameters", message, {"message": message})
     parameters = fields.get("parameters", b"null")

@@ -103,6 +103,10 @@ async def _send_values(calls: Calls, writer: EventWriter, query: Query, job: Job
     assert job.result is not None
     query = await calls.with_schema(query)
     values = ValueStream(job.result, calls.context.reactor)
+
+    async def send_one(value: bytes) -> None:
+        await writer.send(_data(b"[%b]" % await calls.convert_result(query, value, of_stream=True)))
+
     try:
         first = await values.next()
         if first is None:
@@ -115,16 +119,16 @@ async def _send_values(calls: Calls, writer: EventWriter, query: Query, job: Job
             try:
                 second = await values.next()
             except (BrokenOff, ValueError):
-                await writer.send(_data(b"[%b]" % await calls.convert_result(query, first, of_stream=True)))
+                await send_one(first)
                 raise
             if second is None:
-                await _refuse_if_raised(calls, query, job)
+                if not job.state.finished:
+                    await _refuse_if_raised(calls, query, job)
                 if is_whole:
                     await writer.send(_data(await calls.convert_result(query, first)))
                     return
         while first is not None:
-            converted = await calls.convert_result(query, first, of_stream=True)
-            await writer.send(_data(b"[%b]" % converted))
+            await send_one(first)
             first, second = (await values.next(), None) if second is None else (second, None)
     except BrokenOff:
         raise errors.failed(query.rid, await _why_broken(calls, job)) from None

@@ -8,13 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from ...model.queries import VERSION
 from ...model.types import JSONValue
 from ..errors import invalid_request
 from ..function_schemas import CANNOT_PARSE_INPUTS, CANNOT_PARSE_OUTPUT, is_foundry_form
-from ..json_body import to_json
+from ..json_body import finite_float, to_json
 from . import errors
 from .api_types import api_type, api_type_of_json_schema, api_type_of_value, unsupported
 from .values import ANY, Conversion, ExactNumber, Unfit, array_of, conversion
@@ -28,8 +28,6 @@ _BEGINNING = re.compile(rb"((?:[ \t\r\n]|\[)*)(.?)", re.DOTALL)
 
 #: Matches a number without a fraction.
 _WHOLE_NUMBER = re.compile(rb"-?[0-9]+(?![0-9.eE])")
-
-_EMPTY = object()
 
 
 class NotAValue(Exception):
@@ -100,7 +98,7 @@ class Signature:
         if self.is_open and not self.parameters:
             return parameters
         try:
-            values = json.loads(parameters, parse_float=_exact if self._is_exact else _finite_float)
+            values = json.loads(parameters, parse_float=_exact if self._is_exact else finite_float)
         except RecursionError:
             raise invalid_request(f"'parameters' is {_TOO_DEEP}.", field="parameters") from None
         except ValueError as error:
@@ -142,15 +140,7 @@ class Signature:
         Raises:
             NotAValue: The bytes are not one JSON value.
         """
-        conversion = self.elements if of_stream else self.output
-        strict = _is_json(result)
-        if conversion.same and strict:
-            return result
-        try:
-            value = conversion.outward(_read(result, conversion.is_exact))
-            return to_json(value if strict else _finite(value))
-        except RecursionError:
-            raise NotAValue(_TOO_DEEP) from None
+        return _outward(self.elements if of_stream else self.output, result)
 
     def array_of(self, values: Sequence[bytes]) -> bytes:
         """Return the values that the function streamed as the API has them, as one JSON array.
@@ -162,9 +152,7 @@ class Signature:
             NotAValue: One of them is nested too deeply.
         """
         # One text is read much faster than a million of them.
-        text = b"[" + b",".join(values) + b"]"
-        whole = evolve(self, output=array_of(self.elements), elements=array_of(self.elements))
-        return whole.value_of(text)
+        return _outward(array_of(self.elements), b"[" + b",".join(values) + b"]")
 
 
 #: How the API describes what nobody has described.
@@ -247,6 +235,22 @@ def _of_json_schema(schema: JSONValue) -> dict[str, Parameter]:
     }
 
 
+def _outward(conversion: Conversion, text: bytes) -> bytes:
+    """Return a value that a module posted as the API has it, both as JSON.
+
+    Raises:
+        NotAValue: The text is not one JSON value.
+    """
+    strict = _is_json(text)
+    if conversion.same and strict:
+        return text
+    try:
+        value = conversion.outward(_read(text, conversion.is_exact))
+        return to_json(value if strict else _finite(value))
+    except RecursionError:
+        raise NotAValue(_TOO_DEEP) from None
+
+
 def _is_json(text: bytes) -> bool:
     try:
         _RAW.decode(text)
@@ -264,9 +268,11 @@ def outline(text: bytes) -> JSONValue:
     found = _BEGINNING.match(text)
     assert found is not None
     depth, first = found[1].count(b"["), found[2]
-    value: JSONValue = _EMPTY if first == b"]" and depth else _leaf(first, text[found.start(2) : found.start(2) + 20])
-    if value is _EMPTY:
+    value: JSONValue
+    if first == b"]" and depth:
         depth, value = depth - 1, []
+    else:
+        value = _leaf(first, text[found.start(2) : found.start(2) + 20])
     for _ in range(depth):
         value = [value]
     return value
@@ -283,15 +289,8 @@ def _leaf(first: bytes, text: bytes) -> JSONValue:
 
 
 def _exact(text: str) -> float:
-    _finite_float(text)
+    finite_float(text)
     return ExactNumber(text)
-
-
-def _finite_float(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text[:20]} is larger than a number can be")
-    return number
 
 
 def _read(text: bytes, is_exact: bool = False) -> JSONValue:

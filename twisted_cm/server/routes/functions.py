@@ -8,6 +8,7 @@ from klein import Klein
 from ...broker.interface import UnknownJob
 from ...model.jobs import Job, JobSource, JobState
 from ...model.paths import FUNCTIONS
+from ...model.tokens import Principal
 from ..auth import require_bearer
 from ..calls.answers import execute, find_batch, read_batch, refuse_transaction
 from ..calls.calls import Call, Calls, check_version, read_call
@@ -16,6 +17,7 @@ from ..calls.waiting import submit_and_wait
 from ..context import Context
 from ..parsing import number_field, query_parameter, required_query_parameter, required_text, text_field
 from ..queries import errors
+from ..queries.catalog import Query
 from ..routing import add_routes
 from ..submission import submit
 from ..transport.request import EmulatorRequest
@@ -84,20 +86,28 @@ class FunctionRoutes:
 
     # Calling
 
-    async def execute(self, request: EmulatorRequest, api_name: str) -> bytes:
-        """Answer ``POST …/queries/{name}/execute``: run a function, park until it returns, and send its value."""
+    async def _called(self, request: EmulatorRequest, api_name: str, prefix: str = "") -> tuple[Principal, Call, Query]:
+        """Return who calls, what was sent, and the query that it is for.
+
+        Args:
+            request: The request.
+            api_name: The name of the query.
+            prefix: ``async_`` for an execution.
+        """
         principal = await require_bearer(self.context, request)
         call = await read_call(self.context, request)
         query = await self._calls.find(api_name, call)
-        refuse_transaction(request, query)
+        refuse_transaction(request, query, prefix)
+        return principal, call, query
+
+    async def execute(self, request: EmulatorRequest, api_name: str) -> bytes:
+        """Answer ``POST …/queries/{name}/execute``: run a function, park until it returns, and send its value."""
+        principal, call, query = await self._called(request, api_name)
         return await execute(self._calls, request, principal, query, call)
 
     async def streaming_execute(self, request: EmulatorRequest, api_name: str) -> None:
         """Answer ``POST …/queries/{name}/streamingExecute`` and ``…Events`` with values as the function yields them."""
-        principal = await require_bearer(self.context, request)
-        call = await read_call(self.context, request)
-        query = await self._calls.find(api_name, call)
-        refuse_transaction(request, query)
+        principal, call, query = await self._called(request, api_name)
         if query.target is None:
             await send_constant(request, query.constant or b"null")
             return
@@ -109,10 +119,7 @@ class FunctionRoutes:
 
     async def execute_async(self, request: EmulatorRequest, api_name: str) -> bytes:
         """Answer ``POST …/queries/{name}/executeAsync``: queue a job, and send its id as that of an execution."""
-        principal = await require_bearer(self.context, request)
-        call = await read_call(self.context, request)
-        query = await self._calls.find(api_name, call)
-        refuse_transaction(request, query, _ASYNC)
+        principal, call, query = await self._called(request, api_name, _ASYNC)
         if query.target is None:
             return await request.answer_in_parts(
                 (b'{"type":"completed","value":', query.constant or b"null", b"}"), "application/json"
