@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -34,13 +35,16 @@ foundry:
 class Emulator:
     """A ``twisted-cm serve`` process on loopback that runs until it is closed."""
 
-    def __init__(self, *options: str, lease: int | None = None, retained: int | None = None) -> None:
+    def __init__(
+        self, *options: str, lease: int | None = None, retained: int | None = None, package: Path | None = None
+    ) -> None:
         """Start the process.
 
         Args:
             options: More options of ``serve``.
             lease: Seconds of a job's lease; ``None`` for no lease.
             retained: How many finished jobs are kept; ``None`` for the default.
+            package: The directory with the ``twisted_cm`` to run; ``None`` for the installed one.
         """
         self._directory = tempfile.TemporaryDirectory(prefix="twisted-cm-bench-")
         directory = Path(self._directory.name)
@@ -55,7 +59,8 @@ class Emulator:
         ]
         self.log = directory / "log"
         self._log: IO[bytes] = self.log.open("wb")
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log)
+        environment = os.environ | ({} if package is None else {"PYTHONPATH": str(package)})
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, env=environment)
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if b"Ctrl-C stops." in line:
