@@ -55,6 +55,8 @@ setup(
         "attrs>=23.1",
         "click>=8.1.8",
         "cryptography>=42",
+        # Earlier releases accept folded headers and headers without a name.
+        "httptools>=0.6.4",
         "jsonschema>=4.20",
         "klein>=24.8",
         "msgspec>=0.19",

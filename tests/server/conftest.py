@@ -23,7 +23,7 @@ def hasty(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
     # The emulator should not have this limit, which Twisted sets.
     monkeypatch.setattr(HTTPChannel, "abortTimeout", 0.3)
     for site in harness.sites():
-        site.timeOut = site.head_timeout = site.body_timeout = site.close_timeout = site.stall_timeout = 0.3
+        site.idle_timeout = site.head_timeout = site.body_timeout = site.close_timeout = site.stall_timeout = 0.3
     return harness
 
 

@@ -14,7 +14,7 @@ from twisted_cm.config.seed import parse_seed
 
 def served(harness: Harness, site: int) -> set[str]:
     """Return the routes of a running listener."""
-    rules = harness.sites()[site].resource.app.url_map.iter_rules()
+    rules = harness.sites()[site].answerer.app.url_map.iter_rules()
     return {f"{method} {re.sub('<id:', '<', rule.rule)}" for rule in rules for method in rule.methods - {"HEAD"}}
 
 

@@ -499,7 +499,7 @@ async def test_beyond_loopback_the_admin_token_guards(monkeypatch: pytest.Monkey
 
 @pytest_twisted.ensureDeferred
 async def test_a_stream_may_pause_for_longer_than_an_idle_connection_lives(harness: Harness) -> None:
-    harness.sites()[0].timeOut = 0.2
+    harness.sites()[0].idle_timeout = 0.2
     caller = harness.execute()
     _, envelope, _ = await harness.module("GET", "/job")
     post = raw_stream(harness, envelope["computeModuleJobV1"]["jobId"], "a")

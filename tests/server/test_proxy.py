@@ -368,7 +368,7 @@ async def test_a_new_seed_changes_what_is_passed_on() -> None:
 async def test_no_prefix_can_hide_a_route_of_the_emulator() -> None:
     harness = make_harness()
     try:
-        rules = harness.sites()[0].resource.app.url_map.iter_rules()
+        rules = harness.sites()[0].answerer.app.url_map.iter_rules()
         assert {rule.rule.split("/")[1] for rule in rules} <= OWN_SEGMENTS
     finally:
         await harness.service.stopService()

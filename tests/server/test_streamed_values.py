@@ -84,9 +84,10 @@ async def test_only_the_real_end_of_a_chunk_counts(anywhere: Harness) -> None:
     job_id = await take(anywhere)
     wire = await post_head(anywhere, job_id)
     size = 0
-    # Each of these is read on its own: the next one is sent when the bytes of the last one have arrived.
+    # Each of these is read on its own: the next one is sent when the bytes of the last one have arrived. The last byte
+    # of a chunk waits for the line break behind it.
     for piece, new in (
-        (b"6\r\n12", 2),
+        (b"6\r\n12", 1),
         (b"34", 2),
         (b"56\r", 2),
         (b"\n1;x=y\r\n7\r\n2\r\n8", 2),
@@ -95,7 +96,7 @@ async def test_only_the_real_end_of_a_chunk_counts(anywhere: Harness) -> None:
         wire.transport.write(piece)
         size += new
         job = await job_with(anywhere, job_id, size)
-    assert await ends(job) == [6, 7, 9, 14]
+    assert await ends(job) == [6, 7, 9]
     stream = values_of(job)
     assert [await stream.next() for _ in range(4)] == [b"123456", b"7", b"89", b"[1]"]
     stream.close()
@@ -120,7 +121,7 @@ async def test_each_number_arrives_when_its_chunk_ends(anywhere: Harness) -> Non
         assert await asked == number
     asked = Deferred.fromCoroutine(stream.next())
     # The last chunk has not ended.
-    wire.transport.write(b"2\r\n4")
+    wire.transport.write(b"3\r\n42")
     await job_with(anywhere, job_id, 6)
     assert not asked.called
     wire.transport.abortConnection()

@@ -59,12 +59,12 @@ _NUMERIC = frozenset("-0123456789")
 _PARSER = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
-def runs_on(data: bytes, end: int) -> bool:
-    """Return whether later bytes could extend a value that ends at ``end``: whether its last byte is a digit.
+def runs_on(last: bytes) -> bool:
+    """Return whether later bytes could extend a value that ends with this byte: whether it is a digit.
 
     All other values have a visible end. Only after a digit does it matter where the writer ended a value.
     """
-    return data[end - 1 : end].isdigit()
+    return last.isdigit()
 
 
 class Wants(enum.Enum):

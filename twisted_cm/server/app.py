@@ -41,7 +41,7 @@ def emulator_site(context: Context, proxies: Iterable[Proxy] = ()) -> EmulatorSi
 
 def change_proxies(site: EmulatorSite, context: Context, proxies: Iterable[Proxy]) -> None:
     """Pass the next requests to a site of the main listeners on to other servers than before."""
-    site.resource = _resource(emulator_app(context, proxies))
+    site.answerer = _dispatcher(emulator_app(context, proxies))
 
 
 def emulator_app(context: Context, proxies: Iterable[Proxy] = ()) -> Klein:
@@ -83,10 +83,10 @@ def sidecar_app(context: Context, runtime_id: str) -> Klein:
 
 
 def _site(app: Klein, context: Context) -> EmulatorSite:
-    return EmulatorSite(_resource(app), context.guard, context.reactor, context.metrics.count_error)
+    return EmulatorSite(_dispatcher(app), context.guard, context.reactor, context.metrics.count_error)
 
 
-def _resource(app: Klein) -> Dispatcher:
+def _dispatcher(app: Klein) -> Dispatcher:
     for rule in app.url_map.iter_rules():
         # A HEAD request for a job would take it from the queue and lose it.
         if rule.methods is not None and rule.rule.endswith("/job"):

@@ -207,7 +207,7 @@ async def identify_without_token(
         UnknownRuntime: There is no such runtime.
         UnknownReplica: The runtime has no such replica.
     """
-    if module_token(request) is not None or request.isSecure() or from_browser(request):
+    if module_token(request) is not None or request.is_secure or from_browser(request):
         return await identify_at_sidecar(context, request, runtime_id, replica_id)
     await _require_open(context, runtime_id, replica_id)
     return ModuleIdentity(runtime_id, replica_id)

@@ -68,7 +68,7 @@ class BrowserGuard:
     def _host(self, request: EmulatorRequest) -> str:
         """Return the ``Host`` header, which a request must have once (RFC 9112, section 3.2)."""
         named = request.header_values("Host")
-        if len(named) > 1 or (not named and request.clientproto == b"HTTP/1.1"):
+        if len(named) > 1 or (not named and request.is_1_1):
             raise errors.invalid_request(f"The request has {len(named)} Host headers. Send exactly one.")
         host = named[0].lower() if named else ""
         if not host.isascii():

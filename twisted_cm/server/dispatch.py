@@ -13,12 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 from klein import Klein
-from twisted.internet.defer import CancelledError, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
-from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, ValidationError
 
 from .errors import ApiError
@@ -75,39 +72,46 @@ def _let_go(failure: Failure) -> None:
         error = error.__context__
 
 
-class Dispatcher(Resource):
-    """A resource that answers requests with the routes of a Klein application."""
+class Dispatcher:
+    """Answers requests with the routes of a Klein application.
 
-    isLeaf = True
+    Attributes:
+        app: The routes.
+    """
+
     _log = Logger()
 
     def __init__(self, app: Klein, refusal: Callable[[Exception], ApiError]) -> None:
-        """Make a resource.
+        """Answer nothing yet.
 
         Args:
             app: The routes.
             refusal: Returns the answer to an exception. It logs unexpected ones.
         """
-        super().__init__()  # type: ignore[no-untyped-call]
         self.app = app
+        # Its type names Twisted's requests, but it passes on any.
+        self._execute: Callable[..., Any] = app.execute_endpoint
         self._refusal = refusal
         self._routes = Routes(app.url_map)
 
-    def render(self, request: EmulatorRequest) -> int:
+    def answer(self, request: EmulatorRequest) -> None:
         """Call the route of a request, and write the answer when the route returns it."""
         try:
             endpoint, arguments = self._routes.match(request.method.decode("latin-1"), request.path.decode("latin-1"))
-        except HTTPException as error:
-            request.write(request.error(self._refusal(error)))
-            request.finish()
-        else:
-            request.answering = maybeDeferred(self.app.execute_endpoint, endpoint, request, **arguments)
-            request.answering.addCallbacks(
-                self._answered, self._refused, callbackArgs=(request,), errbackArgs=(request,)
-            ).addErrback(self._failed, request)
-            if request.gone:
-                request.answering.cancel()
-        return NOT_DONE_YET
+            answer = self._execute(endpoint, request, **arguments)
+        except Exception as error:
+            # A route that waits for something raises later.
+            self._answered(request.error(self._refusal(error)), request)
+            return
+        if not isinstance(answer, Deferred):
+            self._answered(answer, request)
+            return
+        request.answering = answer
+        answer.addCallbacks(self._answered, self._refused, callbackArgs=(request,), errbackArgs=(request,)).addErrback(
+            self._failed, request
+        )
+        if request.gone:
+            answer.cancel()
 
     def _answered(self, answer: bytes | None, request: EmulatorRequest) -> None:
         if not request.gone:

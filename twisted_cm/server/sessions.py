@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..model.types import JSONValue
 from .context import Context
 from .transport.request import EmulatorRequest
@@ -33,6 +35,6 @@ def describe_session(
 def _base_url(context: Context, request: EmulatorRequest) -> str:
     if context.addresses.base_url is not None:
         return context.addresses.base_url.rstrip("/")
-    scheme = "https" if request.isSecure() else "http"
-    address = request.getHost()
+    scheme = "https" if request.is_secure else "http"
+    address: Any = request.host
     return f"{scheme}://{request.header('Host') or f'{address.host}:{address.port}'}"

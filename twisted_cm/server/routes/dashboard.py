@@ -13,7 +13,7 @@ from pathlib import PurePath
 
 from attrs import frozen
 from klein import Klein
-from twisted.web.http import CACHED
+from werkzeug.http import parse_etags, quote_etag
 
 from ...model.paths import DASHBOARD, EMULATOR
 from .. import errors
@@ -38,7 +38,7 @@ _POLICY = (
 class _File:
     content: bytes
     content_type: str
-    tag: bytes
+    tag: str
 
 
 class DashboardRoutes:
@@ -78,7 +78,7 @@ def _files() -> dict[str, _File]:
     found = {}
     for each in files("twisted_cm.server").joinpath("dashboard").iterdir():
         content = each.read_bytes()
-        tag = f'"{sha256(content).hexdigest()[:32]}"'.encode("ascii")
+        tag = sha256(content).hexdigest()[:32]
         found[each.name] = _File(content, _CONTENT_TYPES[PurePath(each.name).suffix], tag)
     return found
 
@@ -89,6 +89,8 @@ def _send(request: EmulatorRequest, found: _File) -> bytes:
     request.setHeader("Content-Security-Policy", _POLICY)
     request.setHeader("X-Content-Type-Options", "nosniff")
     request.setHeader("Referrer-Policy", "no-referrer")
-    if request.setETag(found.tag) is CACHED:
+    request.setHeader("ETag", quote_etag(found.tag))
+    if parse_etags(request.header("If-None-Match")).contains_weak(found.tag):
+        request.setResponseCode(304)
         return b""
     return request.answer(found.content, found.content_type)

@@ -160,9 +160,9 @@ class ModuleRoutes:
         body = broker.new_result(job_id, request.header("Content-Type"))
         begun = False
 
-        def chunk_ends(data: bytes, end: int) -> None:
-            if runs_on(data, end):
-                body.mark(body.size + end)
+        def chunk_ends(last: bytes, end: int) -> None:
+            if runs_on(last):
+                body.mark(end)
 
         try:
             if request.body.length is None:

@@ -10,6 +10,7 @@ from attrs import frozen
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.web.http import NO_BODY_CODES
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from ...model.proxies import Proxy
@@ -48,10 +49,11 @@ class ProxyRoutes:
             raise errors.not_found("There is no such route. A path begins with one '/'.")
         await require_bearer_beyond_loopback(self.context, request)
         upstream = self.context.upstream
-        if has_passed(request.requestHeaders, upstream.pseudonym):
+        sent = Headers({name.encode("ascii"): values for name, values in request.headers.items()})
+        if has_passed(sent, upstream.pseudonym):
             raise errors.loop_detected(proxy.prefix)
         uri = _uri(request, proxy)
-        headers = headers_to_pass_on(request.requestHeaders, proxy.all_headers, upstream.pseudonym)
+        headers = headers_to_pass_on(sent, proxy.all_headers, upstream.pseudonym)
         response = await upstream.send(request, proxy, uri, headers)
         _answer_head(request, response, proxy)
         answer = PassedAnswer(request)
@@ -89,11 +91,9 @@ def _goes_up(path: bytes) -> bool:
 def _answer_head(request: EmulatorRequest, response: IResponse, proxy: Proxy) -> None:
     """Send the status and the headers of an answer at once. Its body may take long."""
     request.setResponseCode(response.code, response.phrase)
-    # Twisted would call an answer without a type HTML.
-    request.defaultContentType = None
     for name, values in headers_to_pass_back(response.headers, proxy.all_headers).getAllRawHeaders():
-        before = request.responseHeaders.getRawHeaders(name, ()) if name.lower() == b"vary" else ()
-        request.responseHeaders.setRawHeaders(name, [*before, *values])
+        before = request.answer_headers.get(b"Vary", ()) if name.lower() == b"vary" else ()
+        request.answer_headers[name] = [*before, *values]
     if response.length is not UNKNOWN_LENGTH and request.method != b"HEAD" and response.code not in NO_BODY_CODES:
-        request.setHeader(b"Content-Length", b"%d" % response.length)
+        request.setHeader("Content-Length", str(response.length))
     request.write(b"")

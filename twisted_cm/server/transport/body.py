@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
@@ -14,7 +14,7 @@ from .received import ReceivedBody
 #: Bytes of a body that are kept until a route asks for them. Then the connection is paused.
 UNCLAIMED_LIMIT = 64 * 1024
 
-#: Called with bytes and a position in them at which a chunk of chunked encoding ends.
+#: Called with the last byte of a chunk of chunked encoding, and the size of the body up to there, in bytes.
 ChunkEnds: TypeAlias = Callable[[bytes, int], object]
 
 
@@ -42,8 +42,8 @@ class RequestBody:
         "_consumer",
         "_discarding",
         "_done",
-        "_ends",
         "_limit",
+        "_passed",
         "_paused",
         "_transport",
         "_unclaimed",
@@ -59,13 +59,14 @@ class RequestBody:
         self.expects_continue = False
         self.received = 0
         self._transport = transport
-        self._unclaimed = bytearray()
+        # The pieces that no route has asked for yet, each with whether a chunk ends after it.
+        self._unclaimed: list[tuple[bytes, bool]] = []
+        # The number of bytes that a route has got.
+        self._passed = 0
         self._paused = False
         self._discarding = False
         self._limit: int | None = None
         self._consumer: IConsumer | None = None
-        # The ends of chunks in what is kept unclaimed.
-        self._ends: list[int] | None = None
         self._chunk_ends: ChunkEnds | None = None
         self._begun: Deferred[None] | None = None
         self._done: Deferred[None] | None = None
@@ -74,7 +75,7 @@ class RequestBody:
         """Take the next bytes.
 
         Args:
-            chunk_ends: Whether they end a chunk of chunked encoding.
+            chunk_ends: Whether a chunk of chunked encoding ends after them.
         """
         self.received += len(data)
         # A client need not wait for the answer.
@@ -82,26 +83,22 @@ class RequestBody:
         if self._discarding:
             return
         if self._consumer is not None:
-            self._write(self._consumer, data, (len(data),) if chunk_ends else ())
+            self._write(self._consumer, data, chunk_ends)
             return
-        self._unclaimed += data
-        if chunk_ends:
-            if self._ends is None:
-                self._ends = []
-            self._ends.append(len(self._unclaimed))
-        if len(self._unclaimed) > UNCLAIMED_LIMIT:
+        self._unclaimed.append((data, chunk_ends))
+        if self.received > UNCLAIMED_LIMIT:
             # Each time, because the channel may have resumed the transport.
             self._paused = True
             self._transport.pauseProducing()
         self._report_begun()
 
-    def _write(self, consumer: IConsumer, data: bytes, ends: Sequence[int]) -> None:
-        if self._limit is not None and self.received > self._limit:
+    def _write(self, consumer: IConsumer, data: bytes, chunk_ends: bool) -> None:
+        self._passed += len(data)
+        if self._limit is not None and self._passed > self._limit:
             self._fail(payload_too_large(self._limit))
             return
-        if self._chunk_ends is not None:
-            for end in ends:
-                self._chunk_ends(data, end)
+        if chunk_ends and self._chunk_ends is not None:
+            self._chunk_ends(data[-1:], self._passed)
         try:
             consumer.write(data)
         except OSError as error:
@@ -136,7 +133,6 @@ class RequestBody:
         self._discarding = True
         self._release()
         self._unclaimed.clear()
-        self._ends = None
         self._resume()
 
     def _release(self) -> None:
@@ -184,18 +180,19 @@ class RequestBody:
         self._limit = limit
         self._chunk_ends = chunk_ends
         self._done = done
-        if max(self.length or 0, self.received) > limit:
+        if (self.length or 0) > limit:
             self._fail(payload_too_large(limit))
             return done
         self._send_continue()
         self._consumer = consumer
         consumer.registerProducer(self._transport, True)
         self._resume()
-        if self._unclaimed:
-            data, ends = bytes(self._unclaimed), self._ends
-            self._unclaimed.clear()
-            self._ends = None
-            self._write(consumer, data, ends or ())
+        unclaimed, self._unclaimed = self._unclaimed, []
+        for data, ends_chunk in unclaimed:
+            if self._consumer is None:
+                # The last piece was refused.
+                return done
+            self._write(consumer, data, ends_chunk)
         if self.ended:
             self.end()
         return done

@@ -1,87 +1,112 @@
-"""A connection: its time limits, its back-pressure, and how it ends."""
+"""A connection: its requests in turn, its time limits, its back-pressure, and how it ends."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IAddress, IDelayedCall
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import Request as HTTPRequest
-from twisted.web.http_headers import Headers
+from zope.interface import implementer
 
 from ...broker.timers import cancel_timer
+from .body import RequestBody
 from .flushing import FlushWatch
 from .interface import ServingSite
+from .reader import MalformedRequest, RequestReader
 from .request import EmulatorRequest
 from .stall import StallWatch
-from .twisted_private import OpenHTTPChannel
 
 #: Seconds that an idle connection stays open at shutdown, for a request that is on its way.
 QUIET = 1.0
 
-#: Bytes of further requests that are kept while a request is being answered.
+#: Bytes of further requests that are kept while a request is being answered, besides those of one read.
 AHEAD = 16 * 1024
 
 #: Bytes to read at once of a large body.
 BULK = 256 * 1024
 
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
-class EmulatorChannel(OpenHTTPChannel):
+
+@implementer(IPushProducer)
+class EmulatorChannel(Protocol):
     """A connection of the emulator.
+
+    It answers one request after another. Requests that come ahead of their turn wait: those of one read as requests,
+    what follows as bytes.
 
     Attributes:
         site: The site of the listener.
         held: Whether the transport holds so much that it has paused the connection.
+        persistent: Whether the connection stays open after the current request.
     """
 
-    site: ServingSite[EmulatorRequest]
-    requestFactory = EmulatorRequest
+    _log = Logger()
     transport: Any
-    # The base class would abort an idle connection 15 seconds after it begins to close: close_timeout is enough.
-    abortTimeout = None  # type: ignore[assignment]
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        # The state of the request that is being received or answered.
-        self._request_line = b""
-        self._head_complete = False
-        self._body_expected = False
-        self._complete = False
-        self._bulk = False
-        # The state of the connection.
-        self._receiving = False
-        self._parting = False
+    def __init__(self, site: ServingSite[EmulatorRequest]) -> None:
+        self.site = site
         self.held = False
+        self.persistent = True
+        self._reader = RequestReader(self)
+        # The request that is being answered or received, and those that came with it.
+        self._requests: deque[EmulatorRequest] = deque()
+        self._answering = False
+        self._ahead = b""
+        self._malformed = False
+        # Whether the channel is within _advance(), which request_done() may call again.
+        self._advancing = False
+        self._bulk = False
+        self._body_expected = False
+        self._parting = False
+        self._producer: IPushProducer | None = None
+        self._idle_since = 0.0
+        self._idle: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
         self._stall: StallWatch
         self._close: StallWatch
         self._closing: IDelayedCall | None = None
-        self._address: IAddress | None = None
         self._flush: FlushWatch | None = None
 
-    def getHost(self) -> IAddress:
-        # Each call of the base class is a system call.
-        if self._address is None:
-            self._address = super().getHost()  # type: ignore[no-untyped-call]
-        return self._address
+    @cached_property
+    def host(self) -> IAddress:
+        # Each call is a system call.
+        address: IAddress = self.transport.getHost()
+        return address
+
+    @property
+    def is_secure(self) -> bool:
+        return ISSLTransport.providedBy(self.transport)
 
     def connectionMade(self) -> None:
-        self._stall = StallWatch(self.site.reactor, self.transport)
-        self._close = StallWatch(self.site.reactor, self.transport)
+        transport = self.transport
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        clock = self.site.reactor
+        self._stall = StallWatch(clock, transport)
+        self._close = StallWatch(clock, transport)
+        self._idle_since = clock.seconds()
+        self._idle = clock.callLater(self.site.idle_timeout, self._look_idle)
         self.site.joined(self)
-        super().connectionMade()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._parting = True
         try:
-            super().connectionLost(reason)  # type: ignore[no-untyped-call]
+            for request in self._requests:
+                request.connection_lost()
         finally:
+            self._reader.stop()
             self._end_deadline()
             self._stall.stop()
             self._close.stop()
+            cancel_timer(self._idle)
             cancel_timer(self._closing)
             if self._flush is not None:
                 self._flush.connection_lost()
@@ -93,136 +118,192 @@ class EmulatorChannel(OpenHTTPChannel):
         if self._parting:
             # TLS delivers data until the client has agreed to close.
             return
-        # requestDone() delivers pipelined requests from within this method.
-        nested, self._receiving = self._receiving, True
-        try:
-            super().dataReceived(data)  # type: ignore[no-untyped-call]
-        finally:
-            self._receiving = nested
-        if nested or self._deadline is not None or self.transport.disconnecting:
+        if self._requests and self._requests[0].body.ended:
+            self._keep_ahead(data)
             return
-        if self._body_expected:
-            self._set_deadline(self.site.body_timeout)
-        elif (self.requests and not self._head_complete) or self._has_partial_line():
-            self._set_deadline(self.site.head_timeout)
+        self._read(data)
+        self._advance()
 
-    def _has_partial_line(self) -> bool:
-        """Return whether the beginning of a line has arrived."""
-        line = self.clearLineBuffer()
-        if line:
-            # Looking at the buffer takes it away.
-            super().dataReceived(line)  # type: ignore[no-untyped-call]
-        return bool(line)
+    def _keep_ahead(self, data: bytes) -> None:
+        """Keep bytes that follow the request that is being answered.
 
-    def lineReceived(self, line: bytes) -> None:
-        if b"\r" in line:
-            # Twisted accepts a bare CR in a header before 26.10. Other servers take it for the end of a line.
-            self.refuse()
-            return
-        before = len(self.requests)
-        try:
-            super().lineReceived(line)  # type: ignore[no-untyped-call]
-        except ValueError:
-            # Python converts no number of that many digits, here those of Content-Length.
-            self.refuse()
-            return
-        if len(self.requests) > before:
-            self._request_line = line
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        self.refuse()
-
-    def refuse(self) -> None:
-        if self.requests and self.requests[-1].startedWriting:
-            # The client has its answer; it would take a 400 for the answer to its next request.
-            self.loseConnection()
-        else:
-            super().refuse()
-
-    def allHeadersReceived(self) -> None:
-        """Route a request that has a body before the body arrives."""
-        self._head_complete = True
-        self._end_deadline()
-        super().allHeadersReceived()  # type: ignore[no-untyped-call]
-        if self.length != 0:
-            # If the body comes in the same piece as the headers, there is no need for a timer.
-            self._body_expected = True
-            self.requests[-1].begin(*self._request_line.split(b" "))
-
-    def allContentReceived(self) -> None:
-        self._complete = True
-        self._end_deadline()
-        super().allContentReceived()  # type: ignore[no-untyped-call]
-
-    def rawDataReceived(self, data: bytes) -> None:
-        """Receive a part of a body, or requests that follow the one that is being answered.
-
-        The channel keeps at most :data:`AHEAD` bytes of the latter, and one read. While the answer is being written,
-        it stops reading, so the client has to wait. While the request is parked, it aborts the connection instead: if
-        it stopped reading, it would not notice that the client disconnects.
+        While the answer is being written, the channel stops reading if they are too many, so the client has to wait.
+        While the request is parked, it aborts the connection instead: if it stopped reading, it would not notice that
+        the client disconnects.
         """
-        super().rawDataReceived(data)
-        if self._complete and self.bytes_ahead > AHEAD:
-            if self.requests[0].startedWriting:
+        self._ahead += data
+        if len(self._ahead) > AHEAD:
+            if self._requests[0].startedWriting:
                 self.transport.pauseProducing()
             else:
                 self.transport.abortConnection()
 
+    @property
+    def bytes_ahead(self) -> int:
+        """The number of bytes kept of requests that follow the current one."""
+        return len(self._ahead)
+
+    def _read(self, data: bytes) -> None:
+        try:
+            self._reader.read(data)
+        except MalformedRequest:
+            self._malformed = True
+
+    def head_received(
+        self,
+        method: bytes,
+        uri: bytes,
+        is_1_1: bool,
+        headers: dict[str, list[bytes]],
+        length: int | None,
+        persistent: bool,
+    ) -> RequestBody:
+        request = EmulatorRequest(self, method, uri, is_1_1, headers, length, persistent)
+        self._requests.append(request)
+        self._end_deadline()
+        self._body_expected = True
+        return request.body
+
+    def body_received(self) -> None:
+        self._body_expected = False
+        self._end_deadline()
+        self._requests[-1].body_ended()
+
+    def _advance(self) -> None:
+        """Answer the request whose turn it is, then the next ones, as long as each is answered at once."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._step():
+                pass
+        finally:
+            self._advancing = False
+        self._set_deadline()
+
+    def _step(self) -> bool:
+        """Do the next thing that can be done at once; return whether there was one."""
+        requests = self._requests
+        if self._parting:
+            return False
+        if requests and not self._answering:
+            self._answering = True
+            self.persistent = requests[0].persistent and self._closing is None
+            requests[0].process()
+        elif self._malformed and not (requests and requests[0].body.ended):
+            self._refuse()
+        elif self._ahead and not requests:
+            data, self._ahead = self._ahead, b""
+            self._read(data)
+        else:
+            return False
+        return True
+
+    def _refuse(self) -> None:
+        """Answer 400 to what is no HTTP, and close the connection."""
+        if not (self._requests and self._requests[0].startedWriting):
+            # If an answer has begun, the client would take the 400 for the answer to its next request.
+            self.transport.write(_BAD_REQUEST)
+        self.loseConnection()
+
     # Time limits
 
-    def _set_deadline(self, seconds: float) -> None:
-        cancel_timer(self._deadline)
-        self._deadline = self.site.reactor.callLater(seconds, self.transport.abortConnection)
+    def _set_deadline(self) -> None:
+        """Limit the time for what is being received, if the limit does not run yet."""
+        if self._parting or self._deadline is not None:
+            return
+        if self._body_expected and self._answering:
+            self._deadline = self.site.reactor.callLater(self.site.body_timeout, self._time_out)
+        elif not self._requests and self._reader.unfinished:
+            self._deadline = self.site.reactor.callLater(self.site.head_timeout, self._time_out)
 
     def _end_deadline(self) -> None:
-        self._body_expected = False
-        cancel_timer(self._deadline)
-        self._deadline = None
+        if self._deadline is not None:
+            cancel_timer(self._deadline)
+            self._deadline = None
+
+    def _time_out(self) -> None:
+        # Clients leave idle connections open all the time, and the lines would hide others.
+        self._log.debug("Timing out client: {peer}", peer=str(self.transport.getPeer()))
+        self.transport.abortConnection()
+
+    def _look_idle(self) -> None:
+        """Close the connection if it has been idle for long enough, or look again later.
+
+        One timer for each connection costs less than one for each request.
+        """
+        busy = self._requests or self._deadline is not None
+        limit = self.site.idle_timeout
+        left = limit if busy else self._idle_since + limit - self.site.reactor.seconds()
+        if left > 0:
+            self._idle = self.site.reactor.callLater(left, self._look_idle)
+        else:
+            self._log.debug("Timing out client: {peer}", peer=str(self.transport.getPeer()))
+            self.loseConnection()
 
     def allow_slow_body(self, length: int | None) -> None:
-        """Lift the time limits on the body of the current request.
+        """Lift the time limit on the body of the current request.
 
         A body of more than :data:`BULK` bytes is read in pieces of that size, until the request is answered.
 
         Args:
             length: Bytes of the body, if known.
         """
-        self.setTimeout(None)
-        self._end_deadline()
+        if not self._requests[0].body.ended:
+            self._body_expected = False
+            self._end_deadline()
         if length is not None and length > BULK and isinstance(self.transport, FileDescriptor):
             self._bulk = True
             self.transport.bufferSize = BULK
 
     # Answering
 
-    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        lines = [b"%b %b %b" % (version, code, reason)]
-        lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
-        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
-
     def pauseProducing(self) -> None:
         """Pause because the client receives too slowly; abort if it receives nothing for ``stall_timeout``."""
         self.held = True
-        super().pauseProducing()  # type: ignore[no-untyped-call]
+        if self._producer is not None:
+            self._producer.pauseProducing()
+        if not self._answering:
+            # The client would get ever more answers that it does not take.
+            self.transport.pauseProducing()
         self._stall.start(self.site.stall_timeout)
 
     def resumeProducing(self) -> None:
         self.held = False
         self._stall.stop()
-        super().resumeProducing()  # type: ignore[no-untyped-call]
+        if self._producer is not None:
+            self._producer.resumeProducing()
+        if not self._answering:
+            self.transport.resumeProducing()
 
-    def requestDone(self, request: HTTPRequest) -> None:
-        self._head_complete = self._complete = False
+    def stopProducing(self) -> None:
+        if self._producer is not None:
+            self._producer.stopProducing()
+
+    def register(self, producer: IPushProducer) -> None:
+        self._producer = producer
+        if self.held:
+            producer.pauseProducing()
+
+    def unregister(self) -> None:
+        self._producer = None
+
+    def request_done(self) -> None:
+        self._requests.popleft()
+        self._answering = False
+        self._idle_since = self.site.reactor.seconds()
         if self._bulk:
             self._bulk = False
             self.transport.bufferSize = FileDescriptor.bufferSize
-        self._end_deadline()
+        if not self.persistent:
+            self.loseConnection()
+            return
         if self._closing is not None:
             self._await_quiet()
-        super().requestDone(request)  # type: ignore[no-untyped-call]
-        if self.persistent and not self.requests and self.timeOut is None:
-            # The base class restores only a limit that was in force when the body was complete.
-            self.setTimeout(self.site.timeOut)
+        if not self.held:
+            # The connection may have stopped to read, for requests ahead or for a body that nobody took.
+            self.transport.resumeProducing()
+        self._advance()
 
     @property
     def awaits_flush(self) -> bool:
@@ -246,7 +327,10 @@ class EmulatorChannel(OpenHTTPChannel):
 
         It is aborted if the client receives nothing for ``close_timeout`` seconds.
         """
-        super().loseConnection()  # type: ignore[no-untyped-call]
+        self._end_deadline()
+        # A transport with a producer would not close.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
         if self._flush is not None and not self._flush.done:
             self._flush.connection_closes()
         if not self._parting:
@@ -258,12 +342,6 @@ class EmulatorChannel(OpenHTTPChannel):
         self._close.start(self.site.close_timeout)
         self.when_flushed(lambda flushed: self.transport.abortConnection() if flushed else None)
 
-    def checkPersistence(self, request: HTTPRequest, version: bytes) -> bool:
-        persistent: bool = super().checkPersistence(request, version)  # type: ignore[no-untyped-call]
-        if self._closing is not None:
-            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        return persistent and self._closing is None
-
     def close_when_answered(self) -> None:
         """Answer the requests that have been sent, then close the connection.
 
@@ -271,8 +349,7 @@ class EmulatorChannel(OpenHTTPChannel):
         open for :data:`QUIET` seconds.
         """
         self._await_quiet()
-        if self.requests and not self.requests[0].startedWriting:
-            self.requests[0].responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        if self._requests and not self._requests[0].startedWriting:
             self.persistent = False
 
     def _await_quiet(self) -> None:
@@ -280,5 +357,5 @@ class EmulatorChannel(OpenHTTPChannel):
         self._closing = self.site.reactor.callLater(QUIET, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        if not self.requests:
+        if not self._requests:
             self.loseConnection()

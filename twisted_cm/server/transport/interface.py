@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.interfaces import IReactorTime
-from twisted.web.resource import IResource
+from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
+
+from .body import RequestBody
 
 RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
 
@@ -18,18 +19,25 @@ class Guard(Protocol[RequestT_contra]):
         """Return whether the request may be routed. If not, the guard has answered it."""
 
 
+class Answerer(Protocol[RequestT_contra]):
+    """Answers requests."""
+
+    def answer(self, request: RequestT_contra, /) -> None:
+        """Answer a request, now or later."""
+
+
 class ServingSite(Protocol[RequestT_contra]):
     """What connections and requests need of their site.
 
     Attributes:
-        timeOut: Seconds that an idle connection stays open.
-        head_timeout: Seconds within which the headers of a request must arrive, from its first byte.
+        idle_timeout: Seconds that an idle connection stays open.
+        head_timeout: Seconds within which the head of a request must arrive, from its first byte.
         body_timeout: Seconds within which the body of a request must arrive.
         close_timeout: Seconds within which a client must receive part of what is left when its connection closes.
         stall_timeout: Seconds within which a client must receive part of an answer.
     """
 
-    timeOut: Any
+    idle_timeout: float
     head_timeout: float
     body_timeout: float
     close_timeout: float
@@ -39,8 +47,8 @@ class ServingSite(Protocol[RequestT_contra]):
     def reactor(self) -> IReactorTime: ...
 
     @property
-    def resource(self) -> IResource:
-        """The resource that answers every request."""
+    def answerer(self) -> Answerer[RequestT_contra]:
+        """What answers every request that the guard admits."""
 
     @property
     def guard(self) -> Guard[RequestT_contra]: ...
@@ -59,6 +67,37 @@ class ServingSite(Protocol[RequestT_contra]):
         """Forget a connection that is lost."""
 
 
+class Receiver(Protocol):
+    """Receives the requests that a :class:`.RequestReader` finds."""
+
+    def head_received(
+        self,
+        method: bytes,
+        uri: bytes,
+        is_1_1: bool,
+        headers: dict[str, list[bytes]],
+        length: int | None,
+        persistent: bool,
+        /,
+    ) -> RequestBody:
+        """Receive the head of a request.
+
+        Args:
+            method: The method.
+            uri: The target, as it was sent.
+            is_1_1: Whether the version is HTTP/1.1 and not HTTP/1.0.
+            headers: The values of each header, by its name in lower case.
+            length: The bytes of the body; ``None`` for chunked encoding.
+            persistent: Whether the client may send another request on the connection.
+
+        Returns:
+            What takes the body.
+        """
+
+    def body_received(self) -> None:
+        """Receive the end of the body that the last head announced."""
+
+
 class RequestConnection(Protocol[RequestT_contra]):
     """What a request needs of its connection."""
 
@@ -69,8 +108,25 @@ class RequestConnection(Protocol[RequestT_contra]):
     def site(self) -> ServingSite[RequestT_contra]: ...
 
     @property
-    def at_chunk_end(self) -> bool:
-        """Whether the piece of a body that is being received ends a chunk of chunked encoding."""
+    def host(self) -> IAddress:
+        """The address of this side."""
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the connection uses TLS."""
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the connection stays open after the current request."""
+
+    def request_done(self) -> None:
+        """Go on to the next request."""
+
+    def register(self, producer: IPushProducer) -> None:
+        """Let the client's pace pause and resume a producer of the current answer."""
+
+    def unregister(self) -> None:
+        """Forget the producer."""
 
     def allow_slow_body(self, length: int | None) -> None:
         """Lift the time limits on the body of the current request."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
-from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, parse_qs
-from twisted.web.server import Request
+from twisted.internet.interfaces import IAddress, IConsumer, IDelayedCall
+from twisted.web.http import parse_qs
+from zope.interface import implementer
 
 from ...broker.timers import cancel_timer
 from ...model.types import JSONValue
@@ -30,61 +28,106 @@ LONGEST_JSON = 1024 * 1024
 #: The most bytes of an answer that are written at once, even if the client takes them slowly.
 ANSWERED_AT_ONCE = 1024 * 1024
 
+#: The reason phrases, by status.
+_PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
-class EmulatorRequest(Request):
+#: The statuses of answers that have no body (RFC 9110, section 6.4.1).
+_WITHOUT_BODY = frozenset({204, 304})
+
+
+@implementer(IConsumer)
+class EmulatorRequest:
     """A request of the emulator.
 
     Attributes:
-        body: The body. ``content`` of the base class stays empty.
+        method: The method.
+        uri: The target, as it was sent.
+        path: The path of the target, still percent-encoded: each route decodes its own ids.
+        is_1_1: Whether the client speaks HTTP/1.1 and not HTTP/1.0.
+        headers: The values of each header, by its name in lower case.
+        persistent: Whether the client may send another request on the connection.
+        body: The body.
+        code: The status of the answer.
+        answer_headers: The values of each header of the answer, by its name.
+        startedWriting: Whether a part of the answer has been written.
         answering: The route at work. It is canceled when the client disconnects.
         gone: Whether the client has disconnected.
     """
 
-    # Twisted names concrete classes; the protocols say what a request needs of them.
-    channel: RequestConnection[EmulatorRequest]  # type: ignore[assignment]
-    site: ServingSite[EmulatorRequest]  # type: ignore[assignment]
-    body: RequestBody
-    answering: Deferred[Any] | None = None
-    gone = False
-    _begun = False
-    _expects_continue = False
-    _answered = False
-    _linger: IDelayedCall | None = None
-    _delivered: Deferred[bool] | None = None
+    # Each parked caller has one.
+    __slots__ = (
+        "_answered",
+        "_channel",
+        "_chunked",
+        "_delivered",
+        "_linger",
+        "_phrase",
+        "_silent",
+        "answer_headers",
+        "answering",
+        "body",
+        "code",
+        "gone",
+        "headers",
+        "is_1_1",
+        "method",
+        "path",
+        "persistent",
+        "startedWriting",
+        "uri",
+    )
+
+    def __init__(
+        self,
+        channel: RequestConnection[EmulatorRequest],
+        method: bytes,
+        uri: bytes,
+        is_1_1: bool,
+        headers: dict[str, list[bytes]],
+        length: int | None,
+        persistent: bool,
+    ) -> None:
+        self._channel = channel
+        self.method = method
+        self.uri = uri
+        self.path = uri.partition(b"?")[0]
+        self.is_1_1 = is_1_1
+        self.headers = headers
+        self.persistent = persistent
+        self.body = RequestBody(length, channel.transport)
+        self.code = 200
+        self.answer_headers: dict[bytes, list[bytes]] = {}
+        self.startedWriting = False
+        self.answering: Deferred[Any] | None = None
+        self.gone = False
+        self._phrase: bytes | None = None
+        self._chunked = False
+        # Whether the answer has no body, though something may be written.
+        self._silent = False
+        self._answered = False
+        self._linger: IDelayedCall | None = None
+        self._delivered: Deferred[bool] | None = None
+
+    @property
+    def site(self) -> ServingSite[EmulatorRequest]:
+        """The site of the listener."""
+        return self._channel.site
 
     # What the channel calls
 
-    def gotLength(self, length: int | None) -> None:
-        self.content = io.BytesIO()
-        self.body = RequestBody(length, self.channel.transport)
-        expected = self.requestHeaders.getRawHeaders(b"Expect")
-        if expected and expected[0].lower() == b"100-continue":
-            # Without the header, Twisted does not send 100. The body does, when a route claims it.
-            self.requestHeaders.removeHeader(b"Expect")
-            self._expects_continue = True
-
-    def handleContentChunk(self, data: bytes) -> None:
-        self.body.deliver(data, self.channel.at_chunk_end)
-
-    def begin(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Route the request, once its headers have arrived."""
-        self._begun = True
-        self.method, self.uri, self.clientproto = command, path, version
-        self.path, _, query = path.partition(b"?")
-        self.body.expects_continue = self._expects_continue and version == b"HTTP/1.1" and not self.body.ended
-        self.args = parse_qs(query, True) if query else {}
-        self.process()
-
     def process(self) -> None:
-        """Pass the request to the resource, its path still percent-encoded: each route decodes its own ids."""
-        self.site = self.channel.site
-        self.setHeader(b"Date", self.site.date())
+        """Pass the request on to what answers it. Its body may still be arriving."""
+        body = self.body
+        if not body.ended and self.is_1_1 and (self.header("Expect") or "").lower() == "100-continue":
+            # The client waits for an answer before it sends the body, which asks for it when a route claims it.
+            body.expects_continue = not body.received
         self._read_absolute_target()
-        if not self.path.startswith(b"/") or not self.path.isascii():
+        site = self._channel.site
+        if not self.path.startswith(b"/"):
             self.write(self.error(invalid_request("The request target is not the path of a URI.")))
             self.finish()
-        elif self.site.guard.admit(self):
-            self.site.resource.render(self)
+        elif site.guard.admit(self):
+            site.answerer.answer(self)
 
     def _read_absolute_target(self) -> None:
         """Read a target such as ``http://host/path`` as ``/path`` of that host (RFC 9112, section 3.2.2)."""
@@ -92,28 +135,24 @@ class EmulatorRequest(Request):
         if not found or scheme.lower() not in (b"http", b"https"):
             return
         host, _, path = rest.partition(b"/")
-        hosts = self.requestHeaders.getRawHeaders(b"Host")
         # A request with no Host header, or with two, is refused later.
-        if host and hosts is not None and len(hosts) == 1:
-            self.requestHeaders.setRawHeaders(b"Host", [host])
+        if host and len(self.headers.get("host", ())) == 1:
+            self.headers["host"] = [host]
             self.path = b"/" + path
 
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+    def body_ended(self) -> None:
+        """Complete the body."""
         self.body.end()
-        if not self._begun:
-            self.begin(command, path, version)
-        elif self._answered:
+        if self._answered:
             self._finish()
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connection_lost(self) -> None:
+        """Cancel the route, and fail what waits for the body."""
         self.gone = True
         cancel_timer(self._linger)
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
         if self.answering is not None:
             self.answering.cancel()
-        if self.content is not None:
-            # The headers had arrived, so there is a body.
-            self.body.lost()
+        self.body.lost()
         self._report_delivery(False)
 
     # What routes call
@@ -133,15 +172,69 @@ class EmulatorRequest(Request):
             waiting, self._delivered = self._delivered, None
             waiting.callback(delivered)
 
+    def setResponseCode(self, code: int, phrase: bytes | None = None) -> None:
+        """Set the status of the answer, and its reason phrase if that is another than usual."""
+        self.code, self._phrase = code, phrase
+
+    def setHeader(self, name: str, value: str) -> None:
+        """Set a header of the answer."""
+        self.answer_headers[name.encode("ascii")] = [" ".join(value.splitlines()).encode("utf-8")]
+
+    def write(self, data: bytes) -> None:
+        """Write a part of the answer, after its head."""
+        if self.gone:
+            return
+        if self.startedWriting:
+            head = b""
+        else:
+            self.startedWriting = True
+            head = self._head()
+        if self._silent:
+            data = b""
+        elif self._chunked and data:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if head or data:
+            self._channel.transport.write(head + data)
+
+    def _head(self) -> bytes:
+        """Return the head of the answer, and decide how the client will find its end."""
+        headers = self.answer_headers
+        if self.method == b"HEAD" or self.code in _WITHOUT_BODY:
+            self._silent = True
+        elif b"Content-Length" not in headers and self.is_1_1:
+            self._chunked = True
+            headers[b"Transfer-Encoding"] = [b"chunked"]
+        if not self._channel.persistent and self.is_1_1:
+            headers[b"Connection"] = [b"close"]
+        lines = [
+            b"%b %d %b"
+            % (
+                b"HTTP/1.1" if self.is_1_1 else b"HTTP/1.0",
+                self.code,
+                _PHRASES.get(self.code, b"") if self._phrase is None else self._phrase,
+            ),
+            b"Date: " + self._channel.site.date(),
+        ]
+        lines += [b"%b: %b" % (name, value) for name, values in headers.items() for value in values]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self._channel.register(producer)
+
+    def unregisterProducer(self) -> None:
+        self._channel.unregister()
+
     def finish(self) -> None:
         """Complete the answer. If the body is still arriving, discard it for up to :data:`LINGER` seconds."""
-        # The base class forgets the channel of a request that is finished.
-        channel = self.channel
+        channel = self._channel
+        if not self.startedWriting:
+            self.write(b"")
         if self.body.ended or self.gone:
             self._finish()
         else:
-            if not self.startedWriting:
-                self.write(b"")
             self._answered = True
             self.body.discard()
             self._linger = self.site.reactor.callLater(LINGER, channel.transport.abortConnection)
@@ -150,21 +243,25 @@ class EmulatorRequest(Request):
 
     def _finish(self) -> None:
         cancel_timer(self._linger)
-        super().finish()  # type: ignore[no-untyped-call]
+        if self.gone:
+            return
+        if self._chunked:
+            self._channel.transport.write(b"0\r\n\r\n")
+        self._channel.request_done()
 
     def take_your_time(self) -> None:
         """Allow the body to pause for any time. Routes call it for a body that a runtime produces as it works."""
-        self.channel.allow_slow_body(self.body.length)
+        self._channel.allow_slow_body(self.body.length)
 
     def break_off(self) -> None:
         """End an answer that has begun so that the client sees that it is incomplete.
 
         What has been written still arrives, but not the last chunk, or not as many bytes as announced.
         """
-        if self.chunked:
-            self.channel.loseConnection()
+        if self._chunked:
+            self._channel.loseConnection()
         else:
-            self.channel.abort_when_flushed()
+            self._channel.abort_when_flushed()
 
     # What routes answer with
 
@@ -174,23 +271,23 @@ class EmulatorRequest(Request):
 
     def answer(self, body: bytes, content_type: str, status: int = 200) -> bytes:
         """Return ``body``, with the headers of the answer set."""
-        self.setResponseCode(status, None if status in RESPONSES else HTTPStatus(status).phrase.encode("ascii"))
+        self.code, self._phrase = status, None
         if self.body.expects_continue:
             # The client has not sent the body, and must not send another request in its place.
-            self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        self.responseHeaders.setRawHeaders(b"Content-Type", [content_type.encode("ascii", "replace")])
-        self.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+            self.answer_headers[b"Connection"] = [b"close"]
+        self.answer_headers[b"Content-Type"] = [content_type.encode("ascii", "replace")]
+        self.answer_headers[b"Content-Length"] = [b"%d" % len(body)]
         return body
 
     def no_content(self) -> bytes:
         """Return the empty body of a 204."""
-        self.setResponseCode(204)
+        self.code, self._phrase = 204, None
         return b""
 
     def error(self, error: ApiError) -> bytes:
         """Return the body of an error answer, with its headers set."""
         # The route did not wait, so it applied no preference.
-        self.responseHeaders.removeHeader("Preference-Applied")
+        self.answer_headers.pop(b"Preference-Applied", None)
         for name, value in error.headers.items():
             self.setHeader(name, value)
         self.site.count_error(error.error)
@@ -206,7 +303,7 @@ class EmulatorRequest(Request):
         if size <= ANSWERED_AT_ONCE:
             return self.answer(b"".join(parts), content_type, status)
         self.answer(b"", content_type, status)
-        self.setHeader(b"Content-Length", b"%d" % size)
+        self.answer_headers[b"Content-Length"] = [b"%d" % size]
         await write_pieces(self, parts)
         return b""
 
@@ -224,12 +321,27 @@ class EmulatorRequest(Request):
         with await self.body.receive(min(limit, LONGEST_JSON)) as received:
             return parse_json(received.read())
 
+    @property
+    def args(self) -> dict[bytes, list[bytes]]:
+        """The parameters of the query string."""
+        found: dict[bytes, list[bytes]] = parse_qs(self.uri.partition(b"?")[2], True)
+        return found
+
+    @property
+    def host(self) -> IAddress:
+        """The address to which the client is connected."""
+        return self._channel.host
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the request came over TLS."""
+        return self._channel.is_secure
+
     def header(self, name: str) -> str | None:
         """Return a request header as text, the last one if there are several."""
-        values = self.requestHeaders.getRawHeaders(name.encode("ascii"))
+        values = self.headers.get(name.lower())
         return values[-1].decode("utf-8", "replace").strip() if values else None
 
     def header_values(self, name: str) -> list[str]:
         """Return all values of a request header as text. Bytes that are not UTF-8 are replaced."""
-        values = self.requestHeaders.getRawHeaders(name.encode("ascii")) or []
-        return [value.decode("utf-8", "replace").strip() for value in values]
+        return [value.decode("utf-8", "replace").strip() for value in self.headers.get(name.lower(), ())]

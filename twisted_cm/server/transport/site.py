@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.web.http import Request as HTTPRequest
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolNegotiationFactory, IReactorTime
+from twisted.internet.protocol import Factory
 from twisted.web.http import datetimeToString
-from twisted.web.resource import IResource
-from twisted.web.server import Site
+from zope.interface import implementer
 
 from ...broker.timers import cancel_timer
 from .channel import EmulatorChannel
-from .interface import Guard
+from .interface import Answerer, Guard
 from .request import EmulatorRequest
+
+#: Seconds that an idle connection stays open.
+IDLE_TIMEOUT = 60.0
 
 #: Seconds within which the headers of a request must arrive, from its first byte.
 HEAD_TIMEOUT = 10.0
@@ -29,37 +31,47 @@ CLOSE_TIMEOUT = 60.0
 STALL_TIMEOUT = 120.0
 
 
-class EmulatorSite(Site):
-    """A ``Site`` over one resource, which does all the routing.
+@implementer(IProtocolNegotiationFactory)
+class EmulatorSite(Factory):
+    """The protocol factory of a listener.
 
     Attributes:
-        channels: The open connections.
+        answerer: Answers each request that the guard admits.
         guard: Checks each request before it is routed.
+        reactor: The source of time.
         count_error: Called with the name of each error that is answered.
+        channels: The open connections.
     """
 
+    idle_timeout = IDLE_TIMEOUT
     head_timeout = HEAD_TIMEOUT
     body_timeout = BODY_TIMEOUT
     close_timeout = CLOSE_TIMEOUT
     stall_timeout = STALL_TIMEOUT
 
-    protocol = EmulatorChannel  # type: ignore[assignment]
     noisy = False
 
     def __init__(
         self,
-        resource: IResource,
+        answerer: Answerer[EmulatorRequest],
         guard: Guard[EmulatorRequest],
         reactor: IReactorTime,
         count_error: Callable[[str], None],
     ) -> None:
-        super().__init__(resource, requestFactory=EmulatorRequest, reactor=reactor)  # type: ignore[no-untyped-call]
+        self.answerer = answerer
         self.guard = guard
+        self.reactor = reactor
         self.count_error = count_error
         self.channels: set[EmulatorChannel] = set()
         self._drained: Deferred[None] | None = None
         self._second = 0
         self._date = b""
+
+    def buildProtocol(self, addr: IAddress | None) -> EmulatorChannel:
+        return EmulatorChannel(self)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [b"http/1.1"]
 
     def date(self) -> bytes:
         """Return the value of the ``Date`` header, made once a second."""
@@ -67,17 +79,6 @@ class EmulatorSite(Site):
         if now != self._second:
             self._second, self._date = now, datetimeToString(now)
         return self._date
-
-    def startFactory(self) -> None:
-        # The base class starts a clock for the lines of an access log. There is none.
-        pass
-
-    def stopFactory(self) -> None:
-        pass
-
-    def log(self, request: HTTPRequest) -> None:
-        # No access log: the broker logs what happens to jobs.
-        pass
 
     def joined(self, channel: EmulatorChannel) -> None:
         """Record a new connection."""
