@@ -36,7 +36,12 @@ class Emulator:
     """A ``twisted-cm serve`` process on loopback that runs until it is closed."""
 
     def __init__(
-        self, *options: str, lease: int | None = None, retained: int | None = None, package: Path | None = None
+        self,
+        *options: str,
+        lease: int | None = None,
+        retained: int | None = None,
+        validate_queries: bool = False,
+        package: Path | None = None,
     ) -> None:
         """Start the process.
 
@@ -44,6 +49,7 @@ class Emulator:
             options: More options of ``serve``.
             lease: Seconds of a job's lease; ``None`` for no lease.
             retained: How many finished jobs are kept; ``None`` for the default.
+            validate_queries: Whether queries are checked against the schemas of their functions.
             package: The directory with the ``twisted_cm`` to run; ``None`` for the installed one.
         """
         self._directory = tempfile.TemporaryDirectory(prefix="twisted-cm-bench-")
@@ -51,6 +57,8 @@ class Emulator:
         seed = _SEED if lease is None else f"{_SEED}    job_lease: {lease}\n"
         if retained is not None:
             seed += f"    retention: {{jobs: {retained}}}\n"
+        if validate_queries:
+            seed += "    validate_queries: true\n"
         (directory / "seed.yaml").write_text(seed)
         command = [
             str(Path(sys.executable).with_name("twisted-cm")),

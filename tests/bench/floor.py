@@ -24,7 +24,15 @@ class Floor:
         Args:
         kind: ``klein``, with an echo beside it, or ``bare``.
         """
-        self.process = subprocess.Popen([sys.executable, __file__, kind], stdout=subprocess.PIPE, text=True)
+        self.start([sys.executable, __file__, kind])
+
+    def start(self, command: list[str]) -> None:
+        """Start the process.
+
+        Args:
+        command: Prints the port, and the echo's port if there is an echo.
+        """
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         ports = self.process.stdout.readline().split()
         self.url = f"http://127.0.0.1:{ports[0]}"

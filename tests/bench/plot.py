@@ -1,0 +1,159 @@
+"""Measure every figure of docs/performance.rst in one run, and write its plot and its tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import callers
+import click
+import limits
+import slower
+import where
+from attrs import asdict, frozen
+from beside import ROOT, ratio
+from callers import EMULATOR, KLEIN, LABELS, Measured, median
+from drawing import draw
+from figures import written
+
+#: The parts of a run, in the order of the page.
+CALLERS, LIMITS, WHERE, SLOWER = "callers", "limits", "where", "slower"
+PARTS = (CALLERS, LIMITS, WHERE, SLOWER)
+
+#: The numbers of callers for which all servers are compared in a table.
+COMPARED = (1, 16, 256)
+
+
+@frozen
+class Effort:
+    """How much is measured: rounds in turn, and seconds of each measurement."""
+
+    rounds: int
+    seconds: float
+    many_rounds: int
+    short_seconds: float
+    profile_seconds: float
+    quick: bool
+
+
+FULL = Effort(rounds=3, seconds=1.5, many_rounds=7, short_seconds=0.5, profile_seconds=14, quick=False)
+QUICK = Effort(rounds=1, seconds=0.1, many_rounds=1, short_seconds=0.1, profile_seconds=1, quick=True)
+
+
+def job_rows(found: dict[str, dict[int, list[Measured]]]) -> Iterable[list[str]]:
+    """Return the table of what a job costs in the emulator."""
+    yield ["Callers", "Median, ms", "99th percentile, ms", "CPU, µs", "Jobs/s", "CPU to constant Klein routes"]
+    for number, measured in found[EMULATOR].items():
+        figures = [written(median(measured, name)) for name in ("p50", "p99", "cpu", "rate")]
+        yield [str(number), *figures, f"{ratio(measured, found[KLEIN][number]):.2f}"]
+
+
+def elsewhere_rows(found: dict[str, dict[int, list[Measured]]]) -> Iterable[list[str]]:
+    """Return the table that compares the emulator with other servers."""
+    yield ["Callers", "Server", "Median, ms", "99th percentile, ms", "CPU, µs", "Jobs/s", "CPU of twisted-cm to this"]
+    for number in COMPARED:
+        for name, by_callers in found.items():
+            measured = by_callers[number]
+            figures = [written(median(measured, each)) for each in ("p50", "p99", "cpu", "rate")]
+            yield [str(number), LABELS[name], *figures, f"{ratio(found[EMULATOR][number], measured):.2f}"]
+
+
+def write_csv(file: Path, rows: Iterable[list[str]]) -> None:
+    """Write a table."""
+    with file.open("w", newline="", encoding="utf-8") as output:
+        csv.writer(output, lineterminator="\n").writerows(rows)
+
+
+def machine() -> str:
+    """Return a sentence on what was measured, and on what."""
+    commit = _first_line("git", "-C", str(ROOT), "describe", "--always", "--dirty")
+    return (
+        f"Measured on {os.cpu_count()} cores of a shared machine ({platform.system()}, {platform.machine()}), with"
+        f" {platform.python_implementation()} {platform.python_version()} and Node.js"
+        f" {_first_line('node', '--version').removeprefix('v')}, at commit ``{commit}``.\n"
+    )
+
+
+def _first_line(*command: str) -> str:
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ran.stdout.partition("\n")[0] or "?"
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=ROOT / "docs" / "performance.svg")
+@click.option("--only", multiple=True, type=click.Choice(PARTS), help="Only this part of the page; may be repeated.")
+@click.option("--quick", is_flag=True, help="A little of everything, once: to see that it runs.")
+def main(file: Path, only: tuple[str, ...], quick: bool) -> None:
+    r"""Measure what a job costs, and write the plot and the tables of docs/performance.rst.
+
+    The plot goes to FILE, by default docs/performance.svg. The tables go beside it, as CSV. The measurements of all
+    rounds go to standard output, as JSON, and a progress bar to standard error. It takes about four minutes, and needs
+    Node.js and Redis.
+
+    \b
+    Examples:
+      bin/bench --plot
+      bin/bench --plot /tmp/performance.svg --quick
+      bin/bench --plot --only where
+    """
+    parts, effort = only or PARTS, QUICK if quick else FULL
+    steps = {
+        CALLERS: callers.steps(effort.rounds),
+        LIMITS: limits.steps(effort.rounds),
+        WHERE: 1,
+        SLOWER: slower.steps(effort.many_rounds),
+    }
+    with click.progressbar(length=sum(steps[each] for each in parts), label="  measured", file=sys.stderr) as bar:
+        tables, raw = measure(file, parts, effort, lambda: bar.update(1))
+    for name, rows in tables.items():
+        write_csv(beside(file, f"{name}.csv"), rows)
+    if not only:
+        beside(file, "machine.rst.inc").write_text(machine(), encoding="utf-8")
+    click.echo(json.dumps(raw))
+
+
+def beside(file: Path, name: str) -> Path:
+    """Return the path of a file beside the plot."""
+    return file.with_name(f"{file.stem}-{name}")
+
+
+def measure(
+    file: Path, parts: Iterable[str], effort: Effort, step: Callable[[], None]
+) -> tuple[dict[str, list[list[str]]], dict[str, object]]:
+    """Measure some parts, and draw the plot if it is one of them.
+
+    Returns:
+        The tables by name, and the raw measurements.
+    """
+    tables: dict[str, list[list[str]]] = {}
+    raw: dict[str, object] = {}
+    if CALLERS in parts:
+        found = callers.measure_all(effort.rounds, effort.seconds, step)
+        raw[CALLERS] = {
+            name: {number: [asdict(each) for each in measured] for number, measured in by_callers.items()}
+            for name, by_callers in found.items()
+        }
+        draw(found, file)
+        tables["job"], tables["elsewhere"] = list(job_rows(found)), list(elsewhere_rows(found))
+    if LIMITS in parts:
+        tables[LIMITS] = limits.rows(effort.rounds, effort.short_seconds, effort.quick, step)
+    if WHERE in parts:
+        shares = where.profile(effort.profile_seconds)
+        step()
+        raw[WHERE] = [asdict(each) for each in shares]
+        tables[WHERE] = where.rows(shares)
+    if SLOWER in parts:
+        options = slower.measure_options(effort.many_rounds, effort.short_seconds, step)
+        raw[SLOWER] = {name: [asdict(each) for each in measured] for name, measured in options.items()}
+        tables[SLOWER] = slower.rows(options)
+    return tables, raw
+
+
+if __name__ == "__main__":
+    main()
