@@ -88,7 +88,7 @@ setup(
             "httpx>=0.27",
             "hypothesis>=6.100",
             "import-linter>=2.14",
-            "matplotlib>=3.9",
+            "matplotlib>=3.10",
             "mypy>=1.11",
             "mypy-zope>=1.0.9",
             "openapi-spec-validator>=0.7.1",

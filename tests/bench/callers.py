@@ -21,8 +21,8 @@ from suite import serve_jobs
 CALLERS = (1, 4, 16, 64, 256)
 REPLICAS = 16
 
-#: Seconds before each measurement, and for each replica: connections are made, and what is cold becomes warm.
-WARM_UP, WARM_UP_REPLICA = 0.3, 0.001
+#: Seconds before the first round, and more of them for each replica: what is cold becomes warm.
+WARM_UP, WARM_UP_REPLICA = 0.3, 0.002
 
 EMULATOR, KLEIN, NODE, TIMER = "emulator", "klein", "node", "timer"
 
@@ -55,51 +55,62 @@ class Contender:
 
 @frozen
 class Measured:
-    """One measurement: milliseconds of a job, microseconds of the server's CPU for a job, and jobs a second."""
+    """One round of one contender.
 
-    p50: float
-    p99: float
+    Attributes:
+        times: The milliseconds of each job.
+        cpu: The microseconds of the server's CPU for a job.
+        rate: The jobs in a second.
+    """
+
+    times: Sequence[float]
     cpu: float
     rate: float
 
 
-async def measure(contender: Contender, callers: int, seconds: float) -> Measured:
-    """Run jobs for some seconds, and return what they cost. Making the connections does not count."""
-    times: list[float] = []
-    running = True
+class Load:
+    """The connections of callers and replicas to one contender, kept from round to round."""
 
-    async def call(connection: Connection) -> None:
-        while running:
-            started = time.perf_counter()
-            for request in contender.requests:
+    def __init__(self, contender: Contender) -> None:
+        self._contender = contender
+        self._replicas: list[asyncio.Task[None]] = []
+        self._connections: list[Connection] = []
+
+    async def open(self, callers: int) -> None:
+        """Connect, and run the first jobs."""
+        contender = self._contender
+        self._replicas = [asyncio.create_task(contender.serve(contender.url)) for _ in range(contender.replicas)]
+        self._connections = [await connect(contender.url) for _ in range(callers)]
+        await asyncio.sleep(WARM_UP_REPLICA * contender.replicas)
+        await self.run(WARM_UP)
+
+    async def run(self, seconds: float) -> Measured:
+        """Run jobs for some seconds, at least one for each caller, and return what they cost."""
+        times: list[float] = []
+        cpu, begun = self._contender.cpu(), time.perf_counter()
+        await asyncio.gather(*(self._call(each, begun + seconds, times) for each in self._connections))
+        cpu, taken = self._contender.cpu() - cpu, time.perf_counter() - begun
+        return Measured(times, cpu / len(times) * 1e6, len(times) / taken)
+
+    async def _call(self, connection: Connection, end: float, times: list[float]) -> None:
+        started = time.perf_counter()
+        while True:
+            for request in self._contender.requests:
                 status, _ = await connection.request(request)
                 assert status < 300, status
-            times.append(time.perf_counter() - started)
-        connection.close()
+            finished = time.perf_counter()
+            times.append((finished - started) * 1000)
+            if finished > end:
+                return
+            started = finished
 
-    replicas = [asyncio.create_task(contender.serve(contender.url)) for _ in range(contender.replicas)]
-    connections = await asyncio.gather(*(connect(contender.url) for _ in range(callers)))
-    calls = asyncio.gather(*map(call, connections))
-    try:
-        await asyncio.sleep(WARM_UP + WARM_UP_REPLICA * contender.replicas)
-        while len(times) < callers:
-            await asyncio.sleep(WARM_UP)
-        times.clear()
-        cpu, started = contender.cpu(), time.perf_counter()
-        await asyncio.sleep(seconds)
-        while not times:
-            await asyncio.sleep(seconds)
-        cpu, taken, measured = contender.cpu() - cpu, time.perf_counter() - started, sorted(times)
-        # A replica that went with a job would leave its caller waiting.
-        running = False
-        await calls
-    finally:
-        for replica in replicas:
+    async def close(self) -> None:
+        """Close all connections."""
+        for replica in self._replicas:
             replica.cancel()
-        await asyncio.gather(*replicas, return_exceptions=True)
-    number = len(measured)
-    p50, p99 = (measured[int(share * number)] * 1000 for share in (0.5, 0.99))
-    return Measured(p50, p99, cpu / number * 1e6, number / taken)
+        await asyncio.gather(*self._replicas, return_exceptions=True)
+        for connection in self._connections:
+            connection.close()
 
 
 @contextlib.contextmanager
@@ -125,20 +136,50 @@ def in_turn(
 ) -> dict[str, list[Measured]]:
     """Measure each server once in each round, in another order.
 
+    Many short rounds are better than few long ones: other programs of the machine then disturb all servers alike.
+
     Args:
+        seconds: The length of one measurement.
         step: Called after each measurement.
     """
-    found: dict[str, list[Measured]] = {name: [] for name in servers}
-    for number in range(rounds):
-        for name in list(servers)[:: 1 if number % 2 else -1]:
-            found[name].append(asyncio.run(measure(servers[name], callers, seconds)))
-            step()
-    return found
+
+    async def run() -> dict[str, list[Measured]]:
+        loads = {name: Load(server) for name, server in servers.items()}
+        found: dict[str, list[Measured]] = {name: [] for name in servers}
+        try:
+            for load in loads.values():
+                await load.open(callers)
+            for number in range(rounds):
+                for name in list(loads)[:: 1 if number % 2 else -1]:
+                    found[name].append(await loads[name].run(seconds))
+                    step()
+        finally:
+            for load in loads.values():
+                await load.close()
+        return found
+
+    return asyncio.run(run())
 
 
-def median(measured: list[Measured], figure: str) -> float:
-    """Return the median of a figure over all rounds."""
-    return statistics.median(getattr(each, figure) for each in measured)
+def quantile(measured: Sequence[Measured], share: float) -> float:
+    """Return the milliseconds in which a share of the jobs of all rounds ended."""
+    times = sorted(time for each in measured for time in each.times)
+    return times[min(int(share * len(times)), len(times) - 1)]
+
+
+def cpu(measured: Sequence[Measured]) -> float:
+    """Return the median of the microseconds of CPU for a job."""
+    return statistics.median(each.cpu for each in measured)
+
+
+def rate(measured: Sequence[Measured]) -> float:
+    """Return the median of the jobs in a second."""
+    return statistics.median(each.rate for each in measured)
+
+
+def figures(measured: Sequence[Measured]) -> tuple[float, float, float, float]:
+    """Return the median and the 99th percentile of a job's milliseconds, its CPU, and the jobs in a second."""
+    return quantile(measured, 0.5), quantile(measured, 0.99), cpu(measured), rate(measured)
 
 
 def measure_all(rounds: int, seconds: float, step: Callable[[], None]) -> dict[str, dict[int, list[Measured]]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
-from callers import LABELS, Measured, median
+from callers import LABELS, Measured, figures
 
 matplotlib.use("svg")
 from matplotlib import pyplot
@@ -37,21 +38,20 @@ def draw(found: Mapping[str, Mapping[int, list[Measured]]], file: Path) -> None:
         figure, (latency, cpu) = pyplot.subplots(1, 2, figsize=(9.6, 4.4), facecolor="white")
         for name, by_callers in found.items():
             callers = list(by_callers)
-            look = {"color": COLORS[name], "marker": MARKERS[name], "markersize": 5}
+            look: dict[str, Any] = {"color": COLORS[name], "marker": MARKERS[name], "markersize": 5}
 
-            def values(figure: str, by_callers: Mapping[int, list[Measured]] = by_callers) -> list[float]:
-                return [median(each, figure) for each in by_callers.values()]
-
-            latency.plot(callers, values("p50"), **look, gid=f"{name}-p50", label=LABELS[name])
-            latency.plot(callers, values("p99"), **look, gid=f"{name}-p99", linestyle=":", linewidth=1, alpha=0.6)
-            cpu.plot(callers, values("cpu"), **look, gid=f"{name}-cpu")
+            p50, p99, used, _ = zip(*map(figures, by_callers.values()), strict=True)
+            latency.plot(callers, p50, **look, gid=f"{name}-p50", label=LABELS[name])
+            latency.plot(callers, p99, **look, gid=f"{name}-p99", linestyle=":", linewidth=1, alpha=0.6)
+            cpu.plot(callers, used, **look, gid=f"{name}-cpu")
         for panel, title in ((latency, LATENCY), (cpu, CPU)):
             panel.set_title(title, loc="left")
             panel.set_xlabel("Callers at the same time")
             panel.set_xscale("log", base=2)
             panel.set_xticks(callers, [str(each) for each in callers])
             panel.set_yscale("log")
-            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            low, high = panel.get_ylim()
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
             panel.yaxis.set_major_formatter("{x:g}")
             panel.minorticks_off()
         figure.legend(*latency.get_legend_handles_labels(), loc="lower center", ncols=len(found), frameon=False)

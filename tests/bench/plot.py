@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import callers
+import capacity
 import click
-import limits
 import slower
 import where
 from attrs import asdict, frozen
 from beside import ROOT, ratio
-from callers import EMULATOR, KLEIN, LABELS, Measured, median
+from callers import EMULATOR, KLEIN, LABELS, Measured, figures
 from drawing import draw
 from figures import written
 
 #: The parts of a run, in the order of the page.
-CALLERS, LIMITS, WHERE, SLOWER = "callers", "limits", "where", "slower"
-PARTS = (CALLERS, LIMITS, WHERE, SLOWER)
+CALLERS, CAPACITY, WHERE, SLOWER = "callers", "capacity", "where", "slower"
+PARTS = (CALLERS, CAPACITY, WHERE, SLOWER)
 
 #: The numbers of callers for which all servers are compared in a table.
 COMPARED = (1, 16, 256)
@@ -32,26 +32,33 @@ COMPARED = (1, 16, 256)
 
 @frozen
 class Effort:
-    """How much is measured: rounds in turn, and seconds of each measurement."""
+    """How much is measured.
+
+    Attributes:
+        rounds: Rounds with each number of callers, of ``seconds`` for each server.
+        short_rounds: Rounds of options and replicas, of ``short_seconds`` for each.
+        profile: Seconds under the profiler.
+        idle: Seconds while replicas wait.
+    """
 
     rounds: int
     seconds: float
-    many_rounds: int
+    short_rounds: int
     short_seconds: float
-    profile_seconds: float
+    profile: float
+    idle: float
     quick: bool
 
 
-FULL = Effort(rounds=3, seconds=1.5, many_rounds=7, short_seconds=0.5, profile_seconds=14, quick=False)
-QUICK = Effort(rounds=1, seconds=0.1, many_rounds=1, short_seconds=0.1, profile_seconds=1, quick=True)
+FULL = Effort(rounds=9, seconds=0.5, short_rounds=21, short_seconds=0.25, profile=14, idle=5, quick=False)
+QUICK = Effort(rounds=1, seconds=0.1, short_rounds=1, short_seconds=0.1, profile=1, idle=0.5, quick=True)
 
 
 def job_rows(found: dict[str, dict[int, list[Measured]]]) -> Iterable[list[str]]:
     """Return the table of what a job costs in the emulator."""
     yield ["Callers", "Median, ms", "99th percentile, ms", "CPU, µs", "Jobs/s", "CPU to constant Klein routes"]
     for number, measured in found[EMULATOR].items():
-        figures = [written(median(measured, name)) for name in ("p50", "p99", "cpu", "rate")]
-        yield [str(number), *figures, f"{ratio(measured, found[KLEIN][number]):.2f}"]
+        yield [str(number), *map(written, figures(measured)), f"{ratio(measured, found[KLEIN][number]):.2f}"]
 
 
 def elsewhere_rows(found: dict[str, dict[int, list[Measured]]]) -> Iterable[list[str]]:
@@ -60,8 +67,8 @@ def elsewhere_rows(found: dict[str, dict[int, list[Measured]]]) -> Iterable[list
     for number in COMPARED:
         for name, by_callers in found.items():
             measured = by_callers[number]
-            figures = [written(median(measured, each)) for each in ("p50", "p99", "cpu", "rate")]
-            yield [str(number), LABELS[name], *figures, f"{ratio(found[EMULATOR][number], measured):.2f}"]
+            to_this = ratio(found[EMULATOR][number], measured)
+            yield [str(number), LABELS[name], *map(written, figures(measured)), f"{to_this:.2f}"]
 
 
 def write_csv(file: Path, rows: Iterable[list[str]]) -> None:
@@ -90,24 +97,20 @@ def _first_line(*command: str) -> str:
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Only this part of the page; may be repeated.")
 @click.option("--quick", is_flag=True, help="A little of everything, once: to see that it runs.")
 def main(file: Path, only: tuple[str, ...], quick: bool) -> None:
-    r"""Measure what a job costs, and write the plot and the tables of docs/performance.rst.
+    """Measure what a job costs, and write the plot and the tables of docs/performance.rst.
 
     The plot goes to FILE, by default docs/performance.svg. The tables go beside it, as CSV. The measurements of all
     rounds go to standard output, as JSON, and a progress bar to standard error. It takes about four minutes, and needs
     Node.js and Redis.
 
-    \b
-    Examples:
-      bin/bench --plot
-      bin/bench --plot /tmp/performance.svg --quick
-      bin/bench --plot --only where
+    Example: bin/bench --plot --only where
     """
     parts, effort = only or PARTS, QUICK if quick else FULL
     steps = {
         CALLERS: callers.steps(effort.rounds),
-        LIMITS: limits.steps(effort.rounds),
+        CAPACITY: capacity.steps(effort.short_rounds),
         WHERE: 1,
-        SLOWER: slower.steps(effort.many_rounds),
+        SLOWER: slower.steps(effort.short_rounds),
     }
     with click.progressbar(length=sum(steps[each] for each in parts), label="  measured", file=sys.stderr) as bar:
         tables, raw = measure(file, parts, effort, lambda: bar.update(1))
@@ -116,6 +119,12 @@ def main(file: Path, only: tuple[str, ...], quick: bool) -> None:
     if not only:
         beside(file, "machine.rst.inc").write_text(machine(), encoding="utf-8")
     click.echo(json.dumps(raw))
+
+
+def plain(measured: Iterable[Measured]) -> list[dict[str, float]]:
+    """Return the figures of each round by name."""
+    names = ("p50", "p99", "cpu", "rate")
+    return [dict(zip(names, figures([each]), strict=True)) for each in measured]
 
 
 def beside(file: Path, name: str) -> Path:
@@ -136,21 +145,21 @@ def measure(
     if CALLERS in parts:
         found = callers.measure_all(effort.rounds, effort.seconds, step)
         raw[CALLERS] = {
-            name: {number: [asdict(each) for each in measured] for number, measured in by_callers.items()}
+            name: {number: plain(measured) for number, measured in by_callers.items()}
             for name, by_callers in found.items()
         }
         draw(found, file)
         tables["job"], tables["elsewhere"] = list(job_rows(found)), list(elsewhere_rows(found))
-    if LIMITS in parts:
-        tables[LIMITS] = limits.rows(effort.rounds, effort.short_seconds, effort.quick, step)
+    if CAPACITY in parts:
+        tables[CAPACITY] = capacity.rows(effort.short_rounds, effort.short_seconds, effort.idle, effort.quick, step)
     if WHERE in parts:
-        shares = where.profile(effort.profile_seconds)
+        shares = where.profile(effort.profile)
         step()
         raw[WHERE] = [asdict(each) for each in shares]
         tables[WHERE] = where.rows(shares)
     if SLOWER in parts:
-        options = slower.measure_options(effort.many_rounds, effort.short_seconds, step)
-        raw[SLOWER] = {name: [asdict(each) for each in measured] for name, measured in options.items()}
+        options = slower.measure_options(effort.short_rounds, effort.short_seconds, step)
+        raw[SLOWER] = {name: plain(measured) for name, measured in options.items()}
         tables[SLOWER] = slower.rows(options)
     return tables, raw
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from beside import ROOT, ratio
-from callers import Contender, Measured, in_turn, median
+from callers import Contender, Measured, cpu, in_turn
 from emulator import Emulator
 from figures import written
 from http_client import caller_request
@@ -19,16 +19,17 @@ from suite import ADD, post_schemas
 
 CALLERS = 64
 
-NONE = "None of these"
+#: An emulator without options, and a second one, which shows how far apart two equal ones are.
+NONE, SAME = "None of these", "None of these, a second emulator"
 
-#: Each option and what the page calls it, apart from Redis.
+#: What the page calls each option.
 REDIS = "``--broker`` with a Redis, with the CPU of Redis"
 HTTPS = "HTTPS, connections kept"
 DEBUG = "``--log-level debug``"
 RECORD = "``--record FILE``"
 LEASE = "``job_lease`` in the seed"
 VALIDATE = "``validate_queries`` in the seed; two numbers"
-OPTIONS = (NONE, HTTPS, DEBUG, RECORD, LEASE, VALIDATE, REDIS)
+OPTIONS = (NONE, SAME, HTTPS, DEBUG, RECORD, LEASE, VALIDATE, REDIS)
 
 #: A job whose query fits the schema of its function.
 REQUESTS = [caller_request({"a": 1, "b": 2})]
@@ -41,20 +42,21 @@ def measure_options(rounds: int, seconds: float, step: Callable[[], None]) -> di
         def start(*options: str, **settings: Any) -> Emulator:
             return stack.enter_context(contextlib.closing(Emulator(*options, package=ROOT, **settings)))
 
-        plain, validating = start(), start(validate_queries=True)
+        validating = start(validate_queries=True)
         asyncio.run(post_schemas(validating.urls["http"], [{**ADD, "functionName": "f"}]))
         redis = stack.enter_context(contextlib.closing(RedisServer("--appendonly", "yes")))
         records = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twisted-cm-bench-"))) / "jobs.jsonl"
         emulators = {
-            NONE: plain,
+            NONE: start(),
+            SAME: start(),
             DEBUG: start("--log-level", "debug"),
             RECORD: start("--record", str(records)),
             LEASE: start(lease=60),
             VALIDATE: validating,
         }
         servers = {name: Contender(each.urls["http"], each.cpu, REQUESTS) for name, each in emulators.items()}
-        servers[HTTPS] = Contender(plain.urls["https"], plain.cpu, REQUESTS)
-        shared = start("--broker", redis.url)
+        secure, shared = start(), start("--broker", redis.url)
+        servers[HTTPS] = Contender(secure.urls["https"], secure.cpu, REQUESTS)
         servers[REDIS] = Contender(shared.urls["http"], lambda: shared.cpu() + redis.cpu(), REQUESTS)
         return in_turn({name: servers[name] for name in OPTIONS}, CALLERS, rounds, seconds, step)
 
@@ -63,10 +65,7 @@ def rows(found: dict[str, list[Measured]]) -> list[list[str]]:
     """Return the table: each option, CPU of a job, and that to the CPU without options."""
     return [
         ["Option", "CPU of a job, µs", "To that without options"],
-        *(
-            [name, written(median(measured, "cpu")), f"{ratio(measured, found[NONE]):.2f}"]
-            for name, measured in found.items()
-        ),
+        *([name, written(cpu(measured)), f"{ratio(measured, found[NONE]):.2f}"] for name, measured in found.items()),
     ]
 
 

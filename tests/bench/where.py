@@ -10,7 +10,6 @@ and the system call that woke it would seem to take long.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -26,7 +25,7 @@ from pathlib import Path
 import click
 from attrs import frozen
 from beside import ROOT
-from callers import Contender, measure
+from callers import Contender, cpu, in_turn
 from emulator import Emulator
 
 EVENTS = "Events and timers of the reactor"
@@ -201,7 +200,7 @@ def samples(emulator: Emulator, contender: Contender, callers: int, seconds: flo
             *("--rate", str(SAMPLES_A_SECOND), "--duration", str(max(round(seconds), 1)), "--output", str(output)),
         ]
         profiler = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        asyncio.run(measure(contender, callers, seconds))
+        run(contender, callers, seconds)
         said, _ = profiler.communicate(timeout=60)
         if profiler.returncode:
             raise click.ClickException(f"py-spy could not look at the emulator: {said.strip()}")
@@ -212,11 +211,16 @@ def profile(seconds: float, callers: int = 64) -> list[Share]:
     """Return how much of a job each part takes, in the order of ``PARTS``."""
     with contextlib.closing(Emulator(package=ROOT)) as emulator, cores_apart(emulator.process.pid):
         contender = Contender(emulator.urls["http"], emulator.cpu)
-        before = asyncio.run(measure(contender, callers, seconds / 4)).cpu
+        before = run(contender, callers, seconds / 4)
         found = samples(emulator, contender, callers, seconds)
-        after = asyncio.run(measure(contender, callers, seconds / 4)).cpu
-    cpu, total = (before + after) / 2, max(found.total(), 1)
-    return [Share(part, cpu * found[part] / total, found[part] / total) for part in PARTS]
+        after = run(contender, callers, seconds / 4)
+    used, total = (before + after) / 2, max(found.total(), 1)
+    return [Share(part, used * found[part] / total, found[part] / total) for part in PARTS]
+
+
+def run(contender: Contender, callers: int, seconds: float) -> float:
+    """Run jobs for some seconds, and return the microseconds of CPU for a job."""
+    return cpu(in_turn({"emulator": contender}, callers, 1, seconds, lambda: None)["emulator"])
 
 
 def rows(shares: list[Share]) -> list[list[str]]:
@@ -236,8 +240,8 @@ def main(seconds: float, callers: int) -> None:
 
     Example: bin/bench where --callers 1
     """
-    for part, cpu, share in rows(profile(seconds, callers)):
-        click.echo(f"{part:<40}{cpu:>8}{share:>10}")
+    for part, used, share in rows(profile(seconds, callers)):
+        click.echo(f"{part:<40}{used:>8}{share:>10}")
 
 
 if __name__ == "__main__":

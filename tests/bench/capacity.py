@@ -11,7 +11,7 @@ from contextlib import closing
 from urllib.parse import urlsplit
 
 from beside import ROOT, ratio
-from callers import REPLICAS, Contender, Measured, in_turn, median
+from callers import REPLICAS, Contender, Measured, cpu, in_turn
 from emulator import Emulator
 from figures import written
 from floor import Floor
@@ -23,6 +23,9 @@ REPLICA_COUNTS = (REPLICAS, 256, 1000)
 PARKED = 5000
 
 CALLERS = 64
+
+#: Rounds of results of each size.
+PAYLOAD_ROUNDS = 3
 
 
 class _Replica:
@@ -66,16 +69,16 @@ async def idle(emulator: Emulator, replicas: int, seconds: float) -> float:
     polls = [asyncio.create_task(serve_as_replica(emulator.urls["http"])) for _ in range(replicas)]
     # A few are between two polls.
     await until(emulator.urls["http"], lambda runtime: runtime["parked_polls"] >= 0.9 * replicas)
-    cpu, started = emulator.cpu(), time.perf_counter()
+    used, started = emulator.cpu(), time.perf_counter()
     await asyncio.sleep(seconds)
-    share = (emulator.cpu() - cpu) / (time.perf_counter() - started)
+    share = (emulator.cpu() - used) / (time.perf_counter() - started)
     for each in polls:
         each.cancel()
     await asyncio.gather(*polls, return_exceptions=True)
     return share
 
 
-def replicas(rounds: int, seconds: float, step: Callable[[], None]) -> list[list[str]]:
+def replicas(rounds: int, seconds: float, idle_seconds: float, step: Callable[[], None]) -> list[list[str]]:
     """Return rows on jobs that are served by many replicas, and on replicas that wait."""
     emulators = [Emulator(package=ROOT) for _ in REPLICA_COUNTS]
     try:
@@ -88,14 +91,14 @@ def replicas(rounds: int, seconds: float, step: Callable[[], None]) -> list[list
         for each in emulators:
             each.close()
     with closing(Emulator(package=ROOT)) as emulator:
-        share = asyncio.run(idle(emulator, REPLICA_COUNTS[-1], 8 * seconds))
+        share = asyncio.run(idle(emulator, REPLICA_COUNTS[-1], idle_seconds))
         step()
     first = found[str(REPLICAS)]
     return [
         *(
             [
                 f"{int(number):,} replicas, {CALLERS} callers: CPU of a job",
-                f"{written(median(measured, 'cpu'))} µs",
+                f"{written(cpu(measured))} µs",
                 f"{ratio(measured, first):.2f} of that with {REPLICAS}",
             ]
             for number, measured in found.items()
@@ -110,12 +113,12 @@ def callers_and_results(rounds: int, quick: bool, step: Callable[[], None]) -> l
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with closing(Emulator(package=ROOT)) as emulator, closing(Floor()) as floor:
         parked = PARKED // 50 if quick else PARKED
-        cpu, memory = asyncio.run(park(emulator, floor, parked))
+        idle_cpu, memory = asyncio.run(park(emulator, floor, parked))
         step()
     wait = f"{parked:,} callers that wait"
     table = [
         [f"{wait}: memory of each", f"{memory.value:.1f} KiB", f"{memory.floor:.1f} KiB in Klein alone"],
-        [f"{wait}: CPU", f"{cpu.value:.2f} % of a core", f"{cpu.floor:.2f} % in Klein alone"],
+        [f"{wait}: CPU", f"{idle_cpu.value:.2f} % of a core", f"{idle_cpu.floor:.2f} % in Klein alone"],
     ]
     with closing(Emulator(package=ROOT)) as emulator, closing(Floor()) as floor:
         suite = Suite(emulator, floor, quick)
@@ -127,12 +130,18 @@ def callers_and_results(rounds: int, quick: bool, step: Callable[[], None]) -> l
     return table
 
 
-def rows(rounds: int, seconds: float, quick: bool, step: Callable[[], None]) -> list[list[str]]:
-    """Return the whole table."""
+def rows(rounds: int, seconds: float, idle_seconds: float, quick: bool, step: Callable[[], None]) -> list[list[str]]:
+    """Return the whole table.
+
+    Args:
+        seconds: The length of one measurement in a round.
+        idle_seconds: The length of the measurement of replicas that wait.
+        quick: Whether fewer callers wait, and fewer results are passed on.
+    """
     return [
         ["Load", "Emulator", "Beside"],
-        *replicas(rounds, seconds, step),
-        *callers_and_results(rounds, quick, step),
+        *replicas(rounds, seconds, idle_seconds, step),
+        *callers_and_results(min(rounds, PAYLOAD_ROUNDS), quick, step),
     ]
 
 
