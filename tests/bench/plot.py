@@ -88,7 +88,10 @@ def machine() -> str:
 
 
 def _first_line(*command: str) -> str:
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "?"
     return ran.stdout.partition("\n")[0] or "?"
 
 
@@ -100,12 +103,14 @@ def main(file: Path, only: tuple[str, ...], quick: bool) -> None:
     """Measure what a job costs, and write the plot and the tables of docs/performance.rst.
 
     The plot goes to FILE, by default docs/performance.svg. The tables go beside it, as CSV. The measurements of all
-    rounds go to standard output, as JSON, and a progress bar to standard error. It takes about four minutes, and needs
-    Node.js and Redis.
+    rounds go to standard output, as JSON, and a progress bar to standard error. It takes four to six minutes, and
+    needs Node.js and Redis.
 
     Example: bin/bench --plot --only where
     """
     parts, effort = only or PARTS, QUICK if quick else FULL
+    # Now: the files that are written below change the working tree.
+    measured_on = None if only else machine()
     steps = {
         CALLERS: callers.steps(effort.rounds),
         CAPACITY: capacity.steps(effort.short_rounds),
@@ -116,8 +121,8 @@ def main(file: Path, only: tuple[str, ...], quick: bool) -> None:
         tables, raw = measure(file, parts, effort, lambda: bar.update(1))
     for name, rows in tables.items():
         write_csv(beside(file, f"{name}.csv"), rows)
-    if not only:
-        beside(file, "machine.rst.inc").write_text(machine(), encoding="utf-8")
+    if measured_on is not None:
+        beside(file, "machine.rst.inc").write_text(measured_on, encoding="utf-8")
     click.echo(json.dumps(raw))
 
 
