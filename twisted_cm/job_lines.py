@@ -14,6 +14,10 @@ class JobLines:
 
     _log = Logger()
 
+    def __init__(self) -> None:
+        # To ask the class for its logger makes another one each time.
+        self._info = self._log.info
+
     def changed(self, change: Change) -> None:
         """Log a job that ended through this process. Of the processes that share a broker, one at most logs a job.
 
@@ -23,7 +27,7 @@ class JobLines:
         if job is None or not change.here or not job.state.finished or job.completed_at is None:
             return
         since = job.queued_at if job.started_at is None else job.started_at
-        self._log.info(
+        self._info(
             "{finished_job}",
             finished_job=FinishedJob(
                 job.job_id,

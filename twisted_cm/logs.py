@@ -12,14 +12,13 @@ import re
 import sys
 from collections.abc import Iterable
 from datetime import datetime, timezone
-from functools import partial
+from functools import lru_cache, partial
 from typing import IO, Any, TypeAlias
 
 import click
 from attrs import frozen
 from twisted.logger import (
     FileLogObserver,
-    FilteringLogObserver,
     ILogObserver,
     InvalidLogLevelError,
     LogEvent,
@@ -29,6 +28,7 @@ from twisted.logger import (
     globalLogBeginner,
 )
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from .model.printable import printable
 from .model.short_ids import short_id
@@ -43,6 +43,9 @@ LEVELS_VARIABLE = "TWISTED_CM_LOG_LEVEL"
 
 #: The colors of the states in which a job ends.
 STATE_COLORS = {"succeeded": "green", "failed": "red", "raised": "red", "canceled": "yellow"}
+
+#: How many pairs of level and namespace are remembered with whether they are logged. A process has fewer loggers.
+_REMEMBERED = 1024
 
 _DEFAULT_LEVELS: tuple[Level, ...] = (("", LogLevel.info), ("twisted", LogLevel.warn), ("log_legacy", LogLevel.warn))
 # The logger of a class has the class name at the end of its namespace.
@@ -106,7 +109,26 @@ def log_observer(written: IO[Any], kind: str, levels: Iterable[Level] = (), work
         if kind == "json"
         else partial(text_line, colored=written.isatty(), worker=worker)
     )
-    return FilteringLogObserver(FileLogObserver(written, line), [_predicate(levels)])
+    return _LevelFilter(FileLogObserver(written, line), _predicate(levels))
+
+
+@implementer(ILogObserver)
+class _LevelFilter:
+    """Passes on the events whose level is logged in their namespace.
+
+    Twisted's ``FilteringLogObserver`` searches the levels again for each event.
+    """
+
+    def __init__(self, observer: ILogObserver, predicate: LogLevelFilterPredicate) -> None:
+        def is_logged(level: Any, namespace: str) -> bool:
+            return bool(level and namespace) and level >= predicate.logLevelForNamespace(namespace)
+
+        self._observer = observer
+        self._is_logged = lru_cache(_REMEMBERED)(is_logged)
+
+    def __call__(self, event: LogEvent) -> None:
+        if self._is_logged(event.get("log_level"), event.get("log_namespace")):
+            self._observer(event)
 
 
 def _predicate(levels: Iterable[Level]) -> LogLevelFilterPredicate:
@@ -144,18 +166,23 @@ def text_line(event: LogEvent, colored: bool = False, worker: int | None = None)
         colored: Whether the state of a finished job is colored.
         worker: The number of the worker that writes the line. The line of a finished job does not show it.
     """
-    moment = datetime.fromtimestamp(event["log_time"])
     job = event.get("finished_job")
     if isinstance(job, FinishedJob):
         state = click.style(job.state, fg=STATE_COLORS.get(job.state)) if colored else job.state
-        return f"{moment:%H:%M:%S} {job.line(state)}\n"
-    time = moment.isoformat(" ", "milliseconds")
+        return f"{_time_of_day(int(event['log_time']))} {job.line(state)}\n"
+    time = datetime.fromtimestamp(event["log_time"]).isoformat(" ", "milliseconds")
     namespace = _CLASS.sub("", event["log_namespace"].removeprefix("twisted_cm."))
     # Job data could otherwise end the line, control the terminal or reverse the writing direction.
     message = printable(formatEvent(event))
     writer = "" if worker is None else f"[{worker}] "
     line = f"{time} {event['log_level'].name:8} {writer}{namespace}: {message}\n"
     return line + "".join(f"    {each}\n" for each in (_traceback(event) or "").splitlines())
+
+
+@lru_cache(1)
+def _time_of_day(second: int) -> str:
+    """Return the local time at a second since the epoch, in which many jobs may end."""
+    return f"{datetime.fromtimestamp(second):%H:%M:%S}"
 
 
 def json_line(event: LogEvent, worker: int | None = None) -> str:
