@@ -40,13 +40,9 @@ def authorization(request: EmulatorRequest) -> Authorization | None:
 
 def bearer_token(request: EmulatorRequest) -> str | None:
     """Return the bearer token of a request, or ``None`` if it carries none."""
-    header = authorization(request)
-    if header is None or header.type != "bearer":
-        return None
-    if header.token is None:
-        # A seeded token may have "=" inside, which Werkzeug reads as parameters.
-        return (request.header("Authorization") or "").partition(" ")[2].strip()
-    return header.token or None
+    # Not by Werkzeug: a seeded token may have "=" inside, which it reads as parameters.
+    scheme, _, token = (request.header("Authorization") or "").partition(" ")
+    return (token.strip() or None) if scheme.lower() == "bearer" else None
 
 
 def module_token(request: EmulatorRequest) -> str | None:

@@ -32,8 +32,8 @@ Spans: TypeAlias = dict[str, tuple[int, int]]
 
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
-_SPACE = re.compile(rb"[ \t\n\r]*")
-_COLON = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*")
+#: A member of an object up to its value, in a text that is known to be JSON.
+_TO_VALUE = re.compile(rb'[ \t\n\r]*[{,][ \t\n\r]*"[^"\\]*(?:\\.[^"\\]*)*"[ \t\n\r]*:[ \t\n\r]*')
 _STRING = re.compile(rb'"[^"]*"')
 _MEMBERS_END = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
 
@@ -129,42 +129,17 @@ def _spans(text: bytes, values: dict[str, msgspec.Raw]) -> Spans:
     The text is known to be a JSON object. If it has a key twice, it has more members than there are values.
     """
     found: Spans = {}
-    position = _after_space(text, 0) + 1
+    position = 0
     for key, raw in values.items():
-        if found:
-            position = _after_space(text, position)
-            if text[position : position + 1] != b",":
-                break
-            position += 1
-        position = _after_string(text, _after_space(text, position))
-        colon = _COLON.match(text, position)
-        if colon is None:
+        member = _TO_VALUE.match(text, position)
+        if member is None:
             break
-        start = colon.end()
+        start = member.end()
         position = start + memoryview(raw).nbytes
         found[key] = (start, position)
-    if _MEMBERS_END.match(text, position) is None:
+    if values and _MEMBERS_END.match(text, position) is None:
         raise NotReadable("The request body is not JSON that can be read: an object has a key twice.")
     return found
-
-
-def _after_space(text: bytes, position: int) -> int:
-    space = _SPACE.match(text, position)
-    assert space is not None
-    return space.end()
-
-
-def _after_string(text: bytes, position: int) -> int:
-    """Return where the string ends that begins at a position."""
-    end = text.find(b'"', position + 1)
-    while end >= 0:
-        start = end
-        while text[start - 1] == 0x5C:
-            start -= 1
-        if (end - start) % 2 == 0:
-            return end + 1
-        end = text.find(b'"', end + 1)
-    return len(text)
 
 
 def _malformed(text: bytes, problem: str) -> NotReadable:

@@ -16,6 +16,9 @@ LONGEST_POLL = 60.0
 #: A token that a client may choose. The shortest is as long as those that people write into seeds.
 _TOKEN = re.compile(r"[!-~]{8,200}")
 
+#: What no text may contain: NUL, and half a surrogate pair.
+_REFUSED = re.compile("[\0\ud800-\udfff]")
+
 
 def preferred_wait(request: EmulatorRequest, default: float) -> float:
     """Return for how long a long poll parks: as ``Prefer: wait=N`` says, up to a cap, else the default.
@@ -156,7 +159,7 @@ def _field(body: JSONValue, name: str) -> JSONValue:
 def _text(value: JSONValue, name: str) -> str:
     if not isinstance(value, str):
         raise errors.invalid_request(f"'{name}' must be a string.", field=name)
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if _REFUSED.search(value):
         raise errors.invalid_request(f"'{name}' must not contain NUL or half a surrogate pair.", field=name)
     return value
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from attrs import evolve, frozen
+from attrs import frozen
 from klein import Klein
 from twisted.internet.defer import Deferred
 
@@ -73,8 +73,7 @@ class ContourRoutes:
         rid = body.required_text("deployedAppRid")
         query_type = body.required_text("queryType")
         binding = await self.context.broker.resolve(rid, body.text("deployedAppBranch"))
-        submission = Submission(query_type, body.query, source, rid, binding.branch, key=key)
-        return binding.runtime_id, self._sign(submission, principal)
+        return binding.runtime_id, self._sign(principal, key, query_type, body.query, source, rid, binding.branch)
 
     async def _read(self, request: EmulatorRequest) -> tuple[Principal, str | None, SubmittedBody]:
         """Return who submits a job, what identifies the submission, and its body."""
@@ -82,10 +81,21 @@ class ContourRoutes:
         key = submission_key(request, f"user {principal.login}")
         return principal, key, await read_submission(self.context, request)
 
-    def _sign(self, submission: Submission, principal: Principal) -> Submission:
+    def _sign(
+        self,
+        principal: Principal,
+        key: str | None,
+        query_type: str,
+        query: bytes,
+        source: JobSource,
+        rid: str | None = None,
+        branch: str | None = None,
+    ) -> Submission:
         """Return a submission with its submitter."""
         admin = self.context.credentials.holds_admin_token(principal)
-        return evolve(submission, submitter=principal.login, scopes=principal.scopes, admin=admin)
+        return Submission(
+            query_type, query, source, rid, branch, principal.login, key=key, scopes=principal.scopes, admin=admin
+        )
 
     async def execute(self, request: EmulatorRequest) -> None:
         """Answer ``POST …/jobs/execute``: queue a job, park until its result, and send the result's bytes."""
@@ -114,8 +124,8 @@ class ContourRoutes:
             raise errors.invalid_request(
                 "'jobId' cannot be chosen here. Leave it out, and use the id in the answer.", field="jobId"
             )
-        submission = Submission(query_type, body.query, JobSource.CONTOUR_ASYNC, key=key)
-        job = await submit(self.context, runtime_id, self._sign(submission, principal), request)
+        submission = self._sign(principal, key, query_type, body.query, JobSource.CONTOUR_ASYNC)
+        job = await submit(self.context, runtime_id, submission, request)
         return request.json({**describe_handle(job), "status": describe_foundry_status(job)})
 
     # Asking
