@@ -35,13 +35,15 @@ class FinishedJobs:
         """Add a job that has just finished, and forget the oldest ones beyond the limits."""
         self._jobs[job.job_id] = job
         self._bytes += job.size
-        self._forget_oldest()
+        self._forget_excess()
+        if self._timer is None:
+            self._forget_expired()
 
     def grew(self, job: Job, size: int) -> None:
         """Count that a job, if it is here, has become larger than ``size`` bytes, and forget the oldest ones."""
         if job.job_id in self._jobs:
             self._bytes += job.size - size
-            self._forget_oldest()
+            self._forget_excess()
 
     def discard(self, job_id: str) -> None:
         """Remove a job, if it is here, without a call to ``forget``."""
@@ -54,21 +56,26 @@ class FinishedJobs:
         self._stopped = True
         cancel_timer(self._timer)
 
-    def _forget_oldest(self) -> None:
+    def _forget_excess(self) -> None:
+        """Forget the oldest jobs until there are no more of them and no larger ones than may be kept."""
         limits = self._limits
-        expired = int(self._clock.seconds() * 1000) - int(limits.retained_seconds * 1000)
+        while len(self._jobs) > limits.retained_jobs or (self._bytes > limits.retained_bytes and len(self._jobs) > 1):
+            self._forget_oldest()
+
+    def _forget_expired(self) -> None:
+        """Forget the jobs that have been kept for long enough, and do so again when the next one has been."""
+        self._timer = None
+        expired = int(self._clock.seconds() * 1000) - int(self._limits.retained_seconds * 1000)
         while self._jobs:
             oldest = next(iter(self._jobs.values()))
             assert oldest.completed_at is not None
-            too_many = len(self._jobs) > limits.retained_jobs
-            too_large = self._bytes > limits.retained_bytes and len(self._jobs) > 1
-            if not too_many and not too_large and oldest.completed_at > expired:
-                self._wait((oldest.completed_at - expired) / 1000)
+            if oldest.completed_at > expired:
+                if not self._stopped:
+                    self._timer = self._clock.callLater((oldest.completed_at - expired) / 1000, self._forget_expired)
                 return
-            self.discard(oldest.job_id)
-            self._forget(oldest)
+            self._forget_oldest()
 
-    def _wait(self, seconds: float) -> None:
-        """Forget again when the oldest job expires, unless a timer runs already."""
-        if not self._stopped and (self._timer is None or not self._timer.active()):
-            self._timer = self._clock.callLater(seconds, self._forget_oldest)
+    def _forget_oldest(self) -> None:
+        _, oldest = self._jobs.popitem(last=False)
+        self._bytes -= oldest.size
+        self._forget(oldest)

@@ -17,6 +17,9 @@ class JobState(enum.Enum):
     FAILED = "failed"
     CANCELED = "canceled"
 
+    # That of an Enum is a function in Python, and each step of a job looks up several states.
+    __hash__ = object.__hash__
+
     @property
     def finished(self) -> bool:
         """Whether the state is final."""
