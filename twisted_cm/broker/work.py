@@ -35,7 +35,7 @@ class ReplicaWork:
     @property
     def has_room(self) -> bool:
         """Whether it may get another job."""
-        return not self.replica.gone and self.replica.has_room(len(self.jobs))
+        return self.replica.has_room(len(self.jobs))
 
     @property
     def own_jobs(self) -> list[Job]:

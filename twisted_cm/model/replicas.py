@@ -81,7 +81,7 @@ class Replica:
 
     def has_room(self, jobs: int) -> bool:
         """Return whether it may get another job while that many unfinished jobs are on it."""
-        return not self.draining and (self.limit is None or jobs < self.limit)
+        return not (self.draining or self.gone) and (self.limit is None or jobs < self.limit)
 
     def state(self, jobs: int, polls: int, now: int) -> ReplicaState:
         """Return the state that it is in.

@@ -63,7 +63,11 @@ async def read_fields(context: Context, request: EmulatorRequest, names: Sequenc
         ApiError: 400 if the body is not a JSON object, 413 if it is too large, 503 if it cannot be kept or checked.
     """
     try:
-        return await _values(context, request, names)
+        with await request.body.receive(context.limits.max_body) as received:
+            if received.file is not None:
+                return await context.workers.read_fields(received.take_file(), list(names))
+            text = received.data
+            return {name: text[start:end] for name, (start, end) in find_fields(text).items() if name in names}
     except (NotReadable, Refused) as error:
         raise errors.invalid_request(str(error), **error.parameters) from None
     except TookTooLong:
@@ -87,11 +91,3 @@ def text_values(fields: Mapping[str, bytes], names: Iterable[str]) -> dict[str, 
                 raise errors.invalid_request(f"'{name}' is longer than {_LONGEST_TEXT} bytes.", field=name)
             texts[name] = text_value(fields[name])
     return texts
-
-
-async def _values(context: Context, request: EmulatorRequest, names: Sequence[str]) -> dict[str, bytes]:
-    with await request.body.receive(context.limits.max_body) as received:
-        if received.file is not None:
-            return await context.workers.read_fields(received.take_file(), list(names))
-        text = received.data
-        return {name: text[start:end] for name, (start, end) in find_fields(text).items() if name in names}

@@ -33,21 +33,15 @@ async def submit_and_wait(
         ApiError: As :func:`.submit`.
         BrokerError: As there, too.
     """
-    job = await _submit_and_wait(context, request, runtime_id, submission, to_end)
-    while submission.key is not None and job.never_ran and job.error_message == _CALLER_GONE:
-        # The connection was lost over which the same was sent before. This caller still waits.
-        job = await _submit_and_wait(context, request, runtime_id, submission, to_end)
-    return job
-
-
-async def _submit_and_wait(
-    context: Context, request: EmulatorRequest, runtime_id: str, submission: Submission, to_end: bool
-) -> Job:
-    job = await submit(context, runtime_id, submission, request)
-    request.setHeader("X-Job-Id", job.job_id)
     wait = context.broker.wait_end if to_end else context.broker.wait_result
-    try:
-        return await wait(job.job_id, context.limits.sync_timeout)
-    except CancelledError:
-        await context.broker.cancel(job.job_id, _CALLER_GONE, only_queued=True, later=True)
-        raise
+    while True:
+        job = await submit(context, runtime_id, submission, request)
+        request.setHeader("X-Job-Id", job.job_id)
+        try:
+            job = await wait(job.job_id, context.limits.sync_timeout)
+        except CancelledError:
+            await context.broker.cancel(job.job_id, _CALLER_GONE, only_queued=True, later=True)
+            raise
+        if submission.key is None or not job.never_ran or job.error_message != _CALLER_GONE:
+            return job
+        # The connection was lost over which the same was sent before. This caller still waits.
