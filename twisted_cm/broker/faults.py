@@ -32,7 +32,7 @@ class IFaultBook(Interface):
         """Return all faults, spent ones too, in the order they were added."""
 
     def draw(kind: FaultKind, runtime_id: str, function: str | None = None) -> Deferred[FaultPlan | None]:
-        """Decide whether a fault strikes now.
+        """Decide whether a fault strikes now. Most emulators have no faults, so look first whether any are active.
 
         Returns:
             The plan of the first fault that strikes, or ``None``.

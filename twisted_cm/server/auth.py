@@ -15,7 +15,6 @@ from ..model.runtimes import Runtime
 from ..model.tokens import Principal, Role, same_token
 from . import errors
 from .context import Context
-from .faults import draw_fault
 from .replica_lookup import find_replica
 from .transport.request import EmulatorRequest
 
@@ -165,7 +164,7 @@ async def identify_module(
         UnknownReplica: The token is known, and the runtime has no such replica.
     """
     owner = await require_module(context, request, runtime_id, replica_id)
-    if await draw_fault(context, FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
+    if context.faults.active and await context.faults.draw(FaultKind.EXPIRE_TOKEN, runtime_id) is not None:
         raise errors.invalid_module_auth_token()
     return owner
 

@@ -7,7 +7,6 @@ from ..model.jobs import Job, Submission
 from ..model.runtimes import FunctionSchema
 from . import errors
 from .context import Context
-from .faults import draw_fault
 from .query_validation import UncheckableQuery, check_query, is_quick
 from .submitted import NO_QUERY
 from .transport.request import EmulatorRequest
@@ -44,8 +43,10 @@ async def submit(
         schemas = await _schemas(context, runtime_id, request)
         if schemas is not None:
             await _check_query(context, schemas, function, submission.query or NO_QUERY)
-    failing = await draw_fault(context, FaultKind.FAIL_JOB, runtime_id, function)
-    dropping = failing or await draw_fault(context, FaultKind.DROP_JOB, runtime_id, function)
+    failing = dropping = None
+    if context.faults.active:
+        failing = await context.faults.draw(FaultKind.FAIL_JOB, runtime_id, function)
+        dropping = failing or await context.faults.draw(FaultKind.DROP_JOB, runtime_id, function)
     job = await context.broker.enqueue(runtime_id, submission, held=dropping is not None)
     if failing is not None:
         await context.broker.fail_job(job.job_id, failing.message or "A fault was injected.")

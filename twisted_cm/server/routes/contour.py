@@ -21,7 +21,6 @@ from .. import errors
 from ..auth import require_bearer
 from ..calls.waiting import submit_and_wait
 from ..context import Context
-from ..faults import draw_fault
 from ..foundry_descriptions import describe_foundry_status, describe_handle, describe_status
 from ..idempotency import submission_key
 from ..not_connected import why_nothing_runs
@@ -165,8 +164,8 @@ class ContourRoutes:
 
     async def _send(self, request: EmulatorRequest, job: Job, result: JobResult) -> None:
         """Send a result; if it is lost on the way, answer with an error as long as nothing was sent."""
-        function = job.submission.query_type
-        if await draw_fault(self.context, FaultKind.CUT_RESULT, job.runtime_id, function) is not None:
+        faults, function = self.context.faults, job.submission.query_type
+        if faults.active and await faults.draw(FaultKind.CUT_RESULT, job.runtime_id, function) is not None:
             request.setHeader("Content-Type", "application/octet-stream")
             request.setHeader("Content-Length", str(max(result.size, 1)))
             request.write(await result.read(0, result.size // 2))

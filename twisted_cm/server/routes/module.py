@@ -20,7 +20,7 @@ from ...model.replicas import DEFAULT_REPLICA
 from .. import errors
 from ..auth import Identify, identify_module, require_poller
 from ..context import Context
-from ..faults import delay_by_fault, draw_fault
+from ..faults import delay_by_fault
 from ..foundry_descriptions import envelope, flat_job
 from ..function_schemas import InvalidSchemas, parse_function_schemas
 from ..parsing import preferred_wait
@@ -80,9 +80,10 @@ class ModuleRoutes:
     async def _poll(self, request: EmulatorRequest, runtime_id: str, replica_id: str, written: Written) -> bytes:
         replica_id = (await require_poller(self.context, request, runtime_id, replica_id, self.identify)).replica_id
         broker = self.context.broker
-        refusing = await draw_fault(self.context, FaultKind.POLL_ERROR, runtime_id)
-        if refusing is not None:
-            raise errors.injected(refusing.status or 500)
+        if self.context.faults.active:
+            refusing = await self.context.faults.draw(FaultKind.POLL_ERROR, runtime_id)
+            if refusing is not None:
+                raise errors.injected(refusing.status or 500)
         wait = preferred_wait(request, self.context.limits.poll_timeout)
         while True:
             job = await broker.poll(runtime_id, wait, replica_id)
@@ -106,9 +107,10 @@ class ModuleRoutes:
             told(job_id, attempt).addErrback(lambda failure: failure.trap(BrokerError))
 
         try:
-            if await draw_fault(self.context, FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
-                await broker.deliver_again(job_id)
-            await delay_by_fault(self.context, FaultKind.DELAY_DISPATCH, runtime_id, function)
+            if self.context.faults.active:
+                if await self.context.faults.draw(FaultKind.DUPLICATE_DELIVERY, runtime_id, function) is not None:
+                    await broker.deliver_again(job_id)
+                await delay_by_fault(self.context, FaultKind.DELAY_DISPATCH, runtime_id, function)
             parts = written(job, self.context.credentials.job_token(job))
             # Last, since it does not hold for long.
             if not await broker.holds(job_id, attempt):
@@ -156,7 +158,8 @@ class ModuleRoutes:
         broker = self.context.broker
         job = await broker.open_result(runtime_id, job_id, replica_id)
         request.take_your_time()
-        await delay_by_fault(self.context, FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
+        if self.context.faults.active:
+            await delay_by_fault(self.context, FaultKind.DELAY_RESULT, runtime_id, job.submission.query_type)
         body = broker.new_result(job_id, request.header("Content-Type"))
         begun = False
 
