@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -95,8 +95,7 @@ class BrokerLoad:
     parked_callers: int
 
 
-@frozen
-class Change:
+class Change(NamedTuple):
     """A change of a job or of a runtime.
 
     Attributes:
