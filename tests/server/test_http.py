@@ -229,7 +229,7 @@ async def test_a_poller_that_is_just_being_cut_off_gives_its_envelope_back(harne
     poller = await raw_poll(harness, scheme)
     await harness.until(lambda: harness.work().parked_polls)
     (channel,) = harness.sites()[0].channels
-    channel.transport.abortConnection()
+    channel.abort()
     harness.broker.enqueue("one", Submission("f", b"{}", JobSource.RUNTIME_DIRECT))
     assert harness.work().running
     await harness.until(lambda: not harness.connections())

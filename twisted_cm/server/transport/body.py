@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer
@@ -16,6 +16,16 @@ UNCLAIMED_LIMIT = 64 * 1024
 
 #: Called with the last byte of a chunk of chunked encoding, and the size of the body up to there, in bytes.
 ChunkEnds: TypeAlias = Callable[[bytes, int], object]
+
+
+class BodyConnection(Protocol):
+    """What a body needs of its connection."""
+
+    @property
+    def transport(self) -> Any: ...
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the client."""
 
 
 class BodyLost(Exception):
@@ -39,13 +49,13 @@ class RequestBody:
     __slots__ = (
         "_begun",
         "_chunk_ends",
+        "_connection",
         "_consumer",
         "_discarding",
         "_done",
         "_limit",
         "_passed",
         "_paused",
-        "_transport",
         "_unclaimed",
         "ended",
         "expects_continue",
@@ -53,12 +63,12 @@ class RequestBody:
         "received",
     )
 
-    def __init__(self, length: int | None, transport: Any) -> None:
+    def __init__(self, length: int | None, connection: BodyConnection) -> None:
         self.length = length
         self.ended = False
         self.expects_continue = False
         self.received = 0
-        self._transport = transport
+        self._connection = connection
         # The pieces that no route has asked for yet, each with whether a chunk ends after it.
         self._unclaimed: list[tuple[bytes, bool]] = []
         # The number of bytes that a route has got.
@@ -89,7 +99,7 @@ class RequestBody:
         if self.received > UNCLAIMED_LIMIT:
             # Each time, because the channel may have resumed the transport.
             self._paused = True
-            self._transport.pauseProducing()
+            self._connection.transport.pauseProducing()
         self._report_begun()
 
     def _write(self, consumer: IConsumer, data: bytes, chunk_ends: bool) -> None:
@@ -107,7 +117,7 @@ class RequestBody:
     def _send_continue(self) -> None:
         if self.expects_continue:
             self.expects_continue = False
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _report_begun(self) -> None:
         if self._begun is not None:
@@ -143,7 +153,7 @@ class RequestBody:
     def _resume(self) -> None:
         if self._paused:
             self._paused = False
-            self._transport.resumeProducing()
+            self._connection.transport.resumeProducing()
 
     def _fail(self, error: Exception) -> None:
         self.discard()
@@ -185,7 +195,7 @@ class RequestBody:
             return done
         self._send_continue()
         self._consumer = consumer
-        consumer.registerProducer(self._transport, True)
+        consumer.registerProducer(self._connection.transport, True)
         self._resume()
         unclaimed, self._unclaimed = self._unclaimed, []
         for data, ends_chunk in unclaimed:

@@ -20,6 +20,7 @@ from .flushing import FlushWatch
 from .interface import ServingSite
 from .reader import MalformedRequest, RequestReader
 from .request import EmulatorRequest
+from .sending import Sender
 from .stall import StallWatch
 
 #: Seconds that an idle connection stays open at shutdown, for a request that is on its way.
@@ -69,6 +70,7 @@ class EmulatorChannel(Protocol):
         self._idle_since = 0.0
         self._idle: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
+        self._sender: Sender
         self._stall: StallWatch
         self._close: StallWatch
         self._closing: IDelayedCall | None = None
@@ -90,8 +92,9 @@ class EmulatorChannel(Protocol):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         clock = self.site.reactor
-        self._stall = StallWatch(clock, transport)
-        self._close = StallWatch(clock, transport)
+        self._sender = Sender(transport)
+        self._stall = StallWatch(clock, transport, self.abort)
+        self._close = StallWatch(clock, transport, self.abort)
         self._idle_since = clock.seconds()
         self._idle = clock.callLater(self.site.idle_timeout, self._look_idle)
         self.site.joined(self)
@@ -103,6 +106,7 @@ class EmulatorChannel(Protocol):
                 request.connection_lost()
         finally:
             self._reader.stop()
+            self._sender.stop()
             self._end_deadline()
             self._stall.stop()
             self._close.stop()
@@ -136,7 +140,7 @@ class EmulatorChannel(Protocol):
             if self._requests[0].startedWriting:
                 self.transport.pauseProducing()
             else:
-                self.transport.abortConnection()
+                self.abort()
 
     @property
     def bytes_ahead(self) -> int:
@@ -203,7 +207,7 @@ class EmulatorChannel(Protocol):
         """Answer 400 to what is no HTTP, and close the connection."""
         if not (self._requests and self._requests[0].startedWriting):
             # If an answer has begun, the client would take the 400 for the answer to its next request.
-            self.transport.write(_BAD_REQUEST)
+            self.write(_BAD_REQUEST)
         self.loseConnection()
 
     # Time limits
@@ -225,7 +229,7 @@ class EmulatorChannel(Protocol):
     def _time_out(self) -> None:
         # Clients leave idle connections open all the time, and the lines would hide others.
         self._log.debug("Timing out client: {peer}", peer=str(self.transport.getPeer()))
-        self.transport.abortConnection()
+        self.abort()
 
     def _look_idle(self) -> None:
         """Close the connection if it has been idle for long enough, or look again later.
@@ -257,6 +261,10 @@ class EmulatorChannel(Protocol):
             self.transport.bufferSize = BULK
 
     # Answering
+
+    def write(self, data: bytes, unless_arrived: bool = False) -> None:
+        """Send bytes to the client, after all that were written before: see :meth:`.Sender.write`."""
+        self._sender.write(data, unless_arrived)
 
     def pauseProducing(self) -> None:
         """Pause because the client receives too slowly; abort if it receives nothing for ``stall_timeout``."""
@@ -315,6 +323,9 @@ class EmulatorChannel(Protocol):
 
         True: the operating system has it. False: the connection was lost before.
         """
+        if self._sender.all_sent:
+            report(True)
+            return
         if self._flush is None or self._flush.done:
             self._flush = FlushWatch(self.site.reactor, self.transport, self, self.held)
         self._flush.add(report)
@@ -328,6 +339,7 @@ class EmulatorChannel(Protocol):
         It is aborted if the client receives nothing for ``close_timeout`` seconds.
         """
         self._end_deadline()
+        self._sender.stop()
         # A transport with a producer would not close.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -340,7 +352,12 @@ class EmulatorChannel(Protocol):
     def abort_when_flushed(self) -> None:
         """Abort the connection once everything written has been sent, or as :meth:`loseConnection` does."""
         self._close.start(self.site.close_timeout)
-        self.when_flushed(lambda flushed: self.transport.abortConnection() if flushed else None)
+        self.when_flushed(lambda flushed: self.abort() if flushed else None)
+
+    def abort(self) -> None:
+        """Close the connection at once. What has not left is dropped."""
+        self._sender.stop()
+        self.transport.abortConnection()
 
     def close_when_answered(self) -> None:
         """Answer the requests that have been sent, then close the connection.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +9,8 @@ from twisted.internet.interfaces import IDelayedCall, IPullProducer, IPushProduc
 from zope.interface import implementer
 
 from ...broker.timers import cancel_timer
+from .sending import is_quiet
 from .tls import tcp_connection
-
-
-def _is_quiet(connection: socket.socket) -> bool:
-    """Return whether nothing has arrived that is to be read."""
-    try:
-        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
 
 
 @implementer(IPullProducer)
@@ -73,7 +62,7 @@ class FlushWatch:
         If this process is suspended in between, what it writes afterwards may be out of date. Nothing is written if
         something has arrived, because that may be the end of the connection: the reactor reads before it writes.
         """
-        if self._descriptor is None or self.done or not _is_quiet(self._descriptor.socket):
+        if self._descriptor is None or self.done or not is_quiet(self._descriptor.socket):
             return
         # If this fails, the reactor tries again and finds out why.
         self._descriptor.doWrite()

@@ -119,6 +119,9 @@ class RequestConnection(Protocol[RequestT_contra]):
     def persistent(self) -> bool:
         """Whether the connection stays open after the current request."""
 
+    def write(self, data: bytes, unless_arrived: bool = False) -> None:
+        """Send bytes to the client: see :meth:`.Sender.write`."""
+
     def request_done(self) -> None:
         """Go on to the next request."""
 
@@ -136,6 +139,9 @@ class RequestConnection(Protocol[RequestT_contra]):
 
     def abort_when_flushed(self) -> None:
         """Abort the connection once the operating system has what was written so far."""
+
+    def abort(self) -> None:
+        """Close the connection at once."""
 
     def loseConnection(self) -> None:
         """Close the connection once everything written has been sent."""

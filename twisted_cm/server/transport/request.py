@@ -94,7 +94,7 @@ class EmulatorRequest:
         self.is_1_1 = is_1_1
         self.headers = headers
         self.persistent = persistent
-        self.body = RequestBody(length, channel.transport)
+        self.body = RequestBody(length, channel)
         self.code = 200
         self.answer_headers: dict[bytes, list[bytes]] = {}
         self.startedWriting = False
@@ -194,7 +194,7 @@ class EmulatorRequest:
         elif self._chunked and data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         if head or data:
-            self._channel.transport.write(head + data)
+            self._channel.write(head + data, self._delivered is not None)
 
     def _head(self) -> bytes:
         """Return the head of the answer, and decide how the client will find its end."""
@@ -237,7 +237,7 @@ class EmulatorRequest:
         else:
             self._answered = True
             self.body.discard()
-            self._linger = self.site.reactor.callLater(LINGER, channel.transport.abortConnection)
+            self._linger = self.site.reactor.callLater(LINGER, channel.abort)
         if self._delivered is not None:
             channel.when_flushed(self._report_delivery)
 
@@ -246,7 +246,7 @@ class EmulatorRequest:
         if self.gone:
             return
         if self._chunked:
-            self._channel.transport.write(b"0\r\n\r\n")
+            self._channel.write(b"0\r\n\r\n")
         self._channel.request_done()
 
     def take_your_time(self) -> None:

@@ -110,4 +110,4 @@ class EmulatorSite(Factory):
 
     def _abort_all(self) -> None:
         for channel in list(self.channels):
-            channel.transport.abortConnection()
+            channel.abort()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import struct
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -37,13 +38,15 @@ class StallWatch:
     Connections in memory are not file descriptors. They are aborted after the time limit in any case.
     """
 
-    def __init__(self, clock: IReactorTime, transport: Any) -> None:
+    def __init__(self, clock: IReactorTime, transport: Any, abort: Callable[[], None]) -> None:
         """Do not watch yet.
 
         Args:
             clock: The reactor.
             transport: The transport of the connection.
+            abort: Aborts the connection.
         """
+        self._abort = abort
         self._clock = clock
         self._transport = transport
         self._left: int | None = None
@@ -67,7 +70,7 @@ class StallWatch:
         before, self._left = self._left, self._bytes_left()
         self._looks = self._looks + 1 if self._left == before else 0
         if self._looks >= LOOKS:
-            self._transport.abortConnection()
+            self._abort()
         else:
             self._wait(seconds)
 
