@@ -9,6 +9,7 @@ rebinding), nor by a request across sites. Clients other than browsers send neit
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -48,6 +49,8 @@ class BrowserGuard:
         """Return whether the request may be routed; if not, it has been answered."""
         try:
             host = self._host(request)
+            if "origin" not in request.headers and "sec-fetch-site" not in request.headers:
+                return True
             origin = request.header("Origin")
             shared = _may_be_shared(request)
             if shared and origin is not None and origin in self.origins:
@@ -67,23 +70,23 @@ class BrowserGuard:
 
     def _host(self, request: EmulatorRequest) -> str:
         """Return the ``Host`` header, which a request must have once (RFC 9112, section 3.2)."""
-        named = request.header_values("Host")
-        if len(named) > 1 or (not named and request.is_1_1):
-            raise errors.invalid_request(f"The request has {len(named)} Host headers. Send exactly one.")
-        host = named[0].lower() if named else ""
+        sent = request.headers.get("host", ())
+        if len(sent) > 1 or (not sent and request.is_1_1):
+            raise errors.invalid_request(f"The request has {len(sent)} Host headers. Send exactly one.")
+        if not sent:
+            return ""
+        host, name = _read_host(sent[0])
         if not host.isascii():
             raise errors.invalid_request(f"The Host header '{host}' is not the name of a host.")
-        if self.hosts is not None and named and not self._known(host):
+        if self.hosts is not None and not self._known(name):
             raise errors.forbidden(
                 f"The Host header '{host}' does not name this machine. Call localhost or an IP address, or start the"
                 " emulator with --allowed-host."
             )
         return host
 
-    def _known(self, host: str) -> bool:
-        try:
-            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-        except ValueError:
+    def _known(self, name: str | None) -> bool:
+        if name is None:
             return False
         if name in _OWN_NAMES or name.endswith(".localhost") or (self.hosts is not None and name in self.hosts):
             return True
@@ -92,6 +95,19 @@ class BrowserGuard:
         except ValueError:
             return False
         return address.is_loopback or not self.only_loopback
+
+
+@lru_cache(64)
+def _read_host(sent: bytes) -> tuple[str, str | None]:
+    """Return a ``Host`` header, and the name in it without the port, or ``None`` if it has no such form.
+
+    Clients send the same header with each request, so it is remembered.
+    """
+    host = sent.decode("utf-8", "replace").strip().lower()
+    try:
+        return host, (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return host, None
 
 
 def _may_be_shared(request: EmulatorRequest) -> bool:

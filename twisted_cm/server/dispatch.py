@@ -107,27 +107,29 @@ class Dispatcher:
             self._answered(answer, request)
             return
         request.answering = answer
-        answer.addCallbacks(self._answered, self._refused, callbackArgs=(request,), errbackArgs=(request,)).addErrback(
-            self._failed, request
-        )
+        answer.addCallbacks(self._answered, self._refused, callbackArgs=(request,), errbackArgs=(request,))
         if request.gone:
             answer.cancel()
 
     def _answered(self, answer: bytes | None, request: EmulatorRequest) -> None:
-        if not request.gone:
+        if request.gone:
+            return
+        try:
             if answer:
                 request.write(answer)
             request.finish()
+        except Exception:
+            self._failed(Failure(), request)
 
     def _refused(self, failure: Failure, request: EmulatorRequest) -> None:
-        if request.gone and failure.check(CancelledError, BodyLost):
+        ended_early = failure.check(CancelledError, BodyLost)
+        if request.gone and ended_early:
             _let_go(failure)
-            return
-        if request.gone or request.startedWriting or failure.check(CancelledError, BodyLost):
-            failure.raiseException()
-        assert isinstance(failure.value, Exception)
-        self._answered(request.error(self._refusal(failure.value)), request)
-        _let_go(failure)
+        elif request.gone or request.startedWriting or ended_early or not isinstance(failure.value, Exception):
+            self._failed(failure, request)
+        else:
+            self._answered(request.error(self._refusal(failure.value)), request)
+            _let_go(failure)
 
     def _failed(self, failure: Failure, request: EmulatorRequest) -> None:
         """Break off an answer that has begun. It is too late for an error."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IConsumer, IPushProducer
 
 from ..errors import payload_too_large
 from .received import ReceivedBody
@@ -22,7 +22,8 @@ class BodyConnection(Protocol):
     """What a body needs of its connection."""
 
     @property
-    def transport(self) -> Any: ...
+    def incoming(self) -> IPushProducer:
+        """What the connection receives, to be paused and resumed."""
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
@@ -97,10 +98,11 @@ class RequestBody:
             return
         self._unclaimed.append((data, chunk_ends))
         if self.received > UNCLAIMED_LIMIT:
-            # Each time, because the channel may have resumed the transport.
+            # Each time, because the connection may have resumed.
             self._paused = True
-            self._connection.transport.pauseProducing()
-        self._report_begun()
+            self._connection.incoming.pauseProducing()
+        if self._begun is not None:
+            self._report_begun()
 
     def _write(self, consumer: IConsumer, data: bytes, chunk_ends: bool) -> None:
         self._passed += len(data)
@@ -120,14 +122,15 @@ class RequestBody:
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _report_begun(self) -> None:
-        if self._begun is not None:
-            begun, self._begun = self._begun, None
+        begun, self._begun = self._begun, None
+        if begun is not None:
             begun.callback(None)
 
     def end(self) -> None:
         """Complete the body."""
         self.ended = True
-        self._report_begun()
+        if self._begun is not None:
+            self._report_begun()
         if self._done is not None and not self._discarding:
             self._release()
             done, self._done = self._done, None
@@ -153,7 +156,7 @@ class RequestBody:
     def _resume(self) -> None:
         if self._paused:
             self._paused = False
-            self._connection.transport.resumeProducing()
+            self._connection.incoming.resumeProducing()
 
     def _fail(self, error: Exception) -> None:
         self.discard()
@@ -186,17 +189,17 @@ class RequestBody:
             known to be too large, with :class:`BodyLost` if the client disconnects, and with :class:`OSError` if
             ``consumer`` cannot keep the body. Canceling it discards the rest.
         """
-        done: Deferred[None] = Deferred(lambda _: self.discard())
         self._limit = limit
         self._chunk_ends = chunk_ends
-        self._done = done
         if (self.length or 0) > limit:
-            self._fail(payload_too_large(limit))
-            return done
-        self._send_continue()
+            self.discard()
+            return fail(payload_too_large(limit))
+        done = self._done = Deferred(lambda _: self.discard())
         self._consumer = consumer
-        consumer.registerProducer(self._connection.transport, True)
-        self._resume()
+        if not self.ended:
+            self._send_continue()
+            consumer.registerProducer(self._connection.incoming, True)
+            self._resume()
         unclaimed, self._unclaimed = self._unclaimed, []
         for data, ends_chunk in unclaimed:
             if self._consumer is None:

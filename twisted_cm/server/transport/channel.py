@@ -36,6 +36,32 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length
 
 
 @implementer(IPushProducer)
+class Incoming:
+    """What a connection receives, as a producer.
+
+    Attributes:
+        paused: Whether nothing is received.
+    """
+
+    __slots__ = ("_transport", "paused")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self.paused = False
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+        self._transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+        self._transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._transport.stopProducing()
+
+
+@implementer(IPushProducer)
 class EmulatorChannel(Protocol):
     """A connection of the emulator.
 
@@ -46,6 +72,7 @@ class EmulatorChannel(Protocol):
         site: The site of the listener.
         held: Whether the transport holds so much that it has paused the connection.
         persistent: Whether the connection stays open after the current request.
+        incoming: What the connection receives.
     """
 
     _log = Logger()
@@ -70,6 +97,7 @@ class EmulatorChannel(Protocol):
         self._idle_since = 0.0
         self._idle: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
+        self.incoming: Incoming
         self._sender: Sender
         self._stall: StallWatch
         self._close: StallWatch
@@ -92,6 +120,7 @@ class EmulatorChannel(Protocol):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         clock = self.site.reactor
+        self.incoming = Incoming(transport)
         self._sender = Sender(transport)
         self._stall = StallWatch(clock, transport, self.abort)
         self._close = StallWatch(clock, transport, self.abort)
@@ -138,7 +167,7 @@ class EmulatorChannel(Protocol):
         self._ahead += data
         if len(self._ahead) > AHEAD:
             if self._requests[0].startedWriting:
-                self.transport.pauseProducing()
+                self.incoming.pauseProducing()
             else:
                 self.abort()
 
@@ -164,13 +193,15 @@ class EmulatorChannel(Protocol):
     ) -> RequestBody:
         request = EmulatorRequest(self, method, uri, is_1_1, headers, length, persistent)
         self._requests.append(request)
-        self._end_deadline()
+        if self._deadline is not None:
+            self._end_deadline()
         self._body_expected = True
         return request.body
 
     def body_received(self) -> None:
         self._body_expected = False
-        self._end_deadline()
+        if self._deadline is not None:
+            self._end_deadline()
         self._requests[-1].body_ended()
 
     def _advance(self) -> None:
@@ -183,7 +214,8 @@ class EmulatorChannel(Protocol):
                 pass
         finally:
             self._advancing = False
-        self._set_deadline()
+        if self._body_expected or not self._requests:
+            self._set_deadline()
 
     def _step(self) -> bool:
         """Do the next thing that can be done at once; return whether there was one."""
@@ -273,7 +305,7 @@ class EmulatorChannel(Protocol):
             self._producer.pauseProducing()
         if not self._answering:
             # The client would get ever more answers that it does not take.
-            self.transport.pauseProducing()
+            self.incoming.pauseProducing()
         self._stall.start(self.site.stall_timeout)
 
     def resumeProducing(self) -> None:
@@ -282,7 +314,7 @@ class EmulatorChannel(Protocol):
         if self._producer is not None:
             self._producer.resumeProducing()
         if not self._answering:
-            self.transport.resumeProducing()
+            self.incoming.resumeProducing()
 
     def stopProducing(self) -> None:
         if self._producer is not None:
@@ -308,9 +340,9 @@ class EmulatorChannel(Protocol):
             return
         if self._closing is not None:
             self._await_quiet()
-        if not self.held:
-            # The connection may have stopped to read, for requests ahead or for a body that nobody took.
-            self.transport.resumeProducing()
+        if self.incoming.paused and not self.held:
+            # The connection has stopped to read, for requests ahead or for a body that nobody took.
+            self.incoming.resumeProducing()
         self._advance()
 
     @property

@@ -102,7 +102,8 @@ class RequestConnection(Protocol[RequestT_contra]):
     """What a request needs of its connection."""
 
     @property
-    def transport(self) -> Any: ...
+    def incoming(self) -> IPushProducer:
+        """What the connection receives, to be paused and resumed."""
 
     @property
     def site(self) -> ServingSite[RequestT_contra]: ...

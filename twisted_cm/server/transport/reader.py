@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -14,6 +15,12 @@ LONGEST_HEAD = 16 * 1024
 
 #: Bytes that each header needs besides its name and its value.
 _AROUND_HEADER = len(": \r\n")
+
+
+@lru_cache(256)
+def _key(name: bytes) -> str:
+    """Return the name of a header in lower case. The names are nearly always the same few."""
+    return name.decode("ascii").lower()
 
 
 class MalformedRequest(Exception):
@@ -129,7 +136,11 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         # Trailers are not kept.
         if self._in_head:
-            self._headers.setdefault(name.decode("ascii").lower(), []).append(value)
+            key = _key(name)
+            if key in self._headers:
+                self._headers[key].append(value)
+            else:
+                self._headers[key] = [value]
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, self._headers

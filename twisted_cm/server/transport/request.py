@@ -121,8 +121,9 @@ class EmulatorRequest:
         if not body.ended and self.is_1_1 and (self.header("Expect") or "").lower() == "100-continue":
             # The client waits for an answer before it sends the body, which asks for it when a route claims it.
             body.expects_continue = not body.received
-        self._read_absolute_target()
         site = self._channel.site
+        if not self.path.startswith(b"/"):
+            self._read_absolute_target()
         if not self.path.startswith(b"/"):
             self.write(self.error(invalid_request("The request target is not the path of a URI.")))
             self.finish()
@@ -177,8 +178,10 @@ class EmulatorRequest:
         self.code, self._phrase = code, phrase
 
     def setHeader(self, name: str, value: str) -> None:
-        """Set a header of the answer."""
-        self.answer_headers[name.encode("ascii")] = [" ".join(value.splitlines()).encode("utf-8")]
+        """Set a header of the answer. Line breaks in its value become spaces."""
+        if "\n" in value or "\r" in value:
+            value = " ".join(value.splitlines())
+        self.answer_headers[name.encode("ascii")] = [value.encode("utf-8")]
 
     def write(self, data: bytes) -> None:
         """Write a part of the answer, after its head."""
@@ -242,7 +245,8 @@ class EmulatorRequest:
             channel.when_flushed(self._report_delivery)
 
     def _finish(self) -> None:
-        cancel_timer(self._linger)
+        if self._linger is not None:
+            cancel_timer(self._linger)
         if self.gone:
             return
         if self._chunked:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.tcp import Connection
+
+# Joining the flags each time would take longer than the look.
+_LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 
 def is_quiet(connection: socket.socket) -> bool:
     """Return whether nothing has arrived that is to be read."""
     try:
-        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        connection.recv(1, _LOOK)
     except BlockingIOError:
         return True
     except OSError:
@@ -49,11 +51,11 @@ class Sender:
                 connection.
         """
         if self._socket is not None:
-            sent = 0
-            if not unless_arrived or is_quiet(self._socket):
-                # If the socket takes nothing, the transport waits until it does, or finds out why.
-                with suppress(OSError):
-                    sent = self._socket.send(data)
+            try:
+                sent = 0 if unless_arrived and not is_quiet(self._socket) else self._socket.send(data)
+            except OSError:
+                # The transport waits until the socket takes bytes, or finds out why it takes none.
+                sent = 0
             if sent == len(data):
                 return
             self._socket = None
