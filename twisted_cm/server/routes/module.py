@@ -115,7 +115,7 @@ class ModuleRoutes:
             # Last, since it does not hold for long.
             if not await broker.holds(job_id, attempt):
                 return None
-            request.delivered().addCallback(report)
+            request.when_delivered(report)
         except BaseException:
             # Whatever happens between the hand-out and the answer, the job must not be lost.
             report(False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IConsumer, IDelayedCall
 from twisted.web.http import parse_qs
 from zope.interface import implementer
@@ -59,9 +59,9 @@ class EmulatorRequest:
         "_answered",
         "_channel",
         "_chunked",
-        "_delivered",
         "_linger",
         "_phrase",
+        "_report",
         "_silent",
         "answer_headers",
         "answering",
@@ -106,7 +106,7 @@ class EmulatorRequest:
         self._silent = False
         self._answered = False
         self._linger: IDelayedCall | None = None
-        self._delivered: Deferred[bool] | None = None
+        self._report: Callable[[bool], None] | None = None
 
     @property
     def site(self) -> ServingSite[EmulatorRequest]:
@@ -158,20 +158,20 @@ class EmulatorRequest:
 
     # What routes call
 
-    def delivered(self) -> Deferred[bool]:
-        """Return a Deferred that fires after :meth:`finish` with whether the answer has left.
+    def when_delivered(self, report: Callable[[bool], None]) -> None:
+        """Call ``report`` once, after :meth:`finish`, with whether the answer has left.
 
         True: the operating system has all of it. False: the connection was lost before.
         """
         if self.gone:
-            return succeed(False)
-        self._delivered = Deferred()
-        return self._delivered
+            report(False)
+        else:
+            self._report = report
 
     def _report_delivery(self, delivered: bool) -> None:
-        if self._delivered is not None:
-            waiting, self._delivered = self._delivered, None
-            waiting.callback(delivered)
+        report, self._report = self._report, None
+        if report is not None:
+            report(delivered)
 
     def setResponseCode(self, code: int, phrase: bytes | None = None) -> None:
         """Set the status of the answer, and its reason phrase if that is another than usual."""
@@ -197,7 +197,7 @@ class EmulatorRequest:
         elif self._chunked and data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         if head or data:
-            self._channel.write(head + data, self._delivered is not None)
+            self._channel.write(head + data, self._report is not None)
 
     def _head(self) -> bytes:
         """Return the head of the answer, and decide how the client will find its end."""
@@ -241,7 +241,7 @@ class EmulatorRequest:
             self._answered = True
             self.body.discard()
             self._linger = self.site.reactor.callLater(LINGER, channel.abort)
-        if self._delivered is not None:
+        if self._report is not None:
             channel.when_flushed(self._report_delivery)
 
     def _finish(self) -> None:
