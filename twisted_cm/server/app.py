@@ -30,7 +30,7 @@ from .routes.replicas import ReplicaRoutes
 from .routes.runtimes import RuntimeRoutes
 from .routes.supervised import SupervisedRoutes
 from .routes.users import UserRoutes
-from .routing import new_app
+from .routing import App
 from .transport.site import EmulatorSite
 
 
@@ -46,7 +46,7 @@ def change_proxies(site: EmulatorSite, context: Context, proxies: Iterable[Proxy
 
 def emulator_app(context: Context, proxies: Iterable[Proxy] = ()) -> Klein:
     """Return the routes of the main listeners."""
-    app = new_app()
+    app = App()
     DiscoveryRoutes(context).register(app)
     RuntimeRoutes(context).register(app)
     ReplicaRoutes(context).register(app)
@@ -66,7 +66,7 @@ def emulator_app(context: Context, proxies: Iterable[Proxy] = ()) -> Klein:
     SupervisedRoutes(context).register(app)
     OpenAPIRoute().register(app)
     ProxyRoutes(context, proxies).register(app)
-    return app
+    return app.klein()
 
 
 def sidecar_site(context: Context, runtime_id: str) -> EmulatorSite:
@@ -76,10 +76,10 @@ def sidecar_site(context: Context, runtime_id: str) -> EmulatorSite:
 
 def sidecar_app(context: Context, runtime_id: str) -> Klein:
     """Return the routes of a sidecar listener."""
-    app = new_app()
+    app = App()
     ModuleRoutes(context, identify_at_sidecar).register_as_foundry(app, runtime_id)
     ModuleRoutes(context, identify_without_token).register_bare(app, runtime_id)
-    return app
+    return app.klein()
 
 
 def _site(app: Klein, context: Context) -> EmulatorSite:

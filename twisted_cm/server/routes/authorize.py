@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode
 
 from attrs import evolve, frozen
-from klein import Klein
 
 from ...model.grants import is_challenge
 from ...model.paths import AUTHORIZE
@@ -19,7 +18,7 @@ from ..context import Context
 from ..errors import ApiError
 from ..grants import AuthorizationRequest, Grants
 from ..oauth import read_form, read_scopes
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..sign_in_page import error_page, policy, sign_in_page
 from ..transport.request import EmulatorRequest
 
@@ -51,7 +50,7 @@ class AuthorizeRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         add_routes(app, [("GET", AUTHORIZE, self.page), ("POST", AUTHORIZE, self.answer)])
 

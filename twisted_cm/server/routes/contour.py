@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 
 from attrs import frozen
-from klein import Klein
 from twisted.internet.defer import Deferred
 
 from ...broker.interface import UnknownJob
@@ -25,7 +24,7 @@ from ..foundry_descriptions import describe_foundry_status, describe_handle, des
 from ..idempotency import submission_key
 from ..not_connected import why_nothing_runs
 from ..parsing import preferred_wait, required_text
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..submission import submit
 from ..submitted import SubmittedBody, read_submission
 from ..transport.request import EmulatorRequest
@@ -42,7 +41,7 @@ class ContourRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         add_routes(
             app,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from attrs import frozen
 from jsonschema import Draft202012Validator
-from klein import Klein
 
 from ...config.json_schemas import load_schema
 from ...model.faults import describe_fault, fault_plan
@@ -13,7 +12,7 @@ from .. import errors
 from ..auth import require_admin_beyond_loopback
 from ..context import Context
 from ..parsing import query_parameter
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..transport.request import EmulatorRequest
 from ..violations import violation_of
 
@@ -29,7 +28,7 @@ class ControlRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         faults = f"{EMULATOR}/faults"
         add_routes(

@@ -12,12 +12,11 @@ from importlib.resources import files
 from pathlib import PurePath
 
 from attrs import frozen
-from klein import Klein
 from werkzeug.http import parse_etags, quote_etag
 
 from ...model.paths import DASHBOARD, EMULATOR
 from .. import errors
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..transport.request import EmulatorRequest
 
 _CONTENT_TYPES = {
@@ -44,7 +43,7 @@ class _File:
 class DashboardRoutes:
     """The routes of the page and its files."""
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         add_routes(
             app,

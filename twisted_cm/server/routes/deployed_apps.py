@@ -6,7 +6,6 @@ import re
 from datetime import datetime, timedelta, timezone
 
 from attrs import frozen
-from klein import Klein
 
 from ...broker.interface import NotBound
 from ...model.paths import CONTOUR, CONTOUR_SERVICE
@@ -18,7 +17,7 @@ from ..context import Context
 from ..deployed_app_descriptions import describe_configuration, describe_deployed_app
 from ..foundry_descriptions import describe_functions
 from ..parsing import query_parameter, required_query_parameter, text_field
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..transport.request import EmulatorRequest
 
 #: The longest that dev mode lasts. Foundry's clients name the same limit.
@@ -33,7 +32,7 @@ class DeployedAppRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         deployed_app = f"{CONTOUR_SERVICE}/deployed-apps/<id:rid>"
         on_branch = f"{deployed_app}/<id:branch>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from attrs import frozen
-from klein import Klein
 
 from ...broker.interface import UnknownJob
 from ...model.jobs import JobSource, Submission
@@ -22,7 +21,7 @@ from ..descriptions import describe_job, describe_runtime, describe_schemas
 from ..idempotency import submission_key
 from ..json_body import to_json
 from ..parsing import required_text
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..submission import submit
 from ..submitted import read_submission
 from ..transport.request import EmulatorRequest
@@ -34,7 +33,7 @@ class DirectJobRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         jobs = f"{RUNTIMES}/<id:runtime_id>/jobs"
         add_routes(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from attrs import frozen
-from klein import Klein
 
 from ... import __version__
 from ...model.paths import EMULATOR
 from ..context import Context
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..transport.request import EmulatorRequest
 
 
@@ -18,7 +17,7 @@ class DiscoveryRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the route on ``app``."""
         add_routes(app, [("GET", f"{EMULATOR}/info", self.info)])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from attrs import frozen
-from klein import Klein
 
 from ...broker.interface import UnknownJob
 from ...model.jobs import Job, JobSource, JobState
@@ -18,7 +17,7 @@ from ..context import Context
 from ..parsing import number_field, query_parameter, required_query_parameter, required_text, text_field
 from ..queries import errors
 from ..queries.catalog import Query
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..submission import submit
 from ..transport.request import EmulatorRequest
 
@@ -35,7 +34,7 @@ class FunctionRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         query = f"{FUNCTIONS}/queries/<id:api_name>"
         execution = f"{FUNCTIONS}/executions/<id:execution_id>"

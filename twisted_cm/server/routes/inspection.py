@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from attrs import frozen
-from klein import Klein
 
 from ...model.jobs import JobFilter, JobState
 from ...model.paths import EMULATOR
@@ -13,7 +12,7 @@ from ..auth import require_bearer
 from ..context import Context
 from ..descriptions import describe_job, summarize_job
 from ..parsing import query_parameter, whole_number
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..transport.request import EmulatorRequest
 from .events import EventFeed
 
@@ -27,7 +26,7 @@ class InspectionRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         add_routes(
             app,

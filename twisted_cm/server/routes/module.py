@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from attrs import frozen
-from klein import Klein
 from twisted.internet.defer import CancelledError
 
 from ...broker.interface import BrokerError, BrokerUnavailable, UnknownJob
@@ -24,7 +23,7 @@ from ..faults import delay_by_fault
 from ..foundry_descriptions import envelope, flat_job
 from ..function_schemas import InvalidSchemas, parse_function_schemas
 from ..parsing import preferred_wait
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..transport.body import BodyLost
 from ..transport.request import EmulatorRequest
 
@@ -44,16 +43,16 @@ class ModuleRoutes:
     context: Context
     identify: Identify = identify_module
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes of contract sections 1 and 1a on ``app``, for every runtime and every replica."""
         for prefix in ("", "/replicas/<id:replica_id>"):
             add_routes(app, self._routes(f"{RUNTIMES}/<id:runtime_id>{prefix}", self.poll, self.post_schemas))
 
-    def register_as_foundry(self, app: Klein, runtime_id: str) -> None:
+    def register_as_foundry(self, app: App, runtime_id: str) -> None:
         """Put the routes of contract section 2 with Foundry's own paths on ``app``, for one runtime."""
         add_routes(app, self._routes(SIDECAR, self.poll, self.post_schemas_as_foundry), runtime_id=runtime_id)
 
-    def register_bare(self, app: Klein, runtime_id: str) -> None:
+    def register_bare(self, app: App, runtime_id: str) -> None:
         """Put the routes of contract section 2 with bare paths on ``app``, for one runtime and its replicas."""
         for prefix in ("", "/replicas/<id:replica_id>"):
             found = self._routes(prefix, self.poll_flat, self.post_schemas)

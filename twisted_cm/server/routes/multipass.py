@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
-from klein import Klein
 
 from ...model.paths import MULTIPASS
 from ...model.tokens import GrantType, OAuthClient
@@ -18,7 +17,7 @@ from ..auth import require_bearer
 from ..context import Context
 from ..grants import Grants, InvalidGrant, NotGranted, Tokens
 from ..oauth import authenticate, oauth_error, read_form, read_scopes
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..transport.request import EmulatorRequest
 
 _GRANT_TYPES = ", ".join(f"'{each.value}'" for each in GrantType)
@@ -30,7 +29,7 @@ class MultipassRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         add_routes(
             app,

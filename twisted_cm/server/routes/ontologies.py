@@ -6,7 +6,6 @@ import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from attrs import evolve, frozen
-from klein import Klein
 
 from ...model.paths import ONTOLOGIES
 from ...model.queries import Ontology
@@ -17,7 +16,7 @@ from ..calls.calls import Call, Calls, read_call
 from ..context import Context
 from ..parsing import query_parameter, required_text, text_field
 from ..queries import errors
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..transport.request import EmulatorRequest
 
 #: How many query types are on a page, unless the request says otherwise, and at most.
@@ -32,7 +31,7 @@ class OntologyRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         ontology = f"{ONTOLOGIES}/<id:ontology>"
         add_routes(

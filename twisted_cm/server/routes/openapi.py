@@ -7,18 +7,17 @@ from functools import lru_cache
 from importlib.resources import files
 
 import yaml
-from klein import Klein
 
 from ... import __version__
 from ...model.types import JSONValue
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..transport.request import EmulatorRequest
 
 
 class OpenAPIRoute:
     """The route that answers with the description of all routes."""
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the route on ``app``."""
         add_routes(app, [("GET", "/openapi.json", self.describe)])
 

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
-from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
@@ -19,6 +18,7 @@ from ..auth import require_bearer_beyond_loopback
 from ..context import Context
 from ..passing.headers import has_passed, headers_to_pass_back, headers_to_pass_on
 from ..passing.streams import PassedAnswer
+from ..routing import App
 from ..transport.request import EmulatorRequest
 
 
@@ -29,12 +29,12 @@ class ProxyRoutes:
     context: Context
     proxies: Iterable[Proxy]
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         for proxy in self.proxies:
             self.context.upstream.prepare()
             for path in (proxy.prefix, f"{proxy.prefix}/<rest:rest>"):
-                app.route(path, endpoint=f"* {path}")(self._handler(proxy))
+                app.add(None, path, self._handler(proxy))
 
     def _handler(self, proxy: Proxy) -> Callable[..., Coroutine[Any, Any, None]]:
         async def handle(request: EmulatorRequest, rest: str = "") -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from attrs import frozen
-from klein import Klein
 
 from ...broker.interface import ReplicaSnapshot
 from ...model.paths import RUNTIMES, replica_path
@@ -23,7 +22,7 @@ from ..descriptions import describe_replica
 from ..parsing import flag_field, number_field, preferred_wait, query_parameter, text_field, token_field
 from ..replica_lookup import find_replica
 from ..replica_watch import watch_replica
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..sessions import describe_session
 from ..transport.request import EmulatorRequest
 
@@ -40,7 +39,7 @@ class ReplicaRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         replicas = f"{RUNTIMES}/<id:runtime_id>/replicas"
         add_routes(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import frozen
-from klein import Klein
 
 from ...broker.interface import RuntimeSnapshot
 from ...model.faults import Fault
@@ -24,7 +23,7 @@ from ..auth import (
 from ..context import Context
 from ..descriptions import describe_schemas, describe_snapshot
 from ..parsing import flag_field, required_text, text_field, token_field
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..sessions import describe_session
 from ..transport.request import EmulatorRequest
 
@@ -35,7 +34,7 @@ class RuntimeRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         one = f"{RUNTIMES}/<id:runtime_id>"
         add_routes(

@@ -6,7 +6,6 @@ import json
 from collections import deque
 
 from attrs import frozen
-from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 
 from ...model.paths import RUNTIMES
@@ -15,7 +14,7 @@ from ..auth import require_admin_beyond_loopback, require_bearer
 from ..context import Context
 from ..module_output import LINES_KEPT, OutputLine
 from ..parsing import query_parameter, whole_number
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..transport.request import EmulatorRequest
 from .feed import Feed
 
@@ -26,7 +25,7 @@ class SupervisedRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         module = f"{RUNTIMES}/<id:runtime_id>/module"
         add_routes(

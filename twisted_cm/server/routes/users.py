@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from attrs import frozen
-from klein import Klein
 
 from ...model.paths import ADMIN
 from ..auth import require_bearer
 from ..context import Context
-from ..routing import add_routes
+from ..routing import App, add_routes
 from ..transport.request import EmulatorRequest
 
 
@@ -18,7 +17,7 @@ class UserRoutes:
 
     context: Context
 
-    def register(self, app: Klein) -> None:
+    def register(self, app: App) -> None:
         """Put the routes on ``app``."""
         add_routes(app, [("GET", f"{ADMIN}/users/getCurrent", self.current)])
 
