@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -148,6 +149,8 @@ def run_emulator(
         ) from None
     # The banner says that Ctrl-C stops the server, so it is printed only when the reactor handles signals.
     reactor.callWhenRunning(started, both.emulator, both.supervisor)
+    # What has been imported stays to the end. The garbage collector would search it again, several times at the exit.
+    gc.freeze()
     reactor.run()
 
 
