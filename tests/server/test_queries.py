@@ -174,6 +174,10 @@ SHAPES: dict[str, Callable[[int], bytes]] = {
 }
 
 
+#: Seconds between one question and the next. To ask all the time would take more CPU than the body.
+PAUSE = 0.02
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_server_answers_others_while_a_long_body_comes_in(long: Long, shape: str) -> None:
     body = submission(SHAPES[shape](60 * MEBI))
@@ -194,11 +198,12 @@ def test_the_server_answers_others_while_a_long_body_comes_in(long: Long, shape:
     slowest = 0.0
     while sender.poll() is None:
         slowest = max(slowest, long.health())
+        time.sleep(PAUSE)
     assert sender.stdout.read() == b"200"
     sender.stdout.close()
     print(f"{shape}: slowest {slowest * 1000:.0f} ms")
     # Alone on a machine it is less than 0.1 seconds. To parse the body takes from 4 to 12 seconds.
-    assert slowest < 1
+    assert slowest + PAUSE < 1
 
 
 _SENDER = """
