@@ -71,10 +71,20 @@ def run_chromium(profile: Path, **variables: str) -> Iterator[webdriver.Chrome]:
         started.quit()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     with run_chromium(tmp_path_factory.mktemp("chromium") / "profile") as started:
         yield started
+
+
+@pytest.fixture
+def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    """Open a tab in a browser that other tests have used. What they have emulated or stored in their tabs is gone."""
+    first = chromium.current_window_handle
+    chromium.switch_to.new_window("tab")
+    yield chromium
+    chromium.close()
+    chromium.switch_to.window(first)
 
 
 class Board:
@@ -171,7 +181,7 @@ class Board:
         return [each["message"] for each in self.browser.get_log("browser") if each["level"] == "SEVERE"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dashboard_server(tmp_path_factory: pytest.TempPathFactory, state_dir: Path) -> Iterator[Server]:
     # Nobody reads its log, and a line for each of thousands of jobs would fill the pipe.
     started = Server(tmp_path_factory.mktemp("shared"), state_dir, "--log-level", "warn", seed=DASHBOARD_SEED)

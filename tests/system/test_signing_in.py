@@ -16,9 +16,9 @@ from conftest import ROOT, SEED, Server
 from page_in_browser import PageInBrowser
 from sdk_processes import SDK_PYTHON
 from selenium import webdriver
-from server.dashboard_fixtures import browser
+from server.dashboard_fixtures import browser, chromium
 
-__all__ = ["browser"]
+__all__ = ["browser", "chromium"]
 
 TYPESCRIPT = ROOT / "tests" / "sdk" / "typescript"
 
