@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack, closing
 
+import pytest
 import pytest_twisted
 from conftest import RUNTIMES, Harness, raw_caller, raw_stream_head, receive_until, serve_one
 from emulator import MIB, Emulator, read_answer
@@ -35,7 +36,10 @@ async def test_a_job_is_submitted_to_one_node_polled_from_another_and_asked_of_a
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_session_opened_at_one_node_is_there_at_every_other_at_once(three: list[Harness]) -> None:
+async def test_a_session_opened_at_one_node_is_there_at_every_other_at_once(
+    monkeypatch: pytest.MonkeyPatch, three: list[Harness]
+) -> None:
+    monkeypatch.setattr("twisted_cm.server.refused_polls.HOLD", 0)
     for n in range(5):
         body = {"runtimeId": "one", "deployedAppRid": f"ri.{n}"}
         _, session, _ = await three[n % 3].call("POST", RUNTIMES, body)
