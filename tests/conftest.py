@@ -442,9 +442,9 @@ def shared_servers(tmp_path_factory: pytest.TempPathFactory, state_dir: Path) ->
 def server(request: pytest.FixtureRequest, tmp_path: Path, state_dir: Path) -> Iterator[Server]:
     """Start a server; an indirect parameter is an additional line under ``compute_modules`` in its seed.
 
-    Tests that are marked ``shared_server`` get one that other tests have used.
+    Tests that are marked ``shared_server`` get one that other tests have used, unless they have such a line.
     """
-    if request.node.get_closest_marker("shared_server") is not None:
+    if request.node.get_closest_marker("shared_server") is not None and not hasattr(request, "param"):
         get: Callable[[], Server] = request.getfixturevalue("shared_servers")
         yield get()
         return

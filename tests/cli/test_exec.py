@@ -20,6 +20,8 @@ import pytest
 from conftest import BIN, ROOT, RUNTIMES, SEED, Server, free_port, kill
 from sdk_processes import SDK_PYTHON, contour, execute, get, submission, until
 
+pytestmark = pytest.mark.shared_server
+
 MODULE = str(ROOT / "tests" / "sdk" / "module.py")
 JOIN = ("exec", "--runtime", "one", "--module-auth-token", "token-one")
 SHOW = (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
