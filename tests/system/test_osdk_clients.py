@@ -10,6 +10,8 @@ import pytest
 from applications import Osdk
 from conftest import Server
 
+pytestmark = pytest.mark.shared_server
+
 POINT = {"x": 0.5, "label": "here", "id": "9007199254740993", "seen": "2021-05-01T05:00:00Z", "note": "a"}
 
 #: For each type that OSDK knows: a value as an application passes it, and as the client returns it, if that differs.
