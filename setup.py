@@ -11,7 +11,7 @@ version = next(
 )
 
 #: The broker on Redis; hiredis, since in Python the protocol costs more than everything else together.
-REDIS = ["hiredis>=3.1", "txredisapi>=1.6"]
+REDIS = ["hiredis>=3.1"]
 
 setup(
     name="twisted-cm",

@@ -438,9 +438,7 @@ def _make_stores(reactor: IReactorTime, settings: Settings) -> tuple[IBroker, IF
         from .broker.redis.node import RedisNode
         from .broker.redis.tokens import RedisTokens
     except ModuleNotFoundError as error:
-        raise CannotStart(
-            f"a broker on Redis needs {error.name}; install both packages with: pip install txredisapi hiredis"
-        ) from None
+        raise CannotStart(f"a broker on Redis needs {error.name}; install it with: pip install hiredis") from None
     try:
         node = RedisNode(reactor, parse_address(settings.broker))
     except InvalidAddress as error:

@@ -56,9 +56,9 @@ def test_the_seed_may_name_the_broker() -> None:
 
 def test_a_broker_that_cannot_be_had_is_said() -> None:
     serve = "import sys; from twisted_cm.cli import main; main(sys.argv[1:])"
-    hidden = serve.replace("from", "sys.modules['txredisapi'] = None; from")
+    hidden = serve.replace("from", "sys.modules['hiredis'] = None; from")
     for program, url, said in (
-        (hidden, "redis://localhost", "pip install txredisapi hiredis"),
+        (hidden, "redis://localhost", "pip install hiredis"),
         (serve, "mysql://user:secret@localhost", "give redis://"),
     ):
         command = [sys.executable, "-c", program, "serve", "--port", "0", "--tls-port", "0", "--broker", url]

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.shared_server
 #: What no client needs: what serves, what checks seeds, what draws tables and what watches processes.
 NOT_FOR_CLIENTS = {
     *("jsonschema", "klein", "msgspec", "orjson", "prometheus_client", "psutil", "referencing", "requests", "rich"),
-    *("trustme", "txredisapi", "watchfiles", "werkzeug", "yaml"),
+    *("hiredis", "trustme", "watchfiles", "werkzeug", "yaml"),
     *("twisted.trial", "twisted.web.server", "twisted.web.static"),
     *("twisted_cm.broker", "twisted_cm.config.seed", "twisted_cm.metrics", "twisted_cm.recording", "twisted_cm.server"),
     *("twisted_cm.service", "twisted_cm.supervisor", "twisted_cm.testing"),

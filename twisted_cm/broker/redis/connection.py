@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import txredisapi
+from hiredis import HiredisError, ReplyError
 from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from ..interface import BrokerUnavailable
 from .address import Address
 from .library import library
+from .link import Link, Subscriber
 
 #: Seconds that :meth:`Connection.when_up` waits by default for a Redis that has just gone.
 PATIENCE = 10.0
@@ -29,7 +30,7 @@ PATIENCE = 10.0
 REFUSAL_PAUSE = 0.5
 
 #: What may go wrong while connecting.
-_EXPECTED = (ConnectError, TimeoutError, txredisapi.RedisError, BrokerUnavailable, OSError)
+_EXPECTED = (ConnectError, ConnectionClosed, TimeoutError, HiredisError, BrokerUnavailable, OSError)
 
 #: A connection that was lost sooner than this many seconds after it was made is not made again at once.
 _STABLE = 1.0
@@ -74,35 +75,6 @@ def ignore_outage(failure: Failure) -> None:
     failure.trap(BrokerUnavailable)
 
 
-class _Commands(txredisapi.RedisProtocol):  # type: ignore[misc]
-    """The connection for commands."""
-
-    def __init__(self, lost: Callable[[_Commands], None]) -> None:
-        super().__init__(charset=None, convertNumbers=False)
-        self._lost = lost
-
-    def connectionLost(self, why: Failure) -> None:
-        # First: the next call makes pending commands fail, and their callers may send them again.
-        self._lost(self)
-        super().connectionLost(why)
-
-
-class _Publications(txredisapi.SubscriberProtocol):  # type: ignore[misc]
-    """The connection for publications."""
-
-    def __init__(self, heard: Callable[[bytes], None], lost: Callable[[_Publications], None]) -> None:
-        super().__init__(charset=None, convertNumbers=False)
-        self._heard = heard
-        self._lost = lost
-
-    def connectionLost(self, why: Failure) -> None:
-        super().connectionLost(why)
-        self._lost(self)
-
-    def messageReceived(self, pattern: None, channel: bytes, message: bytes) -> None:
-        self._heard(message)
-
-
 def _factory(make: Callable[[], Any]) -> Factory:
     factory = Factory.forProtocol(make)
     factory.noisy = False
@@ -145,8 +117,8 @@ class Connection:
         self._heard = heard
         self._lost = lost
         self._endpoint = address.endpoint(reactor)
-        self._commands: _Commands | None = None
-        self._publications: _Publications | None = None
+        self._commands: Link | None = None
+        self._publications: Subscriber | None = None
         self._waiting: list[Deferred[None]] = []
         self._closed = False
         self._connecting: Deferred[None] = succeed(None)
@@ -199,7 +171,7 @@ class Connection:
 
     async def _connect(self) -> Deferred[None]:
         """Make both connections; return a Deferred that fires when they are lost."""
-        commands: Any = await self._endpoint.connect(_factory(lambda: _Commands(self._commands_gone)))
+        commands: Any = await self._endpoint.connect(_factory(lambda: Link(self._commands_gone)))
         self._commands_lost = Deferred()
         attaching = Deferred.fromCoroutine(self._attach(commands))
         await attaching.addTimeout(self._timeout, self._reactor)
@@ -211,7 +183,7 @@ class Connection:
             await self.greet(commands)
             await self._load_library(commands)
             publications = await self._endpoint.connect(
-                _factory(lambda: _Publications(self._heard, self._publications_gone))
+                _factory(lambda: Subscriber(self._heard, self._publications_gone))
             )
             self._commands, self._publications = commands, publications
             await self.greet(publications)
@@ -229,23 +201,23 @@ class Connection:
 
     async def _load_library(self, commands: Any) -> None:
         # A Redis whose memory is full refuses to load what it has already.
-        if not await commands.execute_command("FUNCTION", "LIST", "LIBRARYNAME", library().name):
-            await commands.execute_command("FUNCTION", "LOAD", "REPLACE", library().code)
+        if not await commands.command("FUNCTION", "LIST", "LIBRARYNAME", library().name):
+            await commands.command("FUNCTION", "LOAD", "REPLACE", library().code)
 
     async def greet(self, protocol: Any) -> None:
         """Authenticate a new connection and select the database."""
         address = self.address
         if address.password is not None:
             user = [address.user] if address.user else []
-            await protocol.execute_command("AUTH", *user, address.password)
+            await protocol.command("AUTH", *user, address.password)
         if address.db:
-            await protocol.execute_command("SELECT", str(address.db))
+            await protocol.command("SELECT", str(address.db))
 
-    def _publications_gone(self, publications: _Publications) -> None:
+    def _publications_gone(self, publications: Link) -> None:
         if publications is self._publications:
             self.drop()
 
-    def _commands_gone(self, commands: _Commands) -> None:
+    def _commands_gone(self, commands: Link) -> None:
         if commands is not self._commands:
             return
         was_up = self.up
@@ -333,20 +305,17 @@ class Connection:
         commands = self._commands
         if commands is None:
             return fail(RedisAway())
-        encoded = (each.encode("utf-8", "surrogatepass") if isinstance(each, str) else each for each in args)
-        sent: Deferred[Any] = commands.execute_command(*encoded)
-        return sent.addErrback(self._refused, commands)
+        return commands.command(*args).addErrback(self._refused, commands)
 
-    def subscribe(self, channels: list[bytes]) -> Deferred[Any]:
-        """Subscribe to channels, while the connection is being prepared."""
+    def subscribe(self, channel: bytes) -> Deferred[Any]:
+        """Subscribe to a channel, while the connection is being prepared."""
         assert self._publications is not None
-        subscribed: Deferred[Any] = self._publications.subscribe(channels)
-        return subscribed
+        return self._publications.command("SUBSCRIBE", channel)
 
-    def _refused(self, failure: Failure, commands: _Commands) -> Any:
-        if failure.check(txredisapi.ConnectionError):
+    def _refused(self, failure: Failure, commands: Link) -> Any:
+        if failure.check(ConnectionClosed):
             raise LinkLost from None
-        if failure.check(txredisapi.ResponseError):
+        if failure.check(ReplyError):
             message = failure.getErrorMessage()
             if message.startswith("NOTMEMBER"):
                 # The operation was not run. It can run when the node has joined again.
@@ -359,7 +328,7 @@ class Connection:
             raise Refused(f"Redis refused: {message}") from None
         return failure
 
-    def _stop_using(self, commands: _Commands, reason: str) -> None:
+    def _stop_using(self, commands: Link, reason: str) -> None:
         """Drop a connection on which Redis refuses everything.
 
         While the connection is made again, everything that is parked waits as if Redis were away, and is asked again
@@ -380,7 +349,7 @@ class Connection:
             lost.callback(None)
 
         # Redis answers in order: commands that are on their way get their own refusals before this one.
-        commands.execute_command("PING").addTimeout(self._timeout, self._reactor).addBoth(drained)
+        commands.command("PING").addTimeout(self._timeout, self._reactor).addBoth(drained)
 
 
 def _out_of_patience(result: Any, timeout: float) -> Any:

@@ -183,7 +183,8 @@ class RedisNode:
 
     async def _join(self) -> None:
         self.node_id = secrets.token_hex(6)
-        await self.connection.subscribe([self._key(f"node:{self.node_id}"), self._key("all")])
+        for channel in (f"node:{self.node_id}", "all"):
+            await self.connection.subscribe(self._key(channel))
         lease = str(int(self.lease * 1000))
         former, known = json.dumps(self._former_ids), json.dumps(self.known())
         # If the answer gets lost, the node may have joined under this id.
