@@ -476,8 +476,8 @@ class RedisBroker:
         self._timers.job_ended()
         return bool(reply)
 
-    def _ended(self, job_id: str, record: list[str], data: str | bool, ends: str = "") -> None:
-        self._posts.ended(job_id)
+    def _ended(self, job_id: bytes | str, record: Any, data: bytes | str | bool | None, ends: bytes | str = "") -> None:
+        self._posts.ended(text(job_id))
         self._watches.ended(record, data, ends)
 
     def wait_result(self, job_id: str, timeout: float) -> Deferred[Job]:

@@ -97,7 +97,7 @@ class Connection:
         address: Address,
         timeout: float,
         prepare: Callable[[], Awaitable[None]],
-        heard: Callable[[bytes], None],
+        heard: Callable[[list[Any]], None],
         lost: Callable[[], None],
     ) -> None:
         """Connect nothing yet.
@@ -106,7 +106,8 @@ class Connection:
             reactor: Connects, and keeps the time.
             timeout: Seconds after which a connection that is not prepared is dropped.
             prepare: Called with each new connection, before it counts as up.
-            heard: Called with each publication.
+            heard: Called with each notice: what happened, and more about it. Notices of what this process does itself
+                come with replies; others are published.
             lost: Called when a connection is lost.
         """
         self.address = address
@@ -171,7 +172,7 @@ class Connection:
 
     async def _connect(self) -> Deferred[None]:
         """Make both connections; return a Deferred that fires when they are lost."""
-        commands: Any = await self._endpoint.connect(_factory(lambda: Link(self._commands_gone)))
+        commands: Any = await self._endpoint.connect(_factory(lambda: Link(self._heard, self._commands_gone)))
         self._commands_lost = Deferred()
         attaching = Deferred.fromCoroutine(self._attach(commands))
         await attaching.addTimeout(self._timeout, self._reactor)

@@ -5,6 +5,7 @@ hiredis writes commands and reads replies: in Python, that takes more time than 
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,19 +22,24 @@ class Link(Protocol):
 
     transport: Any
 
-    def __init__(self, lost: Callable[[Link], None]) -> None:
+    def __init__(self, heard: Callable[[list[Any]], None], lost: Callable[[Link], None]) -> None:
         """Connect nothing yet.
 
         Args:
+            heard: Called with each notice.
             lost: Called when the connection is lost, before the commands fail that have no reply.
         """
+        self._heard = heard
         self._lost = lost
         self._reader = Reader()
-        self._unanswered: deque[Deferred[Any]] = deque()
+        # Each with whether the reply of the command comes with notices.
+        self._unanswered: deque[tuple[Deferred[Any], bool]] = deque()
         self._open = True
 
     def command(self, *args: str | bytes) -> Deferred[Any]:
         """Send a command.
+
+        The functions of the emulator reply with notices. They are heard even if the Deferred is canceled.
 
         Returns:
             A Deferred that fires with the reply. It fails with :class:`hiredis.ReplyError` if Redis refuses the
@@ -45,7 +51,7 @@ class Link(Protocol):
         encoded = [each.encode("utf-8", "surrogatepass") if isinstance(each, str) else each for each in args]
         self.transport.write(pack_command(tuple(encoded)))  # type: ignore[arg-type]  # It takes any number.
         reply: Deferred[Any] = Deferred()
-        self._unanswered.append(reply)
+        self._unanswered.append((reply, args[0] == "FCALL"))
         return reply
 
     def dataReceived(self, data: bytes) -> None:
@@ -55,35 +61,32 @@ class Link(Protocol):
 
     def received(self, reply: Any) -> None:
         """Fire the Deferred of the first command that has no reply yet."""
-        waiting = self._unanswered.popleft()
+        waiting, has_notices = self._unanswered[0]
         if isinstance(reply, ReplyError):
+            self._unanswered.popleft()
             waiting.errback(reply)
-        else:
-            waiting.callback(reply)
+            return
+        if has_notices:
+            reply, notices = reply
+            for each in notices:
+                self._heard(each)
+        self._unanswered.popleft()
+        waiting.callback(reply)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._open = False
         # First: commands that fail may be sent again.
         self._lost(self)
         while self._unanswered:
-            self._unanswered.popleft().errback(reason)
+            self._unanswered.popleft()[0].errback(reason)
 
 
 class Subscriber(Link):
     """A connection for publications. Its only commands are those that prepare it."""
 
-    def __init__(self, heard: Callable[[bytes], None], lost: Callable[[Link], None]) -> None:
-        """Connect nothing yet.
-
-        Args:
-            heard: Called with each publication.
-            lost: Called when the connection is lost.
-        """
-        super().__init__(lost)
-        self._heard = heard
-
     def received(self, reply: Any) -> None:
         if isinstance(reply, list) and reply[0] == b"message":
-            self._heard(reply[2])
+            # Bytes of results need not be UTF-8; encoding with surrogateescape restores them.
+            self._heard(json.loads(reply[2].decode("utf-8", "surrogateescape")))
         else:
             super().received(reply)

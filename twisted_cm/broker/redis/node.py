@@ -17,6 +17,7 @@ from .address import Address
 from .connection import PATIENCE, Connection, LinkLost, ignore_outage
 from .library import library
 from .notices import Notices
+from .values import text
 
 #: Seconds without a heartbeat after which the other nodes consider a node dead.
 NODE_LEASE = 5.0
@@ -47,7 +48,8 @@ class RedisNode:
         limits: The limits of jobs, by name, that this node sets when it joins.
         job_lease: Seconds of a job's lease, the same for all nodes; ``None`` if jobs have no lease.
         job_key: The key of the tokens of jobs, the same for all nodes once this one has joined.
-        handlers: What to call with a publication, by its kind.
+        handlers: What to call with a notice, by its kind. Its values are bytes if it came with a reply, and strings if
+            it was published.
         attached: What to call when the connection has been made, before other parts may use it.
         loaded: What to call with the registry (JSON, or ``None``) and the faults whenever they have changed.
         known: Returns what this process answers for, in the form of the members of ``handing:`` and ``streams:``.
@@ -255,12 +257,11 @@ class RedisNode:
         if result == 2:
             self.handlers["inherited"]()
 
-    # Publications
+    # Notices
 
-    def _heard(self, message: bytes) -> None:
-        # Bytes of results need not be UTF-8; encoding with surrogateescape restores them.
-        kind, *content = json.loads(message.decode("utf-8", "surrogateescape"))
-        handler = self.handlers.get(kind)
+    def _heard(self, notice: list[Any]) -> None:
+        kind, *content = notice
+        handler = self.handlers.get(text(kind))
         # A node of a later version may publish more kinds.
         if handler is not None:
             handler(*content)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
 
 from ..interface import Observer
@@ -50,6 +52,6 @@ class NodeObservers(Observers):
     def _publish(self, wanted: str) -> None:
         self._node.call("observe", wanted).addErrback(ignore_outage)
 
-    def _changed(self, runtime_id: str, record: list[str] | None, forgotten: bool, taken_by: str) -> None:
+    def _changed(self, runtime_id: bytes | str, record: Any, forgotten: int | None, taken_by: bytes | str) -> None:
         job = self._records.job(record) if record else None
-        self.notify(text(runtime_id), job, forgotten, here=taken_by == self._node.node_id)
+        self.notify(text(runtime_id), job, bool(forgotten), here=text(taken_by) == self._node.node_id)

@@ -111,11 +111,11 @@ class Polls:
             self._take_off(poll)
             poll.deferred.errback(failure)
 
-    def _job(self, number: str, record: list[str], query: str | bool) -> None:
-        job = self._records.job(record, query if isinstance(query, str) else None)
-        if isinstance(query, str):
-            self._hand(int(number), job)
+    def _job(self, number: bytes | str, record: Any, query: bytes | str | bool | None) -> None:
+        if isinstance(query, bytes | str):
+            self._hand(int(number), self._records.job(record, query))
             return
+        job = self._records.job(record)
         # A large query is not part of the publication.
         asked = self._node.call("job", job.job_id)
         asked.addCallbacks(self._found, self._not_found, (int(number), record), {}, (int(number), job))
@@ -151,7 +151,7 @@ class Polls:
         )
         self._answer(poll, job)
 
-    def _nothing(self, number: str) -> None:
+    def _nothing(self, number: bytes | str) -> None:
         poll = self._polls.get(int(number))
         if poll is not None:
             self._answer(poll, None)

@@ -18,6 +18,7 @@ from .connection import RedisAway, ignore_outage
 from .node import RedisNode
 from .records import JobRecords
 from .results import RedisReader
+from .values import text
 
 
 @define(eq=False)
@@ -169,14 +170,14 @@ class Watches:
             elif job.result is not None:
                 reader.grown(job.result.size)
 
-    def _begun(self, job_id: str, record: list[str]) -> None:
+    def _begun(self, job_id: bytes | str, record: Any) -> None:
         self._report(self.records.job(record))
 
-    def _grown(self, job_id: str, size: int) -> None:
-        for reader in list(self._readers.get(job_id, ())):
+    def _grown(self, job_id: bytes | str, size: int) -> None:
+        for reader in list(self._readers.get(text(job_id), ())):
             reader.grown(int(size))
 
-    def ended(self, record: list[str], data: str | bool, ends: str = "") -> None:
+    def ended(self, record: Any, data: bytes | str | bool | None, ends: bytes | str = "") -> None:
         """Answer those who wait for a job whose end was published."""
         self._report(self.records.finished_job(record, data, ends))
 

@@ -29,6 +29,8 @@
 local P = ''
 -- The node that calls the operation.
 local CALLER = ''
+-- What that node hears of the steps that the operation takes. It comes with the reply.
+local HEARD = {}
 local function call(...)
   return redis.call(...)
 end
@@ -67,12 +69,17 @@ local function get(id, ...)
 end
 
 local function publish(node, message)
-  return call('PUBLISH', P .. 'node:' .. node, cjson.encode(message))
+  if node == CALLER then
+    HEARD[#HEARD + 1] = message
+  else
+    call('PUBLISH', P .. 'node:' .. node, cjson.encode(message))
+  end
 end
 
--- Return whether a node is subscribed. A killed node is not, long before its heartbeat expires.
+-- Return whether a node hears what is published to it. A killed node is not subscribed, long before its heartbeat
+-- expires.
 local function listens(node)
-  return call('PUBSUB', 'NUMSUB', P .. 'node:' .. node)[2] > 0
+  return node == CALLER or call('PUBSUB', 'NUMSUB', P .. 'node:' .. node)[2] > 0
 end
 
 -- The error of an operation that a node calls which is not one of the nodes.

@@ -100,7 +100,7 @@ function ops.beat(now, node, lease, sweeps)
   end
   call('SET', P .. 'beat:' .. node, 1, 'PX', lease)
   -- This shows the node that it still hears publications.
-  publish(node, {'beat'})
+  call('PUBLISH', P .. 'node:' .. node, cjson.encode({'beat'}))
   local result = 1
   if sweeps == '1' then
     for _, other in ipairs(call('SMEMBERS', P .. 'nodes')) do
@@ -131,5 +131,6 @@ end
 
 -- Tell the node that made a change that this node acts on it.
 function ops.seen(now, node, version, writer)
-  return publish(writer, {'seen', tonumber(version)})
+  publish(writer, {'seen', tonumber(version)})
+  return 1
 end

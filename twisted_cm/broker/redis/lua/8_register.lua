@@ -9,7 +9,12 @@ local function run(_, args)
   if not FOR_STRANGERS[args[2]] and not is_member(args[4]) then
     return redis.error_reply(NOT_A_MEMBER)
   end
-  return ops[args[2]](unpack(args, 3))
+  HEARD = {}
+  local reply = ops[args[2]](unpack(args, 3))
+  if type(reply) == 'table' and reply.err then
+    return reply
+  end
+  return {reply or false, HEARD}
 end
 
 redis.register_function('LIBRARY', run)
