@@ -11,8 +11,9 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from attrs import asdict
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...model.jobs import OUTPUT_KEPT, Job, JobFilter, Submission, new_job_id
@@ -27,6 +28,7 @@ from ..interface import (
     RUNTIME_DELETED,
     RUNTIME_RESTARTED,
     SESSION_RESET,
+    BrokerError,
     BrokerLoad,
     BrokerStopped,
     BrokerUnavailable,
@@ -47,7 +49,7 @@ from .node import RedisNode
 from .observers import NodeObservers
 from .polls import Polls
 from .posts import Posts
-from .queries import write_query
+from .queries import PIECE, write_query
 from .records import (
     describe_rights,
     describe_schema,
@@ -229,11 +231,9 @@ class RedisBroker:
     async def drain_replica(self, runtime_id: str, replica_id: str) -> None:
         await self._replicas.drain(runtime_id, replica_id)
 
-    @_deferred
-    async def module_runtime(self, token: str) -> ModuleIdentity | None:
+    def module_runtime(self, token: str) -> Deferred[ModuleIdentity | None]:
         # The copy of the registry counts only while the connection keeps it up to date.
-        await self.node.ready()
-        return self._registry.module_runtime(token)
+        return self.node.ready().addCallback(lambda _: self._registry.module_runtime(token))
 
     @_deferred
     async def open_session(self, request: SessionRequest) -> Runtime:
@@ -278,13 +278,14 @@ class RedisBroker:
         await self._registry.reseed(registry)
         self._log.info("seed reloaded: {count} runtimes", count=len(registry.runtimes))
 
-    @_deferred
-    async def resolve(self, deployed_app_rid: str, branch: str | None) -> Binding:
-        await self.node.ready()
-        binding = self._registry.current.resolve(deployed_app_rid, branch)
-        if binding is None:
-            raise NotBound(deployed_app_rid, branch)
-        return binding
+    def resolve(self, deployed_app_rid: str, branch: str | None) -> Deferred[Binding]:
+        def resolved(_: None) -> Binding:
+            binding = self._registry.current.resolve(deployed_app_rid, branch)
+            if binding is None:
+                raise NotBound(deployed_app_rid, branch)
+            return binding
+
+        return self.node.ready().addCallback(resolved)
 
     @_deferred
     async def functions(self, name: str, runtime_id: str | None = None) -> list[PostedFunction]:
@@ -318,17 +319,17 @@ class RedisBroker:
 
     # Submission and inspection
 
-    @_deferred
-    async def enqueue(self, runtime_id: str, submission: Submission, held: bool = False) -> Job:
-        self._refuse_when_stopped()
+    def enqueue(self, runtime_id: str, submission: Submission, held: bool = False) -> Deferred[Job]:
+        if self._stopped:
+            return fail(BrokerStopped())
         job_id = new_job_id()
         # A synchronous caller waits next. If Redis reports the job from the start, that takes no further operation.
         watched = submission.source.waited_for
         if watched:
             self._watches.expect(job_id)
-        try:
-            query = await write_query(self.node, job_id, submission.query or b"null")
-            reply = await self.node.call_again(
+
+        def queue(query: bytes) -> Deferred[Any]:
+            return self.node.call_again(
                 "enqueue",
                 job_id,
                 runtime_id,
@@ -341,28 +342,40 @@ class RedisBroker:
                 submission.key or "",
                 describe_rights(submission),
             )
-            if reply == b"unknown runtime":
-                raise UnknownRuntime(runtime_id)
-            _refuse_other(reply)
-            if reply == b"lost query":
-                raise BrokerUnavailable("Redis lost the query before its job was queued")
-            if reply == b"too many jobs":
-                raise QueueFull(runtime_id, self.limits.queue_depth, "jobs")
-            if reply == b"too many bytes":
-                raise QueueFull(runtime_id, self.limits.queue_bytes, "bytes")
-        except BaseException as error:
+
+        def queued(reply: Any) -> Job:
+            if isinstance(reply, bytes):
+                raise self._refusal(reply, runtime_id)
+            job = self._records.job(reply)
+            if job.job_id != job_id:
+                # This is the job of an earlier submission with the same key.
+                self._watches.expect_no_more(job_id)
+            job.submission = submission
+            return job
+
+        def not_queued(failure: Failure) -> Failure:
             self._watches.expect_no_more(job_id)
-            if watched and isinstance(error, CancelledError):
+            if watched and failure.check(CancelledError):
                 # If it never was queued, there is nothing to cancel.
                 canceled = self.cancel(job_id, "The caller disconnected.", only_queued=True, later=True)
                 canceled.addErrback(lambda failure: failure.trap(UnknownJob))
-            raise
-        job = self._records.job(reply)
-        if job.job_id != job_id:
-            # This is the job of an earlier submission with the same key.
-            self._watches.expect_no_more(job_id)
-        job.submission = submission
-        return job
+            return failure
+
+        query = submission.query or b"null"
+        asked = queue(query) if len(query) <= PIECE else write_query(self.node, job_id, query).addCallback(queue)
+        return asked.addCallback(queued).addErrback(not_queued)
+
+    def _refusal(self, reply: bytes, runtime_id: str) -> BrokerError:
+        """Return why a job was not queued."""
+        if reply == b"unknown runtime":
+            return UnknownRuntime(runtime_id)
+        if reply == b"too many jobs":
+            return QueueFull(runtime_id, self.limits.queue_depth, "jobs")
+        if reply == b"too many bytes":
+            return QueueFull(runtime_id, self.limits.queue_bytes, "bytes")
+        if reply == b"lost query":
+            return BrokerUnavailable("Redis lost the query before its job was queued")
+        return _reused(reply)
 
     @_deferred
     async def submitted(self, submission: Submission) -> Job | None:
@@ -375,7 +388,8 @@ class RedisBroker:
             to_json(describe_submission(submission)),
             submission.query or b"null",
         )
-        _refuse_other(reply)
+        if isinstance(reply, bytes):
+            raise _reused(reply)
         return self._records.job(reply) if reply else None
 
     @_deferred
@@ -403,17 +417,14 @@ class RedisBroker:
     def poll(self, runtime_id: str, wait: float, replica_id: str = DEFAULT_REPLICA) -> Deferred[Job | None]:
         return succeed(None) if self._stopped else self._polls.poll(runtime_id, wait, replica_id)
 
-    @_deferred
-    async def holds(self, job_id: str, attempt: int) -> bool:
-        return await self._handovers.holds(job_id, attempt)
+    def holds(self, job_id: str, attempt: int) -> Deferred[bool]:
+        return self._handovers.holds(job_id, attempt)
 
-    @_deferred
-    async def give_back(self, job_id: str, attempt: int) -> None:
-        await self._handovers.give_back(job_id, attempt)
+    def give_back(self, job_id: str, attempt: int) -> Deferred[None]:
+        return self._handovers.give_back(job_id, attempt)
 
-    @_deferred
-    async def delivered(self, job_id: str, attempt: int) -> None:
-        await self._handovers.delivered(job_id, attempt)
+    def delivered(self, job_id: str, attempt: int) -> Deferred[None]:
+        return self._handovers.delivered(job_id, attempt)
 
     @_deferred
     async def deliver_again(self, job_id: str) -> None:
@@ -422,12 +433,13 @@ class RedisBroker:
 
     # Results and ends
 
-    @_deferred
-    async def open_result(self, runtime_id: str, job_id: str, replica_id: str = DEFAULT_REPLICA) -> Job:
-        reply = await self.node.call_again("open_result", runtime_id, replica_id, job_id)
-        if reply == b"unknown job":
-            raise UnknownJob(job_id)
-        return self._records.job(reply)
+    def open_result(self, runtime_id: str, job_id: str, replica_id: str = DEFAULT_REPLICA) -> Deferred[Job]:
+        def opened(reply: Any) -> Job:
+            if reply == b"unknown job":
+                raise UnknownJob(job_id)
+            return self._records.job(reply)
+
+        return self.node.call_again("open_result", runtime_id, replica_id, job_id).addCallback(opened)
 
     def new_result(self, job_id: str, content_type: str | None) -> IResult:
         return self._posts.new(job_id, content_type)
@@ -436,10 +448,8 @@ class RedisBroker:
     async def begin_result(self, job_id: str, body: IResult, replica_id: str = DEFAULT_REPLICA) -> bool:
         return await self._posts.begin(job_id, body, replica_id)
 
-    @_deferred
-    async def complete(self, job_id: str, body: IResult, raised: str | None = None) -> None:
-        await self._posts.complete(job_id, body, raised)
-        self._timers.job_ended()
+    def complete(self, job_id: str, body: IResult, raised: str | None = None) -> Deferred[None]:
+        return self._posts.complete(job_id, body, raised).addCallback(lambda _: self._timers.job_ended())
 
     @_deferred
     async def fail_job(self, job_id: str, reason: str) -> bool:
@@ -487,10 +497,9 @@ class RedisBroker:
         return self._watches.wait(job_id, timeout, end=True)
 
 
-def _refuse_other(reply: Any) -> None:
-    """Raise an error if the key of a submission stands for the job of another one."""
-    if isinstance(reply, bytes) and reply.startswith(b"other "):
-        raise IdempotencyKeyReused(text(reply[len(b"other ") :]))
+def _reused(reply: bytes) -> IdempotencyKeyReused:
+    """Return the error for an operation that answered that the key of a submission stands for the job of another."""
+    return IdempotencyKeyReused(text(reply.removeprefix(b"other ")))
 
 
 def _limits(limits: JobLimits) -> dict[str, str]:

@@ -6,6 +6,7 @@ back.
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -39,21 +40,23 @@ class Handovers:
         """Note that a job is on its way to a poller."""
         self._open[f"{job.job_id}:{job.attempts}"] = self._node.node_id
 
-    async def holds(self, job_id: str, attempt: int) -> bool:
+    def holds(self, job_id: str, attempt: int) -> Deferred[bool]:
         """Return whether this node still has to deliver a job.
 
         If it was away since it was given the job, another node may have given it to another poll. If Redis has been
         silent, another node may do so before Redis hears that this one has delivered the job.
         """
-        handed = f"{job_id}:{attempt}"
         node = self._node
-        if node.in_touch and self._open.get(handed) == node.node_id:
+        if node.in_touch and self._open.get(f"{job_id}:{attempt}") == node.node_id:
+            return succeed(True)
+        return Deferred.fromCoroutine(self._still_holds(job_id, attempt))
+
+    async def _still_holds(self, job_id: str, attempt: int) -> bool:
+        await self._node.when_up()
+        if await self._node.call_again("holds", job_id, str(attempt)):
+            self._open[f"{job_id}:{attempt}"] = self._node.node_id
             return True
-        await node.when_up()
-        if await node.call_again("holds", job_id, str(attempt)):
-            self._open[handed] = node.node_id
-            return True
-        self._open.pop(handed, None)
+        self._open.pop(f"{job_id}:{attempt}", None)
         return False
 
     def refuse(self, job: Job) -> None:
@@ -67,20 +70,27 @@ class Handovers:
             self._node.drop_link()
         return failure
 
-    async def give_back(self, job_id: str, attempt: int) -> None:
+    def give_back(self, job_id: str, attempt: int) -> Deferred[None]:
         """Put a job that its poller never had back to the front of its queue."""
         self._open.pop(f"{job_id}:{attempt}", None)
-        if await self._node.call("give_back", job_id, str(attempt)).addErrback(self._tell_again):
-            self._log.info("job {job_id}: given back, its poller vanished", job_id=job_id)
 
-    async def delivered(self, job_id: str, attempt: int) -> None:
+        def told(given_back: int) -> None:
+            if given_back:
+                self._log.info("job {job_id}: given back, its poller vanished", job_id=job_id)
+
+        return self._node.call("give_back", job_id, str(attempt)).addErrback(self._tell_again).addCallback(told)
+
+    def delivered(self, job_id: str, attempt: int) -> Deferred[None]:
         """Note that the poller has the job."""
         handed = f"{job_id}:{attempt}"
-        if handed in self._open:
-            del self._open[handed]
-            self._delivered.add(handed)
-            await self._confirm(handed)
+        if handed not in self._open:
+            return succeed(None)
+        del self._open[handed]
+        self._delivered.add(handed)
+        return self._confirm(handed)
 
-    async def _confirm(self, handed: str) -> None:
-        await self._node.send("delivered", *handed.rsplit(":", 1)).addErrback(self._tell_again)
-        self._delivered.discard(handed)
+    def _confirm(self, handed: str) -> Deferred[None]:
+        def confirmed(_: int) -> None:
+            self._delivered.discard(handed)
+
+        return self._node.send("delivered", *handed.rsplit(":", 1)).addCallbacks(confirmed, self._tell_again)

@@ -155,17 +155,18 @@ class RedisNode:
         """
         return self.send(operation, *args) if self.up else self.ready()
 
-    async def call_again(self, operation: str, *args: str | bytes) -> Any:
+    def call_again(self, operation: str, *args: str | bytes, repeats: int = REPEATS) -> Deferred[Any]:
         """Run an operation that may run twice: if the connection is lost before the answer, run it again.
 
-        It runs ``REPEATS`` times at most, because it may be the reason why the connection is lost.
+        It runs ``repeats`` times at most, because it may be the reason why the connection is lost.
         """
-        for _ in range(REPEATS - 1):
-            try:
-                return await self.call(operation, *args)
-            except LinkLost:
-                await self.when_up()
-        return await self.call(operation, *args)
+
+        def again(failure: Failure) -> Deferred[Any] | Failure:
+            if repeats == 1 or not failure.check(LinkLost):
+                return failure
+            return self.when_up().addCallback(lambda _: self.call_again(operation, *args, repeats=repeats - 1))
+
+        return self.call(operation, *args).addErrback(again)
 
     def send(self, operation: str, *args: str | bytes) -> Deferred[Any]:
         """Run an operation like :meth:`call`, also while this node is still joining."""

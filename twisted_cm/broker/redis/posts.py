@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import secrets
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -217,27 +218,36 @@ class Posts:
             body.begin()
         return begun
 
-    async def complete(self, job_id: str, body: IResult, raised: str | None) -> None:
+    def complete(self, job_id: str, body: IResult, raised: str | None) -> Deferred[None]:
         """Give a job its whole result: see :meth:`.IBroker.complete`."""
         assert isinstance(body, PostedResult)
         data = body.small
         if data is None:
-            try:
-                await body.flush()
-            except BrokerUnavailable as error:
-                if body.begun:
-                    # Callers have read a part of it, so it cannot be posted again.
-                    await self._node.call_again("fail", job_id, f"The result stream cannot be kept: {error}.")
-                    self.ended(job_id)
-                raise
-        reply = await self._node.call_again(
-            "complete", job_id, body.body_id, str(body.size), body.content_type or "", data or b"", *_given(raised)
-        )
-        self.ended(job_id)
-        if reply == b"unknown job":
-            raise UnknownJob(job_id)
-        if reply == b"completed":
-            raise JobAlreadyCompleted(job_id)
+            flushed = Deferred.fromCoroutine(self._flush(job_id, body))
+            return flushed.addCallback(lambda _: self._complete(job_id, body, b"", raised))
+        return self._complete(job_id, body, data, raised)
+
+    async def _flush(self, job_id: str, body: PostedResult) -> None:
+        try:
+            await body.flush()
+        except BrokerUnavailable as error:
+            if body.begun:
+                # Callers have read a part of it, so it cannot be posted again.
+                await self._node.call_again("fail", job_id, f"The result stream cannot be kept: {error}.")
+                self.ended(job_id)
+            raise
+
+    def _complete(self, job_id: str, body: PostedResult, data: bytes, raised: str | None) -> Deferred[None]:
+        def completed(reply: Any) -> None:
+            self.ended(job_id)
+            if reply == b"unknown job":
+                raise UnknownJob(job_id)
+            if reply == b"completed":
+                raise JobAlreadyCompleted(job_id)
+
+        size, content_type = str(body.size), body.content_type or ""
+        told = self._node.call_again("complete", job_id, body.body_id, size, content_type, data, *_given(raised))
+        return told.addCallback(completed)
 
     def ended(self, job_id: str) -> None:
         """Forget the stream of a job that has ended."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from twisted.internet.defer import Deferred
+
 from ..interface import BrokerUnavailable
 from .node import RedisNode
 
@@ -15,17 +17,18 @@ from .node import RedisNode
 PIECE = 1024 * 1024
 
 
-async def write_query(node: RedisNode, job_id: str, query: bytes) -> bytes:
-    """Write a query, if it is long, for the job that is queued next.
+def write_query(node: RedisNode, job_id: str, query: bytes) -> Deferred[bytes]:
+    """Write a long query for the job that is queued next.
 
     Returns:
-        The query as an argument of ``enqueue``: the bytes of a short one; nothing if it has been written.
-
-    Raises:
-        BrokerUnavailable: Redis cannot be reached, or has no room for it.
+        A Deferred that fires with the query as an argument of ``enqueue``, which is empty, since it has been written.
+        It fails with :class:`~twisted_cm.broker.interface.BrokerUnavailable` if Redis cannot be reached, or has no room
+        for it.
     """
-    if len(query) <= PIECE:
-        return query
+    return Deferred.fromCoroutine(_write(node, job_id, query))
+
+
+async def _write(node: RedisNode, job_id: str, query: bytes) -> bytes:
     try:
         # From its end: with the first piece, Redis makes room for the whole query.
         for start in reversed(range(0, len(query), PIECE)):

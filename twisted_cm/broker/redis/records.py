@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from attrs import evolve
@@ -17,7 +18,9 @@ from ..interface import ReplicaSnapshot, UnknownReplica, UnknownRuntime
 from ..noted_ends import NotedEnds
 from .node import RedisNode
 from .results import Followers, RedisResult
-from .values import content, pairs, text, to_json
+from .values import content, pairs, raw_pairs, text, to_json
+
+_STATES = {each.value.encode("ascii"): each for each in JobState}
 
 
 class JobRecords:
@@ -28,7 +31,7 @@ class JobRecords:
         self._followers = followers
 
     def job(
-        self, record: Iterable[bytes | str], query: bytes | str | None = None, output: bytes | str | None = None
+        self, record: Sequence[bytes | str], query: bytes | str | None = None, output: bytes | str | None = None
     ) -> Job:
         """Read a job.
 
@@ -37,48 +40,45 @@ class JobRecords:
             query: Its query, if it is known.
             output: What its module wrote, if it is known.
         """
-        fields = pairs(record)
-        meta = json.loads(fields["meta"])
-        rights = json.loads(fields.get("rights", "{}"))
-        submission = Submission(
-            fields["type"],
-            None if query is None else content(query),
-            JobSource(meta["source"]),
-            meta["deployed_app_rid"],
-            meta["branch"],
-            meta["submitter"],
-            int(fields["size"]),
-            fields.get("key"),
-            tuple(rights.get("scopes", ())),
-            rights.get("admin", False),
+        fields = raw_pairs(record)
+        submission = _submission(
+            fields[b"type"], fields[b"meta"], fields[b"size"], fields.get(b"key"), fields.get(b"rights")
         )
-        job = Job(fields["id"], fields["runtime"], submission, int(fields["queued_at"]), int(fields["number"]))
-        job.state = JobState(fields["state"])
-        job.attempts = int(fields["attempts"])
-        job.replica_id = fields.get("replica")
-        job.started_at = _time(fields, "started_at")
-        job.completed_at = _time(fields, "completed_at")
-        job.error_message = fields.get("error")
-        job.raised = fields.get("raised")
+        if query is not None:
+            submission = evolve(submission, query=content(query))
+        job = Job(
+            text(fields[b"id"]),
+            text(fields[b"runtime"]),
+            submission,
+            int(fields[b"queued_at"]),
+            int(fields[b"number"]),
+        )
+        job.state = _STATES[fields[b"state"]]
+        job.attempts = int(fields[b"attempts"])
+        job.replica_id = _text(fields, b"replica")
+        job.started_at = _time(fields, b"started_at")
+        job.completed_at = _time(fields, b"completed_at")
+        job.error_message = _text(fields, b"error")
+        job.raised = _text(fields, b"raised")
         job.output = None if output is None else text(output)
         job.attempt_log = [
-            _attempt(fields[f"a{number}"]) for number in range(1, job.attempts + 1) if f"a{number}" in fields
+            _attempt(fields[name]) for number in range(1, job.attempts + 1) if (name := b"a%d" % number) in fields
         ]
-        if "body" in fields:
+        if b"body" in fields:
             job.result = RedisResult(
                 self._node,
                 self._followers,
                 job.job_id,
-                fields.get("content_type"),
-                fields["body"],
-                int(fields["result_size"]),
-                "whole" in fields,
+                _text(fields, b"content_type"),
+                text(fields[b"body"]),
+                int(fields[b"result_size"]),
+                b"whole" in fields,
             )
-            job.result.unmarked = "whole" in fields and "ends_size" not in fields
+            job.result.unmarked = b"whole" in fields and b"ends_size" not in fields
         return job
 
     def finished_job(
-        self, record: Iterable[bytes | str], data: bytes | str | bool | None, ends: bytes | str = b""
+        self, record: Sequence[bytes | str], data: bytes | str | bool | None, ends: bytes | str = b""
     ) -> Job:
         """Read a job that comes with the bytes of its result, if the result is whole and small.
 
@@ -114,10 +114,29 @@ def describe_rights(submission: Submission) -> str:
     return to_json({"scopes": list(submission.scopes), "admin": submission.admin})
 
 
-def _attempt(stored: str) -> Attempt:
-    started, _, rest = stored.partition(" ")
-    ended, _, outcome = rest.partition(" ")
-    return Attempt(int(started), int(ended) if ended else None, outcome or None)
+@lru_cache(maxsize=1000)
+def _submission(query_type: bytes, meta: bytes, size: bytes, key: bytes | None, rights: bytes | None) -> Submission:
+    """Return a submission without its query. The records of a job, and of many jobs, have the same."""
+    its = json.loads(meta)
+    its_rights = {} if rights is None else json.loads(rights)
+    return Submission(
+        text(query_type),
+        None,
+        JobSource(its["source"]),
+        its["deployed_app_rid"],
+        its["branch"],
+        its["submitter"],
+        int(size),
+        None if key is None else text(key),
+        tuple(its_rights.get("scopes", ())),
+        its_rights.get("admin", False),
+    )
+
+
+def _attempt(stored: bytes) -> Attempt:
+    started, _, rest = stored.partition(b" ")
+    ended, _, outcome = rest.partition(b" ")
+    return Attempt(int(started), int(ended) if ended else None, text(outcome) if outcome else None)
 
 
 def unknown(reply: bytes, runtime_id: str, replica_id: str) -> UnknownRuntime | UnknownReplica:
@@ -126,7 +145,7 @@ def unknown(reply: bytes, runtime_id: str, replica_id: str) -> UnknownRuntime | 
 
 
 def read_runtime(
-    known: Runtime, process: Iterable[bytes | str], schemas: Iterable[bytes | str], connected: bool
+    known: Runtime, process: Sequence[bytes | str], schemas: Iterable[bytes | str], connected: bool
 ) -> Runtime:
     """Read a runtime.
 
@@ -136,16 +155,16 @@ def read_runtime(
         schemas: The schemas that it has posted, as JSON by the names of their functions.
         connected: Whether any of its replicas is.
     """
-    fields = pairs(process)
-    posted_at = _time(fields, "last_schema_post_at")
+    fields = raw_pairs(process)
+    posted_at = _time(fields, b"last_schema_post_at")
     found = {}
     for name, stored in pairs(schemas).items():
         found[name] = _read_schema(name, stored)
     return evolve(
         known,
-        opened_at=int(fields["opened_at"]),
+        opened_at=int(fields[b"opened_at"]),
         connected=connected,
-        last_poll_at=_time(fields, "last_poll_at"),
+        last_poll_at=_time(fields, b"last_poll_at"),
         last_schema_post_at=posted_at,
         schemas=None if posted_at is None else found,
     )
@@ -170,8 +189,12 @@ def _read_schema(name: str, stored: str) -> FunctionSchema:
     return FunctionSchema(name, schema["payload"], tuple(schema["issues"]), schema["posted_at"])
 
 
-def _time(fields: dict[str, str], name: str) -> int | None:
+def _time(fields: dict[bytes, bytes], name: bytes) -> int | None:
     return int(fields[name]) if name in fields else None
+
+
+def _text(fields: dict[bytes, bytes], name: bytes) -> str | None:
+    return text(fields[name]) if name in fields else None
 
 
 def read_replicas(
@@ -191,12 +214,12 @@ def read_replicas(
     found = []
     for each in (default, *opened):
         done, job_ids, parked = known.get(each.replica_id, ((), (), 0))
-        fields = pairs(done)
+        fields = raw_pairs(done)
         replica = evolve(
             each,
-            last_poll_at=_time(fields, "last_poll_at"),
-            last_heard_at=_time(fields, "last_heard_at"),
-            draining="draining" in fields,
+            last_poll_at=_time(fields, b"last_poll_at"),
+            last_heard_at=_time(fields, b"last_heard_at"),
+            draining=b"draining" in fields,
         )
         state = replica.state(len(job_ids), parked, now)
         found.append(ReplicaSnapshot(replica, state, [text(job_id) for job_id in job_ids], parked))

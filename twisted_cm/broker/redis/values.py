@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ...model.types import JSONValue
 
@@ -32,6 +32,12 @@ def text(value: bytes | str) -> str:
 def content(value: bytes | str) -> bytes:
     """Return as bytes what Redis returned (bytes) or published (a string with surrogate escapes)."""
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+
+
+def raw_pairs(flat: Sequence[bytes | str]) -> dict[bytes, bytes]:
+    """Return the fields of a hash like :func:`pairs`, as bytes."""
+    parts: Iterator[Any] = iter(flat) if flat and isinstance(flat[0], bytes) else map(content, flat)
+    return dict(zip(parts, parts, strict=True))
 
 
 def pairs(flat: Iterable[bytes | str]) -> dict[str, str]:
