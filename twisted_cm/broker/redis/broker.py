@@ -104,8 +104,8 @@ class RedisBroker:
         self._observers = NodeObservers(node, self._records)
         self._timers = Timers(node, self.limits)
         self._handovers = Handovers(node)
-        self._polls = Polls(node, self._records, self._handovers, self._timers.lease_taken)
-        self._posts = Posts(node, self._watches)
+        self._posts = Posts(node, self._watches, self._records)
+        self._polls = Polls(node, self._records, self._handovers, self._dispatched)
         self._replicas = Replicas(node, self._registry)
         self._polls_wait = False
         self._to_cancel: dict[str, tuple[str, bool]] = {}
@@ -120,6 +120,7 @@ class RedisBroker:
         return self.node.start()
 
     async def _attached(self) -> None:
+        self._posts.attached()
         await self._registry.attached()
         await self._sweep()
         await self._handovers.attached()
@@ -334,7 +335,7 @@ class RedisBroker:
                 job_id,
                 runtime_id,
                 submission.query_type,
-                to_json(describe_submission(submission)),
+                describe_submission(submission),
                 str(submission.size),
                 query,
                 "1" if held else "0",
@@ -385,7 +386,7 @@ class RedisBroker:
             "submitted",
             submission.key,
             submission.query_type,
-            to_json(describe_submission(submission)),
+            describe_submission(submission),
             submission.query or b"null",
         )
         if isinstance(reply, bytes):
@@ -420,6 +421,10 @@ class RedisBroker:
     def holds(self, job_id: str, attempt: int) -> Deferred[bool]:
         return self._handovers.holds(job_id, attempt)
 
+    def _dispatched(self, job: Job) -> None:
+        self._timers.lease_taken()
+        self._posts.expect(job)
+
     def give_back(self, job_id: str, attempt: int) -> Deferred[None]:
         return self._handovers.give_back(job_id, attempt)
 
@@ -434,12 +439,7 @@ class RedisBroker:
     # Results and ends
 
     def open_result(self, runtime_id: str, job_id: str, replica_id: str = DEFAULT_REPLICA) -> Deferred[Job]:
-        def opened(reply: Any) -> Job:
-            if reply == b"unknown job":
-                raise UnknownJob(job_id)
-            return self._records.job(reply)
-
-        return self.node.call_again("open_result", runtime_id, replica_id, job_id).addCallback(opened)
+        return self._posts.open(runtime_id, job_id, replica_id)
 
     def new_result(self, job_id: str, content_type: str | None) -> IResult:
         return self._posts.new(job_id, content_type)

@@ -172,7 +172,9 @@ class Connection:
 
     async def _connect(self) -> Deferred[None]:
         """Make both connections; return a Deferred that fires when they are lost."""
-        commands: Any = await self._endpoint.connect(_factory(lambda: Link(self._heard, self._commands_gone)))
+        commands: Any = await self._endpoint.connect(
+            _factory(lambda: Link(self._reactor, self._heard, self._commands_gone))
+        )
         self._commands_lost = Deferred()
         attaching = Deferred.fromCoroutine(self._attach(commands))
         await attaching.addTimeout(self._timeout, self._reactor)
@@ -184,7 +186,7 @@ class Connection:
             await self.greet(commands)
             await self._load_library(commands)
             publications = await self._endpoint.connect(
-                _factory(lambda: Subscriber(self._heard, self._publications_gone))
+                _factory(lambda: Subscriber(self._reactor, self._heard, self._publications_gone))
             )
             self._commands, self._publications = commands, publications
             await self.greet(publications)
@@ -295,8 +297,8 @@ class Connection:
             return paused
         return self.when_up(patience)
 
-    def command(self, *args: str | bytes) -> Deferred[Any]:
-        """Send a command.
+    def command(self, *args: str | bytes, soon: bool = False) -> Deferred[Any]:
+        """Send a command: see :meth:`.Link.command`.
 
         Returns:
             A Deferred that fires with the answer. It fails with :class:`RedisAway` if there is no connection, with
@@ -306,7 +308,7 @@ class Connection:
         commands = self._commands
         if commands is None:
             return fail(RedisAway())
-        return commands.command(*args).addErrback(self._refused, commands)
+        return commands.command(*args, soon=soon).addErrback(self._refused, commands)
 
     def subscribe(self, channel: bytes) -> Deferred[Any]:
         """Subscribe to a channel, while the connection is being prepared."""

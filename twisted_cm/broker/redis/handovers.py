@@ -6,6 +6,9 @@ back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,7 +37,7 @@ class Handovers:
     async def attached(self) -> None:
         """Confirm what was delivered while Redis was away."""
         for handed in list(self._delivered):
-            await self._confirm(handed)
+            await self._confirm(handed, self._node.send)
 
     def begin(self, job: Job) -> None:
         """Note that a job is on its way to a poller."""
@@ -87,10 +90,10 @@ class Handovers:
             return succeed(None)
         del self._open[handed]
         self._delivered.add(handed)
-        return self._confirm(handed)
+        return self._confirm(handed, self._node.send_soon)
 
-    def _confirm(self, handed: str) -> Deferred[None]:
+    def _confirm(self, handed: str, send: Callable[..., Deferred[Any]]) -> Deferred[None]:
         def confirmed(_: int) -> None:
             self._delivered.discard(handed)
 
-        return self._node.send("delivered", *handed.rsplit(":", 1)).addCallbacks(confirmed, self._tell_again)
+        return send("delivered", *handed.rsplit(":", 1)).addCallbacks(confirmed, self._tell_again)

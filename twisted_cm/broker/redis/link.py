@@ -13,8 +13,14 @@ from typing import Any
 from hiredis import Reader, ReplyError, pack_command
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+
+from ..timers import cancel_timer
+
+#: Seconds that a command waits for another one to be sent with.
+SOON = 0.002
 
 
 class Link(Protocol):
@@ -22,24 +28,32 @@ class Link(Protocol):
 
     transport: Any
 
-    def __init__(self, heard: Callable[[list[Any]], None], lost: Callable[[Link], None]) -> None:
+    def __init__(self, clock: IReactorTime, heard: Callable[[list[Any]], None], lost: Callable[[Link], None]) -> None:
         """Connect nothing yet.
 
         Args:
+            clock: The reactor.
             heard: Called with each notice.
             lost: Called when the connection is lost, before the commands fail that have no reply.
         """
+        self._clock = clock
         self._heard = heard
         self._lost = lost
         self._reader = Reader()
         # Each with whether the reply of the command comes with notices.
         self._unanswered: deque[tuple[Deferred[Any], bool]] = deque()
         self._open = True
+        self._unsent: list[bytes] = []
+        self._timer: IDelayedCall | None = None
 
-    def command(self, *args: str | bytes) -> Deferred[Any]:
+    def command(self, *args: str | bytes, soon: bool = False) -> Deferred[Any]:
         """Send a command.
 
         The functions of the emulator reply with notices. They are heard even if the Deferred is canceled.
+
+        Args:
+            args: The words of the command.
+            soon: Whether to send it together with the next command, or after :data:`SOON` seconds if there is none.
 
         Returns:
             A Deferred that fires with the reply. It fails with :class:`hiredis.ReplyError` if Redis refuses the
@@ -49,10 +63,22 @@ class Link(Protocol):
             return fail(ConnectionDone())
         # An id that a client made up may contain half a surrogate pair.
         encoded = [each.encode("utf-8", "surrogatepass") if isinstance(each, str) else each for each in args]
-        self.transport.write(pack_command(tuple(encoded)))  # type: ignore[arg-type]  # It takes any number.
+        self._unsent.append(pack_command(tuple(encoded)))  # type: ignore[arg-type]  # It takes any number.
+        if not soon:
+            self._send()
+        elif self._timer is None:
+            self._timer = self._clock.callLater(SOON, self._send_late)
         reply: Deferred[Any] = Deferred()
         self._unanswered.append((reply, args[0] == "FCALL"))
         return reply
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        self.transport.writeSequence(unsent)
+
+    def _send_late(self) -> None:
+        self._timer = None
+        self._send()
 
     def dataReceived(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -75,6 +101,7 @@ class Link(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._open = False
+        cancel_timer(self._timer)
         # First: commands that fail may be sent again.
         self._lost(self)
         while self._unanswered:

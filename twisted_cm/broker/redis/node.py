@@ -170,9 +170,16 @@ class RedisNode:
 
     def send(self, operation: str, *args: str | bytes) -> Deferred[Any]:
         """Run an operation like :meth:`call`, also while this node is still joining."""
+        return self.command(*self._words(operation), *args)
+
+    def send_soon(self, operation: str, *args: str | bytes) -> Deferred[Any]:
+        """Run an operation like :meth:`send`, together with the next command if one follows soon."""
+        return self.connection.command(*self._words(operation), *args, soon=True)
+
+    def _words(self, operation: str) -> tuple[str | bytes, ...]:
+        """Return the words of a command that runs an operation, without the operation's own arguments."""
         now = str(int(self.clock.seconds() * 1000))
-        function = library().function(operation)
-        return self.command("FCALL", function, "0", self._prefix, operation, now, self.node_id, *args)
+        return "FCALL", library().function(operation), "0", self._prefix, operation, now, self.node_id
 
     def command(self, *args: str | bytes) -> Deferred[Any]:
         """Run a plain command of Redis."""

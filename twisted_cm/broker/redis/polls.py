@@ -47,12 +47,12 @@ class Polls:
     _log = Logger()
 
     def __init__(
-        self, node: RedisNode, records: JobRecords, handovers: Handovers, dispatched: Callable[[], None]
+        self, node: RedisNode, records: JobRecords, handovers: Handovers, dispatched: Callable[[Job], None]
     ) -> None:
         """Park nothing yet.
 
         Args:
-            dispatched: Called when a job has been given to a poll of this node, and its lease has begun.
+            dispatched: Called with each job that has been given to a poll of this node, when its lease has begun.
         """
         self._node = node
         self._records = records
@@ -60,6 +60,8 @@ class Polls:
         self._dispatched = dispatched
         self._polls: dict[int, _Poll] = {}
         self._last_number = 0
+        # The runtimes for which jobs wait, as far as this node knows: its last poll got one at once.
+        self._busy: set[str] = set()
         node.handlers.update(job=self._job, nothing=self._nothing)
 
     def __len__(self) -> int:
@@ -90,7 +92,10 @@ class Polls:
 
     def _ask(self, poll: _Poll) -> None:
         parks = "1" if poll.parks else "0"
-        asked = self._node.send("poll", poll.runtime_id, poll.replica_id, str(poll.number), parks)
+        # A poll that will only be parked need not be sent alone.
+        at_once = not poll.parks or poll.runtime_id in self._busy
+        send = self._node.send if at_once else self._node.send_soon
+        asked = send("poll", poll.runtime_id, poll.replica_id, str(poll.number), parks)
         asked.addCallbacks(self._asked, self._not_asked, (poll,), {}, (poll,))
 
     def _asked(self, reply: Any, poll: _Poll) -> None:
@@ -99,10 +104,13 @@ class Polls:
                 self._take_off(poll)
                 poll.deferred.errback(unknown(reply, poll.runtime_id, poll.replica_id))
         elif reply is not None:
+            self._busy.add(poll.runtime_id)
             record, query = reply
             self._hand(poll.number, self._records.job(record, query))
-        elif not poll.parks and poll.number in self._polls:
-            self._answer(poll, None)
+        else:
+            self._busy.discard(poll.runtime_id)
+            if not poll.parks and poll.number in self._polls:
+                self._answer(poll, None)
 
     def _not_asked(self, failure: Failure, poll: _Poll) -> None:
         failure.trap(BrokerUnavailable)
@@ -141,7 +149,7 @@ class Polls:
             self._node.drop_link()
             return
         poll = self._polls.get(number)
-        self._dispatched()
+        self._dispatched(job)
         if poll is None:
             self._handovers.refuse(job)
             return

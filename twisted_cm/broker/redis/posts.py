@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import errno
 import secrets
+from collections import OrderedDict
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+from ...model.jobs import Job
 from ..flow import PacedWriter
 from ..interface import BrokerUnavailable, IResult, JobAlreadyCompleted, UnknownJob
 from ..noted_ends import NotedEnds
 from .connection import RedisAway, ignore_outage
 from .node import RedisNode
+from .records import JobRecords
 from .results import PART, PATIENCE, Followers, RedisResult
 
 #: A result of no more bytes travels with the publication of its job's end, as in ``lua/1_state.lua``.
@@ -24,6 +27,10 @@ SMALL = 64 * 1024
 
 #: The post is paused while so many bytes wait to be acknowledged.
 HIGH_WATER = 256 * 1024
+
+#: A node remembers so many of the jobs that it has dispatched last, if their queries have no more bytes than this.
+JOBS_REMEMBERED = 1000
+QUERY_REMEMBERED = 4096
 
 #: A lease is renewed at most so many times in its length.
 RENEWALS = 20
@@ -187,14 +194,46 @@ class PostedResult(PacedWriter, RedisResult):
 class Posts:
     """The results that are being posted to this node, and how their jobs get them."""
 
-    def __init__(self, node: RedisNode, followers: Followers) -> None:
+    def __init__(self, node: RedisNode, followers: Followers, records: JobRecords) -> None:
         self._node = node
         self._followers = followers
+        self._records = records
         self._streams: dict[str, PostedResult] = {}
+        # The jobs that polls of this node have got last.
+        self._expected: OrderedDict[str, Job] = OrderedDict()
 
     def known(self) -> list[str]:
         """Return the ids of the jobs whose results are being streamed to this node."""
         return list(self._streams)
+
+    def expect(self, job: Job) -> None:
+        """Note that a poll of this node has got a job: its result is probably posted here."""
+        if job.submission.size <= QUERY_REMEMBERED:
+            self._expected[job.job_id] = job
+            if len(self._expected) > JOBS_REMEMBERED:
+                self._expected.popitem(last=False)
+
+    def attached(self) -> None:
+        """Expect no results any more: other nodes may have taken the jobs over."""
+        self._expected.clear()
+
+    def open(self, runtime_id: str, job_id: str, replica_id: str) -> Deferred[Job]:
+        """Return the job that a replica is about to post a result for: see :meth:`.IBroker.open_result`.
+
+        For a job without a lease that this node has dispatched, Redis is not asked. What became of it meanwhile shows
+        when the result is whole.
+        """
+        job = self._expected.get(job_id)
+        if job is not None and job.runtime_id == runtime_id and self._node.in_touch and self._node.job_lease is None:
+            self._node.send_soon("hear", runtime_id, replica_id).addErrback(ignore_outage)
+            return succeed(job)
+
+        def opened(reply: Any) -> Job:
+            if reply == b"unknown job":
+                raise UnknownJob(job_id)
+            return self._records.job(reply)
+
+        return self._node.call_again("open_result", runtime_id, replica_id, job_id).addCallback(opened)
 
     def new(self, job_id: str, content_type: str | None) -> PostedResult:
         """Make an empty result."""
@@ -250,8 +289,9 @@ class Posts:
         return told.addCallback(completed)
 
     def ended(self, job_id: str) -> None:
-        """Forget the stream of a job that has ended."""
+        """Forget a job that has ended, and its stream."""
         self._streams.pop(job_id, None)
+        self._expected.pop(job_id, None)
 
 
 def _given(argument: str | None) -> list[str]:

@@ -29,6 +29,7 @@ class JobRecords:
     def __init__(self, node: RedisNode, followers: Followers) -> None:
         self._node = node
         self._followers = followers
+        self._last: tuple[Sequence[bytes | str], Job] | None = None
 
     def job(
         self, record: Sequence[bytes | str], query: bytes | str | None = None, output: bytes | str | None = None
@@ -40,12 +41,21 @@ class JobRecords:
             query: Its query, if it is known.
             output: What its module wrote, if it is known.
         """
+        # A reply has the same record for the node that asked and for its observers.
+        if self._last is None or self._last[0] != record:
+            self._last = record, self._read(record)
+        job = self._last[1]
+        if query is not None:
+            job.submission = evolve(job.submission, query=content(query))
+        if output is not None:
+            job.output = text(output)
+        return job
+
+    def _read(self, record: Sequence[bytes | str]) -> Job:
         fields = raw_pairs(record)
         submission = _submission(
             fields[b"type"], fields[b"meta"], fields[b"size"], fields.get(b"key"), fields.get(b"rights")
         )
-        if query is not None:
-            submission = evolve(submission, query=content(query))
         job = Job(
             text(fields[b"id"]),
             text(fields[b"runtime"]),
@@ -60,7 +70,6 @@ class JobRecords:
         job.completed_at = _time(fields, b"completed_at")
         job.error_message = _text(fields, b"error")
         job.raised = _text(fields, b"raised")
-        job.output = None if output is None else text(output)
         job.attempt_log = [
             _attempt(fields[name]) for number in range(1, job.attempts + 1) if (name := b"a%d" % number) in fields
         ]
@@ -94,14 +103,16 @@ class JobRecords:
         return job
 
 
-def describe_submission(submission: Submission) -> dict[str, str | None]:
+def describe_submission(submission: Submission) -> str:
     """Return the part of a submission that is kept as JSON, in the field ``meta`` of the job."""
-    return {
-        "source": submission.source.value,
-        "deployed_app_rid": submission.deployed_app_rid,
-        "branch": submission.branch,
-        "submitter": submission.submitter,
-    }
+    return _meta(submission.source, submission.deployed_app_rid, submission.branch, submission.submitter)
+
+
+@lru_cache(maxsize=1000)
+def _meta(source: JobSource, deployed_app_rid: str | None, branch: str | None, submitter: str) -> str:
+    return to_json(
+        {"source": source.value, "deployed_app_rid": deployed_app_rid, "branch": branch, "submitter": submitter}
+    )
 
 
 def describe_rights(submission: Submission) -> str:
