@@ -28,16 +28,13 @@ from ..interface import (
     RUNTIME_DELETED,
     RUNTIME_RESTARTED,
     SESSION_RESET,
-    BrokerError,
     BrokerLoad,
     BrokerStopped,
     BrokerUnavailable,
     IBroker,
-    IdempotencyKeyReused,
     IResult,
     NotBound,
     Observer,
-    QueueFull,
     ReplicaSnapshot,
     RuntimeSnapshot,
     UnknownJob,
@@ -57,6 +54,7 @@ from .records import (
     read_functions,
     read_replicas,
     read_runtime,
+    refusal,
     unknown,
 )
 from .registry import Changes, Shared, SharedRegistry
@@ -346,12 +344,11 @@ class RedisBroker:
 
         def queued(reply: Any) -> Job:
             if isinstance(reply, bytes):
-                raise self._refusal(reply, runtime_id)
-            job = self._records.job(reply)
+                raise refusal(reply, runtime_id, self.limits)
+            job = self._records.submitted(reply, submission)
             if job.job_id != job_id:
                 # This is the job of an earlier submission with the same key.
                 self._watches.expect_no_more(job_id)
-            job.submission = submission
             return job
 
         def not_queued(failure: Failure) -> Failure:
@@ -366,18 +363,6 @@ class RedisBroker:
         asked = queue(query) if len(query) <= PIECE else write_query(self.node, job_id, query).addCallback(queue)
         return asked.addCallback(queued).addErrback(not_queued)
 
-    def _refusal(self, reply: bytes, runtime_id: str) -> BrokerError:
-        """Return why a job was not queued."""
-        if reply == b"unknown runtime":
-            return UnknownRuntime(runtime_id)
-        if reply == b"too many jobs":
-            return QueueFull(runtime_id, self.limits.queue_depth, "jobs")
-        if reply == b"too many bytes":
-            return QueueFull(runtime_id, self.limits.queue_bytes, "bytes")
-        if reply == b"lost query":
-            return BrokerUnavailable("Redis lost the query before its job was queued")
-        return _reused(reply)
-
     @_deferred
     async def submitted(self, submission: Submission) -> Job | None:
         if submission.key is None:
@@ -390,7 +375,7 @@ class RedisBroker:
             submission.query or b"null",
         )
         if isinstance(reply, bytes):
-            raise _reused(reply)
+            raise refusal(reply, "", self.limits)
         return self._records.job(reply) if reply else None
 
     @_deferred
@@ -495,11 +480,6 @@ class RedisBroker:
 
     def wait_end(self, job_id: str, timeout: float) -> Deferred[Job]:
         return self._watches.wait(job_id, timeout, end=True)
-
-
-def _reused(reply: bytes) -> IdempotencyKeyReused:
-    """Return the error for an operation that answered that the key of a submission stands for the job of another."""
-    return IdempotencyKeyReused(text(reply.removeprefix(b"other ")))
 
 
 def _limits(limits: JobLimits) -> dict[str, str]:

@@ -61,9 +61,7 @@ class Link(Protocol):
         """
         if not self._open:
             return fail(ConnectionDone())
-        # An id that a client made up may contain half a surrogate pair.
-        encoded = [each.encode("utf-8", "surrogatepass") if isinstance(each, str) else each for each in args]
-        self._unsent.append(pack_command(tuple(encoded)))  # type: ignore[arg-type]  # It takes any number.
+        self._unsent.append(_pack(args))
         if not soon:
             self._send()
         elif self._timer is None:
@@ -106,6 +104,17 @@ class Link(Protocol):
         self._lost(self)
         while self._unanswered:
             self._unanswered.popleft()[0].errback(reason)
+
+
+def _pack(words: Any) -> bytes:
+    """Return a command as Redis reads it."""
+    try:
+        packed: bytes = pack_command(words)
+    except UnicodeEncodeError:
+        # An id that a client made up may contain half a surrogate pair.
+        words = [each.encode("utf-8", "surrogatepass") if isinstance(each, str) else each for each in words]
+        packed = pack_command(tuple(words))
+    return packed
 
 
 class Subscriber(Link):

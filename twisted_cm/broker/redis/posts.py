@@ -32,6 +32,9 @@ HIGH_WATER = 256 * 1024
 JOBS_REMEMBERED = 1000
 QUERY_REMEMBERED = 4096
 
+#: Seconds after which Redis is told again that a replica was heard.
+HEARD_FOR = 1.0
+
 #: A lease is renewed at most so many times in its length.
 RENEWALS = 20
 
@@ -225,7 +228,9 @@ class Posts:
         """
         job = self._expected.get(job_id)
         if job is not None and job.runtime_id == runtime_id and self._node.in_touch and self._node.job_lease is None:
-            self._node.send_soon("hear", runtime_id, replica_id).addErrback(ignore_outage)
+            # Redis has heard the replica when the job was dispatched. For a quick function, that is enough.
+            if replica_id != job.replica_id or self._node.clock.seconds() - (job.started_at or 0) / 1000 > HEARD_FOR:
+                self._node.send_soon("hear", runtime_id, replica_id).addErrback(ignore_outage)
             return succeed(job)
 
         def opened(reply: Any) -> Job:

@@ -10,11 +10,20 @@ from typing import Any
 from attrs import evolve
 
 from ...model.jobs import Attempt, Job, JobSource, JobState, Submission
+from ...model.limits import JobLimits
 from ...model.queries import PostedFunction
 from ...model.registry import Registry
 from ...model.replicas import DEFAULT_REPLICA, Replica
 from ...model.runtimes import FunctionSchema, Runtime
-from ..interface import ReplicaSnapshot, UnknownReplica, UnknownRuntime
+from ..interface import (
+    BrokerError,
+    BrokerUnavailable,
+    IdempotencyKeyReused,
+    QueueFull,
+    ReplicaSnapshot,
+    UnknownReplica,
+    UnknownRuntime,
+)
 from ..noted_ends import NotedEnds
 from .node import RedisNode
 from .results import Followers, RedisResult
@@ -86,6 +95,14 @@ class JobRecords:
             job.result.unmarked = b"whole" in fields and b"ends_size" not in fields
         return job
 
+    def submitted(self, record: Sequence[bytes | str], submission: Submission) -> Job:
+        """Read a job that has this submission."""
+        job = self.job(record)
+        # The key of an earlier submission may have come again with other rights, which are not those of its job.
+        self._last = None
+        job.submission = submission
+        return job
+
     def finished_job(
         self, record: Sequence[bytes | str], data: bytes | str | bool | None, ends: bytes | str = b""
     ) -> Job:
@@ -153,6 +170,19 @@ def _attempt(stored: bytes) -> Attempt:
 def unknown(reply: bytes, runtime_id: str, replica_id: str) -> UnknownRuntime | UnknownReplica:
     """Return the error for an operation that answered ``unknown runtime`` or ``unknown replica``."""
     return UnknownRuntime(runtime_id) if reply == b"unknown runtime" else UnknownReplica(runtime_id, replica_id)
+
+
+def refusal(reply: bytes, runtime_id: str, limits: JobLimits) -> BrokerError:
+    """Return the error for an operation that answered why it does not queue a job."""
+    if reply == b"unknown runtime":
+        return UnknownRuntime(runtime_id)
+    if reply == b"too many jobs":
+        return QueueFull(runtime_id, limits.queue_depth, "jobs")
+    if reply == b"too many bytes":
+        return QueueFull(runtime_id, limits.queue_bytes, "bytes")
+    if reply == b"lost query":
+        return BrokerUnavailable("Redis lost the query before its job was queued")
+    return IdempotencyKeyReused(text(reply.removeprefix(b"other ")))
 
 
 def read_runtime(

@@ -1,0 +1,115 @@
+"""What a node does without asking Redis, or together with something else that it asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from node_fixtures import Nodes, within
+
+from twisted_cm.broker.interface import UnknownJob
+from twisted_cm.broker.redis.broker import RedisBroker
+from twisted_cm.model.jobs import Job, JobSource, JobState, Submission
+from twisted_cm.model.registry import SessionRequest
+from twisted_cm.model.replicas import ReplicaRequest
+
+KEYS = "twisted-cm:0:"
+SUBMISSION = Submission("f", b"null", JobSource.CONTOUR_ASYNC)
+
+pytestmark = pytest.mark.beside_the_reactor
+
+
+def start(nodes: Nodes, **limits: Any) -> RedisBroker:
+    """Start a node with the runtime ``r`` that sends no heartbeat during the test."""
+    nodes.lease = 50
+    node = nodes.node(**limits)
+    nodes.get(node.open_session(SessionRequest("r")))
+    return node
+
+
+def take(nodes: Nodes, node: RedisBroker) -> Job:
+    """Enqueue a job and dispatch it."""
+    nodes.get(node.enqueue("r", SUBMISSION))
+    job: Job = nodes.get(node.poll("r", 0))
+    return job
+
+
+def test_what_was_delivered_is_told_though_nothing_else_is_sent(nodes: Nodes) -> None:
+    node = start(nodes)
+    job = take(nodes, node)
+    handing = f"{KEYS}handing:{node.node.node_id}"
+    assert nodes.server.command("SISMEMBER", handing, f"{job.job_id}:1") == b":1\r\n"
+    node.delivered(job.job_id, 1)
+    within(5, lambda: nodes.server.command("SISMEMBER", handing, f"{job.job_id}:1") == b":0\r\n")
+
+
+def test_a_poll_is_parked_though_nothing_else_is_sent(nodes: Nodes) -> None:
+    node = start(nodes)
+    node.poll("r", 1000).addErrback(lambda failure: None)
+    within(5, lambda: nodes.server.command("ZCARD", f"{KEYS}polls:1:r:default") == b":1\r\n")
+
+
+def test_a_poll_gets_the_job_of_a_caller_of_its_node_that_has_gone(nodes: Nodes) -> None:
+    node = start(nodes)
+    poll = node.poll("r", 1000)
+    nodes.settle()
+    submitting = node.enqueue("r", SUBMISSION)
+    submitting.addErrback(lambda failure: None)
+    # What the node hears comes with a reply that nobody waits for any more.
+    submitting.cancel()
+    nodes.settle()
+    assert nodes.get(poll).attempts == 1
+
+
+def test_redis_is_not_asked_for_a_job_that_this_node_has_dispatched(nodes: Nodes) -> None:
+    node, other = start(nodes), nodes.node()
+    job = take(nodes, node)
+    opened = node.open_result("r", job.job_id)
+    assert opened.called
+    assert nodes.get(opened).job_id == job.job_id
+    for wrong in (node.open_result("s", job.job_id), node.open_result("r", "unknown")):
+        assert not wrong.called
+        with pytest.raises(UnknownJob):
+            nodes.get(wrong)
+    elsewhere = other.open_result("r", job.job_id)
+    assert not elsewhere.called
+    assert nodes.get(elsewhere).state is JobState.RUNNING
+
+
+def test_redis_is_asked_for_a_job_with_a_lease_which_it_renews(nodes: Nodes) -> None:
+    node = start(nodes, lease=10)
+    job = take(nodes, node)
+    opened = node.open_result("r", job.job_id)
+    assert not opened.called
+    assert nodes.get(opened).job_id == job.job_id
+
+
+@pytest.mark.parametrize("ended", ["canceled", "forgotten"])
+def test_what_became_of_a_job_meanwhile_counts_when_its_result_is_whole(nodes: Nodes, ended: str) -> None:
+    node, other = start(nodes), nodes.node()
+    job = take(nodes, node)
+    if ended == "canceled":
+        assert nodes.get(other.cancel(job.job_id, "no longer wanted"))
+    else:
+        nodes.get(other.open_session(SessionRequest("r")))
+    nodes.get(node.open_result("r", job.job_id))
+    result = node.new_result(job.job_id, None)
+    result.write(b"late")
+    if ended == "canceled":
+        nodes.get(node.complete(job.job_id, result))
+        assert nodes.get(node.job(job.job_id)).state is JobState.CANCELED
+    else:
+        with pytest.raises(UnknownJob):
+            nodes.get(node.complete(job.job_id, result))
+
+
+def test_a_replica_is_heard_when_it_posts_a_result_late(nodes: Nodes) -> None:
+    node = start(nodes)
+    nodes.get(node.open_replica(ReplicaRequest("r", "a", 1)))
+    nodes.get(node.enqueue("r", SUBMISSION))
+    job = nodes.get(node.poll("r", 0, "a"))
+    for seconds, heard in ((1, 0), (5, 6000)):
+        nodes.advance(seconds)
+        nodes.get(node.open_result("r", job.job_id, "a"))
+        replica = next(each.replica for each in nodes.get(node.replicas("r")) if each.replica.replica_id == "a")
+        assert replica.last_heard_at == heard
