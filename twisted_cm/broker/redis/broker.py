@@ -378,12 +378,14 @@ class RedisBroker:
             raise refusal(reply, "", self.limits)
         return self._records.job(reply) if reply else None
 
-    @_deferred
-    async def job(self, job_id: str) -> Job:
-        reply = await self.node.call("job", job_id)
-        if reply == b"unknown job":
-            raise UnknownJob(job_id)
-        return self._records.job(*reply)
+    def job(self, job_id: str) -> Deferred[Job]:
+        def found(reply: Any) -> Job:
+            if reply == b"unknown job":
+                raise UnknownJob(job_id)
+            record, query, output, data, *ends = reply
+            return self._records.finished_job(record, data, b"".join(ends), query, output)
+
+        return self.node.call("job", job_id).addCallback(found)
 
     @_deferred
     async def jobs(self, wanted: JobFilter, most: int) -> list[Job]:

@@ -104,7 +104,12 @@ class JobRecords:
         return job
 
     def finished_job(
-        self, record: Sequence[bytes | str], data: bytes | str | bool | None, ends: bytes | str = b""
+        self,
+        record: Sequence[bytes | str],
+        data: bytes | str | bool | None,
+        ends: bytes | str = b"",
+        query: bytes | None = None,
+        output: bytes | None = None,
     ) -> Job:
         """Read a job that comes with the bytes of its result, if the result is whole and small.
 
@@ -112,8 +117,10 @@ class JobRecords:
             record: Its fields, as a flat list of names and values.
             data: The bytes of its result.
             ends: The bits of the ends that are noted in them.
+            query: Its query, if it is known.
+            output: What its module wrote, if it is known.
         """
-        job = self.job(record)
+        job = self.job(record, query, output)
         if isinstance(job.result, RedisResult) and data is not None and not isinstance(data, bool):
             job.result.data = content(data)
             job.result.noted = NotedEnds(content(ends))

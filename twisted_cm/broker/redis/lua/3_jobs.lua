@@ -409,7 +409,7 @@ function ops.job(now, node, id)
   if call('EXISTS', P .. 'job:' .. id) == 0 then
     return 'unknown job'
   end
-  return {record(id), call('GET', P .. 'query:' .. id), call('GET', P .. 'output:' .. id)}
+  return {record(id), call('GET', P .. 'query:' .. id), call('GET', P .. 'output:' .. id), small_result(id)}
 end
 
 -- Return the record of a job. With watched, tell this node when the result begins or grows, and when the job ends.
