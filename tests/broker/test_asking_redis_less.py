@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from node_fixtures import Nodes, within
 
-from twisted_cm.broker.interface import UnknownJob
+from twisted_cm.broker.interface import BrokerUnavailable, UnknownJob
 from twisted_cm.broker.redis.broker import RedisBroker
 from twisted_cm.model.jobs import Job, JobSource, JobState, Submission
 from twisted_cm.model.registry import SessionRequest
@@ -113,3 +113,22 @@ def test_a_replica_is_heard_when_it_posts_a_result_late(nodes: Nodes) -> None:
         nodes.get(node.open_result("r", job.job_id, "a"))
         replica = next(each.replica for each in nodes.get(node.replicas("r")) if each.replica.replica_id == "a")
         assert replica.last_heard_at == heard
+
+
+def test_a_post_for_which_redis_was_not_asked_does_not_wait_for_it(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start(nodes)
+    job = take(nodes, node)
+    nodes.get(node.open_result("r", job.job_id))
+    result = node.new_result(job.job_id, None)
+
+    async def away(protocol: Any) -> None:
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr(node.node.connection, "greet", away)
+    node.node.drop_link()
+    within(5, lambda: not node.node.up)
+    result.write(b"x" * 100_000)
+    with pytest.raises(BrokerUnavailable):
+        nodes.get(node.complete(job.job_id, result))

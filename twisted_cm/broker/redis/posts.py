@@ -17,7 +17,7 @@ from ...model.jobs import Job
 from ..flow import PacedWriter
 from ..interface import BrokerUnavailable, IResult, JobAlreadyCompleted, UnknownJob
 from ..noted_ends import NotedEnds
-from .connection import RedisAway, ignore_outage
+from .connection import LinkLost, RedisAway, ignore_outage
 from .node import RedisNode
 from .records import JobRecords
 from .results import PART, PATIENCE, Followers, RedisResult
@@ -47,12 +47,24 @@ class PostedResult(PacedWriter, RedisResult):
     """
 
     def __init__(
-        self, node: RedisNode, followers: Followers, lease: float | None, job_id: str, content_type: str | None
+        self,
+        node: RedisNode,
+        followers: Followers,
+        lease: float | None,
+        job_id: str,
+        content_type: str | None,
+        asked: bool,
     ) -> None:
+        """Create an empty result.
+
+        Args:
+            asked: Whether Redis was asked for the job before. If not, the first write does not wait for it.
+        """
         PacedWriter.__init__(self)
         RedisResult.__init__(self, node, followers, job_id, content_type, f"{job_id}:{secrets.token_hex(4)}", 0, False)
         self.begun = False
         self._lease = lease
+        self._asked = asked
         self._renewed_at = 0.0
         self._buffer = bytearray()
         # All bytes, as long as they are few, for those who look at them while Redis may be away.
@@ -171,10 +183,11 @@ class PostedResult(PacedWriter, RedisResult):
         self._pump()
 
     def _not_written(self, failure: Failure, data: bytes) -> None:
-        if failure.check(RedisAway):
+        started = self._asked or self.begun or self._acknowledged or failure.check(LinkLost)
+        if failure.check(RedisAway) and started:
             self._node.when_up(PATIENCE).addCallbacks(self._send_again, self._give_up, (data,))
             return
-        # Redis is there and does not want the bytes. To send them again would fail again.
+        # Either Redis is there and does not want the bytes, or this post is the first to find out that it is away.
         failure.trap(BrokerUnavailable)
         self._give_up(failure)
 
@@ -242,7 +255,8 @@ class Posts:
 
     def new(self, job_id: str, content_type: str | None) -> PostedResult:
         """Make an empty result."""
-        return PostedResult(self._node, self._followers, self._node.job_lease, job_id, content_type)
+        asked = job_id not in self._expected
+        return PostedResult(self._node, self._followers, self._node.job_lease, job_id, content_type, asked)
 
     async def begin(self, job_id: str, body: IResult, replica_id: str) -> bool:
         """Let callers read a result along while it is posted: see :meth:`.IBroker.begin_result`."""
