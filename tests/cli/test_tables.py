@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
@@ -22,9 +23,9 @@ MESSAGE = "out of luck, and there is much more to say about it than a line of a 
 HEADERS = {"Authorization": "Bearer app-token", "Module-Auth-Token": "token-two", "Prefer": "wait=0"}
 
 
-def post(server: Server, path: str, body: object) -> None:
-    with urlopen(Request(server.urls["http"] + path, json.dumps(body).encode(), HEADERS), timeout=10):
-        pass
+def post(server: Server, path: str, body: object) -> Any:
+    with urlopen(Request(server.urls["http"] + path, json.dumps(body).encode(), HEADERS), timeout=10) as answer:
+        return json.load(answer)
 
 
 @pytest.fixture
@@ -40,10 +41,9 @@ def busy(tmp_path: Path, state_dir: Path) -> Iterator[Server]:
         (None, b""),
     ):
         body_of_job = {"queryType": FUNCTION, "query": {"text": MESSAGE}}
-        post(server, f"{RUNTIMES}/{RUNTIME}/jobs", body_of_job)
+        job_id = post(server, f"{RUNTIMES}/{RUNTIME}/jobs", body_of_job)["job_id"]
         if path is None:
             continue
-        job_id = json.loads(server.cm("jobs", "--json", "--limit", "1").stdout)[0]["job_id"]
         request(server, "/job")
         request(server, path.format(job_id), body)
     request(server, "/job")
