@@ -88,7 +88,7 @@ FRAMES = {
     "EmulatorChannel.dataReceived (twisted_cm/server/transport/channel.py:99)": where.PARSING,
     "EmulatorChannel.write (twisted_cm/server/transport/channel.py:99)": where.WRITES,
     "feed (a.py:1);feed_data (httptools/parser/parser.cpython-311-x86_64-linux-gnu.so)": where.PARSING,
-    "Headers.setRawHeaders (twisted/web/http_headers.py:200)": where.HEADERS,
+    "EmulatorRequest.header (twisted_cm/server/transport/request.py:345)": where.HEADERS,
     "RequestBody.receive (twisted_cm/server/transport/body.py:203)": where.BODIES,
     "Routes.match (twisted_cm/server/dispatch.py:64);unquote (urllib/parse.py:672)": where.ROUTING,
     "fingerprint (twisted_cm/model/tokens.py:106);py_digest_by_name (_hashopenssl.c:329)": where.CREDENTIALS,
