@@ -12,7 +12,7 @@ from typing import Any
 
 from hiredis import Reader, ReplyError, pack_command
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionClosed, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -100,6 +100,9 @@ class Link(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._open = False
         cancel_timer(self._timer)
+        if not reason.check(ConnectionClosed):
+            # What Redis sent could not be read. Those who wait see a connection that is lost.
+            reason = Failure(ConnectionLost())
         # First: commands that fail may be sent again.
         self._lost(self)
         while self._unanswered:
