@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.interfaces import IConsumer
 
 from ..errors import payload_too_large
+from .incoming import Incoming
 from .received import ReceivedBody
 
 #: Bytes of a body that are kept until a route asks for them. Then the connection is paused.
@@ -22,7 +23,7 @@ class BodyConnection(Protocol):
     """What a body needs of its connection."""
 
     @property
-    def incoming(self) -> IPushProducer:
+    def incoming(self) -> Incoming:
         """What the connection receives, to be paused and resumed."""
 
     def write(self, data: bytes) -> None:
@@ -56,7 +57,6 @@ class RequestBody:
         "_done",
         "_limit",
         "_passed",
-        "_paused",
         "_unclaimed",
         "ended",
         "expects_continue",
@@ -74,7 +74,6 @@ class RequestBody:
         self._unclaimed: list[tuple[bytes, bool]] = []
         # The number of bytes that a route has got.
         self._passed = 0
-        self._paused = False
         self._discarding = False
         self._limit: int | None = None
         self._consumer: IConsumer | None = None
@@ -99,7 +98,6 @@ class RequestBody:
         self._unclaimed.append((data, chunk_ends))
         if self.received > UNCLAIMED_LIMIT:
             # Each time, because the connection may have resumed.
-            self._paused = True
             self._connection.incoming.pauseProducing()
         if self._begun is not None:
             self._report_begun()
@@ -129,6 +127,8 @@ class RequestBody:
     def end(self) -> None:
         """Complete the body."""
         self.ended = True
+        # Only who reads notices that the client disconnects.
+        self._resume()
         if self._begun is not None:
             self._report_begun()
         if self._done is not None and not self._discarding:
@@ -146,16 +146,16 @@ class RequestBody:
         self._discarding = True
         self._release()
         self._unclaimed.clear()
-        self._resume()
 
     def _release(self) -> None:
         if self._consumer is not None:
             self._consumer.unregisterProducer()
             self._consumer = None
+        self._resume()
 
     def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
+        """Receive again, whether this body or its consumer has paused the connection."""
+        if self._connection.incoming.paused:
             self._connection.incoming.resumeProducing()
 
     def _fail(self, error: Exception) -> None:

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from ...broker.timers import cancel_timer
 from .body import RequestBody
 from .flushing import FlushWatch
+from .incoming import Incoming
 from .interface import ServingSite
 from .reader import MalformedRequest, RequestReader
 from .request import EmulatorRequest
@@ -33,32 +34,6 @@ AHEAD = 16 * 1024
 BULK = 256 * 1024
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-
-
-@implementer(IPushProducer)
-class Incoming:
-    """What a connection receives, as a producer.
-
-    Attributes:
-        paused: Whether nothing is received.
-    """
-
-    __slots__ = ("_transport", "paused")
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self.paused = False
-
-    def pauseProducing(self) -> None:
-        self.paused = True
-        self._transport.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self.paused = False
-        self._transport.resumeProducing()
-
-    def stopProducing(self) -> None:
-        self._transport.stopProducing()
 
 
 @implementer(IPushProducer)
@@ -222,13 +197,13 @@ class EmulatorChannel(Protocol):
         requests = self._requests
         if self._parting:
             return False
-        if requests and not self._answering:
+        if requests and not self._answering and not self.held:
             self._answering = True
             self.persistent = requests[0].persistent and self._closing is None
             requests[0].process()
         elif self._malformed and not (requests and requests[0].body.ended):
             self._refuse()
-        elif self._ahead and not requests:
+        elif self._ahead and not (requests and requests[0].body.ended):
             data, self._ahead = self._ahead, b""
             self._read(data)
         else:
@@ -248,7 +223,7 @@ class EmulatorChannel(Protocol):
         """Limit the time for what is being received, if the limit does not run yet."""
         if self._parting or self._deadline is not None:
             return
-        if self._body_expected and self._answering:
+        if self._body_expected and self._answering and not self._requests[0].body.ended:
             self._deadline = self.site.reactor.callLater(self.site.body_timeout, self._time_out)
         elif not self._requests and self._reader.unfinished:
             self._deadline = self.site.reactor.callLater(self.site.head_timeout, self._time_out)
@@ -296,7 +271,14 @@ class EmulatorChannel(Protocol):
 
     def write(self, data: bytes, unless_arrived: bool = False) -> None:
         """Send bytes to the client, after all that were written before: see :meth:`.Sender.write`."""
-        self._sender.write(data, unless_arrived)
+        # After a 400, a route that still works would write behind it.
+        if not self._parting:
+            self._sender.write(data, unless_arrived)
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether it is certain that the operating system has everything that was written."""
+        return self._sender.all_sent
 
     def pauseProducing(self) -> None:
         """Pause because the client receives too slowly; abort if it receives nothing for ``stall_timeout``."""
@@ -304,7 +286,6 @@ class EmulatorChannel(Protocol):
         if self._producer is not None:
             self._producer.pauseProducing()
         if not self._answering:
-            # The client would get ever more answers that it does not take.
             self.incoming.pauseProducing()
         self._stall.start(self.site.stall_timeout)
 
@@ -315,6 +296,7 @@ class EmulatorChannel(Protocol):
             self._producer.resumeProducing()
         if not self._answering:
             self.incoming.resumeProducing()
+            self._advance()
 
     def stopProducing(self) -> None:
         if self._producer is not None:
@@ -340,7 +322,10 @@ class EmulatorChannel(Protocol):
             return
         if self._closing is not None:
             self._await_quiet()
-        if self.incoming.paused and not self.held:
+        if self.held:
+            # The client would get ever more answers that it does not take.
+            self.incoming.pauseProducing()
+        elif self.incoming.paused:
             # The connection has stopped to read, for requests ahead or for a body that nobody took.
             self.incoming.resumeProducing()
         self._advance()
@@ -355,7 +340,7 @@ class EmulatorChannel(Protocol):
 
         True: the operating system has it. False: the connection was lost before.
         """
-        if self._sender.all_sent:
+        if self.all_sent:
             report(True)
             return
         if self._flush is None or self._flush.done:

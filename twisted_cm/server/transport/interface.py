@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
 
 from .body import RequestBody
+from .incoming import Incoming
 
 RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
 
@@ -102,7 +103,7 @@ class RequestConnection(Protocol[RequestT_contra]):
     """What a request needs of its connection."""
 
     @property
-    def incoming(self) -> IPushProducer:
+    def incoming(self) -> Incoming:
         """What the connection receives, to be paused and resumed."""
 
     @property
@@ -122,6 +123,10 @@ class RequestConnection(Protocol[RequestT_contra]):
 
     def write(self, data: bytes, unless_arrived: bool = False) -> None:
         """Send bytes to the client: see :meth:`.Sender.write`."""
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether it is certain that the operating system has everything that was written."""
 
     def request_done(self) -> None:
         """Go on to the next request."""

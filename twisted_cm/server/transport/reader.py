@@ -40,7 +40,7 @@ class RequestReader:
         "_body",
         "_headers",
         "_in_head",
-        "_method",
+        "_line",
         "_parser",
         "_piece",
         "_receiver",
@@ -57,7 +57,7 @@ class RequestReader:
         """
         self._receiver = receiver
         self._parser: Any = HttpRequestParser(self)
-        self._method = self._url = b""
+        self._line = self._url = b""
         self._headers: dict[str, list[bytes]] = {}
         self._in_head = False
         self._upgrading = False
@@ -109,8 +109,8 @@ class RequestReader:
         return b""
 
     def _head_without_upgrade(self) -> bytes:
-        """Return the head of a request as if it offered no other protocol, so that it continues as HTTP/1.1."""
-        lines = [b"%b %b HTTP/1.1" % (self._method, self._url)]
+        """Return the head of a request as if it offered no other protocol."""
+        lines = [self._line]
         lines += [
             b"%b: %b" % (name.encode("ascii"), value)
             for name, values in self._headers.items()
@@ -149,12 +149,12 @@ class RequestReader:
             raise MalformedRequest
         self._unaccounted = 0
         method, version = parser.get_method(), parser.get_http_version()
-        if parser.should_upgrade() and method != b"CONNECT":
-            self._upgrading = True
-            self._method = method
-            return
         if version not in ("1.1", "1.0"):
             raise MalformedRequest
+        if parser.should_upgrade() and method != b"CONNECT":
+            self._upgrading = True
+            self._line = b"%b %b HTTP/%b" % (method, self._url, version.encode("ascii"))
+            return
         length: int | None = 0
         if "transfer-encoding" in headers:
             if [value.strip().lower() for value in headers["transfer-encoding"]] != [b"chunked"]:

@@ -216,8 +216,9 @@ class EmulatorRequest:
                 self.code,
                 _PHRASES.get(self.code, b"") if self._phrase is None else self._phrase,
             ),
-            b"Date: " + self._channel.site.date(),
         ]
+        if b"Date" not in headers:
+            lines.append(b"Date: " + self._channel.site.date())
         lines += [b"%b: %b" % (name, value) for name, values in headers.items() for value in values]
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
@@ -251,6 +252,9 @@ class EmulatorRequest:
             return
         if self._chunked:
             self._channel.write(b"0\r\n\r\n")
+        if self._report is not None and self._channel.all_sent:
+            # Before the next answer, and before the connection closes.
+            self._report_delivery(True)
         self._channel.request_done()
 
     def take_your_time(self) -> None:
