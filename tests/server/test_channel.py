@@ -116,6 +116,28 @@ def test_who_takes_no_answers_gets_no_more(connected: Connected) -> None:
     assert connected.transport.value().count(b"HTTP/1.1 200 OK") == 5
 
 
+def test_requests_that_arrive_although_a_client_takes_no_answers_wait(connected: Connected) -> None:
+    """Over TLS, what has been received is delivered even when the connection is paused."""
+    connected.channel.pauseProducing()
+    flood = GET % 1 * (AHEAD // len(GET))
+    for _ in range(3):
+        connected.receive(flood)
+    assert not connected.transport.aborted
+    assert not connected.routes.requests
+    connected.channel.resumeProducing()
+    for number in range(3 * flood.count(b"GET")):
+        connected.finish(number)
+    assert connected.transport.reads
+
+
+def test_a_connection_that_closes_reads(connected: Connected) -> None:
+    """Over TLS, a connection closes when the client agrees."""
+    connected.channel.pauseProducing()
+    assert not connected.transport.reads
+    connected.channel.loseConnection()
+    assert connected.transport.reads
+
+
 def test_a_connection_reads_again_when_its_client_takes_its_answers_again(connected: Connected) -> None:
     connected.receive(GET % 1)
     connected.request(0).write(b"begun")

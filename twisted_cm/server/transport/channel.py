@@ -141,10 +141,10 @@ class EmulatorChannel(Protocol):
         """
         self._ahead += data
         if len(self._ahead) > AHEAD:
-            if self._requests[0].startedWriting:
-                self.incoming.pauseProducing()
-            else:
+            if self._answering and not self._requests[0].startedWriting:
                 self.abort()
+            else:
+                self.incoming.pauseProducing()
 
     @property
     def bytes_ahead(self) -> int:
@@ -359,6 +359,9 @@ class EmulatorChannel(Protocol):
         self._sender.stop()
         # A transport with a producer would not close.
         self.transport.unregisterProducer()
+        if self.incoming.paused:
+            # Over TLS, the client has to agree.
+            self.incoming.resumeProducing()
         self.transport.loseConnection()
         if self._flush is not None and not self._flush.done:
             self._flush.connection_closes()
