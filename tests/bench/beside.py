@@ -6,7 +6,6 @@ same number of jobs, in another order.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import json
@@ -29,7 +28,7 @@ from http_client import caller_request
 from redis_server import RedisServer
 from rich.console import Console
 from rich.table import Table
-from suite import ENVELOPE, HANDLE, RESULT, STATUS, body_of, constant, execute, serve_jobs, submit_and_fetch, timed
+from suite import ENVELOPE, HANDLE, RESULT, STATUS, body_of, constant, execute, submit_and_fetch, timed, with_runtimes
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -82,17 +81,6 @@ class Measured:
 
     cpu: float
     rate: float
-
-
-async def with_runtimes(number: int, work: Callable[[], Awaitable[list[float]]], url: str) -> list[float]:
-    """Do some work while runtimes serve jobs."""
-    pollers = [asyncio.create_task(serve_jobs(url)) for _ in range(number)]
-    try:
-        return await work()
-    finally:
-        for poller in pollers:
-            poller.cancel()
-        await asyncio.gather(*pollers, return_exceptions=True)
 
 
 def measure(server: Emulator | Floor, load: Load) -> Measured:
