@@ -10,6 +10,7 @@ from twisted.internet.testing import StringTransport
 
 from twisted_cm.server.transport.body import UNCLAIMED_LIMIT
 from twisted_cm.server.transport.channel import AHEAD
+from twisted_cm.server.transport.head import RequestHead
 from twisted_cm.server.transport.incoming import Incoming
 from twisted_cm.server.transport.received import ReceivedBody
 from twisted_cm.server.transport.request import EmulatorRequest
@@ -220,7 +221,7 @@ class SendingConnection:
 def test_an_answer_that_has_left_counts_as_delivered_before_its_connection_closes(connected: Connected) -> None:
     """The client may close the connection at once. The end would be noticed first."""
     connection: Any = SendingConnection(connected.site)
-    request = EmulatorRequest(connection, b"GET", b"/", True, {}, 0, False)
+    request = EmulatorRequest(connection, RequestHead(b"GET", b"/", True, {}, 0, False))
     request.body_ended()
     request.when_delivered(lambda delivered: connection.done.append(f"delivered: {delivered}"))
     request.write(request.answer(b"ok", "text/plain"))

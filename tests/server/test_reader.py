@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from attrs import define, field
 
 from twisted_cm.server.transport.body import RequestBody
+from twisted_cm.server.transport.head import RequestHead
 from twisted_cm.server.transport.reader import LONGEST_HEAD, MalformedRequest, RequestReader
 
 HEAD = b"POST /path?x HTTP/1.1\r\nHost: localhost\r\n"
@@ -28,13 +27,13 @@ class Body(RequestBody):
 class Recorder:
     """Notes what a reader finds."""
 
-    heads: list[tuple[Any, ...]] = field(factory=list)
+    heads: list[RequestHead] = field(factory=list)
     bodies: list[Body] = field(factory=list)
     ended: int = 0
 
-    def head_received(self, *head: Any) -> RequestBody:
+    def head_received(self, head: RequestHead) -> RequestBody:
         self.heads.append(head)
-        self.bodies.append(Body(head[4]))
+        self.bodies.append(Body(head.length))
         return self.bodies[-1]
 
     def body_received(self) -> None:
@@ -84,7 +83,7 @@ def test_requests_in_one_piece_are_read_one_after_another() -> None:
     ],
 )
 def test_a_connection_stays_open_unless_the_client_or_its_version_says_otherwise(sent: bytes, persistent: bool) -> None:
-    assert read(sent).heads[0][5] is persistent
+    assert read(sent).heads[0].persistent is persistent
 
 
 @pytest.mark.parametrize("size", [0, 4])
@@ -94,7 +93,7 @@ def test_an_offer_of_another_protocol_is_declined(size: int) -> None:
     sent = HEAD + offer + b"Content-Length: %d\r\n\r\n" % size + b"x" * size + b"GET /next HTTP/1.1\r\n\r\n"
     for found in (read(sent), read(*(sent[at : at + 1] for at in range(len(sent))))):
         assert [head[:2] for head in found.heads] == [(b"POST", b"/path?x"), (b"GET", b"/next")]
-        assert found.heads[0][5]
+        assert found.heads[0].persistent
         assert found.content == [b"x" * size, b""]
         assert found.ended == 2
 
@@ -109,7 +108,7 @@ def test_the_end_of_a_chunk_is_told_with_its_last_byte() -> None:
     # The last byte waits for the line break after its chunk.
     assert found.bodies[0].pieces == [(b"a", False), (b"bc", False), (b"d", True), (b"ef", True), (b"g", True)]
     assert found.ended == 1
-    assert "trailer" not in found.heads[0][3]
+    assert "trailer" not in found.heads[0].headers
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from ...broker.timers import cancel_timer
 from .body import RequestBody
 from .flushing import FlushWatch
+from .head import RequestHead
 from .incoming import Incoming
 from .interface import ServingSite
 from .reader import MalformedRequest, RequestReader
@@ -157,16 +158,8 @@ class EmulatorChannel(Protocol):
         except MalformedRequest:
             self._malformed = True
 
-    def head_received(
-        self,
-        method: bytes,
-        uri: bytes,
-        is_1_1: bool,
-        headers: dict[str, list[bytes]],
-        length: int | None,
-        persistent: bool,
-    ) -> RequestBody:
-        request = EmulatorRequest(self, method, uri, is_1_1, headers, length, persistent)
+    def head_received(self, head: RequestHead) -> RequestBody:
+        request = EmulatorRequest(self, head)
         self._requests.append(request)
         if self._deadline is not None:
             self._end_deadline()

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
 
 from .body import RequestBody
+from .head import RequestHead
 from .incoming import Incoming
 
 RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
@@ -71,29 +72,8 @@ class ServingSite(Protocol[RequestT_contra]):
 class Receiver(Protocol):
     """Receives the requests that a :class:`.RequestReader` finds."""
 
-    def head_received(
-        self,
-        method: bytes,
-        uri: bytes,
-        is_1_1: bool,
-        headers: dict[str, list[bytes]],
-        length: int | None,
-        persistent: bool,
-        /,
-    ) -> RequestBody:
-        """Receive the head of a request.
-
-        Args:
-            method: The method.
-            uri: The target, as it was sent.
-            is_1_1: Whether the version is HTTP/1.1 and not HTTP/1.0.
-            headers: The values of each header, by its name in lower case.
-            length: The bytes of the body; ``None`` for chunked encoding.
-            persistent: Whether the client may send another request on the connection.
-
-        Returns:
-            What takes the body.
-        """
+    def head_received(self, head: RequestHead, /) -> RequestBody:
+        """Receive the head of a request; return what takes its body."""
 
     def body_received(self) -> None:
         """Receive the end of the body that the last head announced."""

@@ -8,6 +8,7 @@ from typing import Any
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from .body import RequestBody
+from .head import RequestHead
 from .interface import Receiver
 
 #: The most bytes of the head of a request, and of anything else around its body, such as a trailer.
@@ -163,7 +164,8 @@ class RequestReader:
         elif "content-length" in headers:
             length = int(headers["content-length"][0])
         persistent = version == "1.1" and parser.should_keep_alive() and method != b"CONNECT"
-        self._body = self._receiver.head_received(method, self._url, version == "1.1", headers, length, persistent)
+        head = RequestHead(method, self._url, version == "1.1", headers, length, persistent)
+        self._body = self._receiver.head_received(head)
 
     def _head_size(self) -> int:
         return len(self._url) + sum(

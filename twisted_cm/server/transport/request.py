@@ -16,6 +16,7 @@ from ...model.types import JSONValue
 from ..errors import ApiError, invalid_request
 from ..json_body import parse_json, to_json
 from .body import RequestBody
+from .head import RequestHead
 from .interface import RequestConnection, ServingSite
 from .pieces import write_pieces
 
@@ -77,23 +78,10 @@ class EmulatorRequest:
         "uri",
     )
 
-    def __init__(
-        self,
-        channel: RequestConnection[EmulatorRequest],
-        method: bytes,
-        uri: bytes,
-        is_1_1: bool,
-        headers: dict[str, list[bytes]],
-        length: int | None,
-        persistent: bool,
-    ) -> None:
+    def __init__(self, channel: RequestConnection[EmulatorRequest], head: RequestHead) -> None:
         self._channel = channel
-        self.method = method
-        self.uri = uri
-        self.path = uri.partition(b"?")[0]
-        self.is_1_1 = is_1_1
-        self.headers = headers
-        self.persistent = persistent
+        self.method, self.uri, self.is_1_1, self.headers, length, self.persistent = head
+        self.path = head.uri.partition(b"?")[0]
         self.body = RequestBody(length, channel)
         self.code = 200
         self.answer_headers: dict[bytes, list[bytes]] = {}
