@@ -127,12 +127,11 @@ class RequestBody:
     def end(self) -> None:
         """Complete the body."""
         self.ended = True
-        # Only who reads notices that the client disconnects.
-        self._resume()
         if self._begun is not None:
             self._report_begun()
+        # Also without a consumer: only a connection that reads notices that its client disconnects.
+        self._release()
         if self._done is not None and not self._discarding:
-            self._release()
             done, self._done = self._done, None
             done.callback(None)
 

@@ -222,14 +222,16 @@ class EmulatorChannel(Protocol):
             self._deadline = self.site.reactor.callLater(self.site.head_timeout, self._time_out)
 
     def _end_deadline(self) -> None:
-        if self._deadline is not None:
-            cancel_timer(self._deadline)
-            self._deadline = None
+        cancel_timer(self._deadline)
+        self._deadline = None
 
     def _time_out(self) -> None:
+        self._log_time_out()
+        self.abort()
+
+    def _log_time_out(self) -> None:
         # Clients leave idle connections open all the time, and the lines would hide others.
         self._log.debug("Timing out client: {peer}", peer=str(self.transport.getPeer()))
-        self.abort()
 
     def _look_idle(self) -> None:
         """Close the connection if it has been idle for long enough, or look again later.
@@ -242,7 +244,7 @@ class EmulatorChannel(Protocol):
         if left > 0:
             self._idle = self.site.reactor.callLater(left, self._look_idle)
         else:
-            self._log.debug("Timing out client: {peer}", peer=str(self.transport.getPeer()))
+            self._log_time_out()
             self.loseConnection()
 
     def allow_slow_body(self, length: int | None) -> None:
