@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -21,6 +22,7 @@ from twisted.logger import Logger
 from ..broker.interface import BrokerUnavailable, Change, IBroker, UnknownJob
 from ..broker.results import CHUNK
 from ..model.jobs import Job, JobFilter, JobResult
+from ..model.queries import PostedFunction
 from ..model.replicas import SUPERVISED_PREFIX
 from ..model.types import JSONValue
 from .mask import mask_json, mask_text
@@ -43,6 +45,13 @@ PAGE = 200
 
 class CannotRecord(Exception):
     """The file cannot be written; the message says why."""
+
+
+class _Finished(NamedTuple):
+    """A job to record, with the functions of its name that its runtime had posted when its end was heard."""
+
+    job: Job
+    functions: Deferred[list[PostedFunction]]
 
 
 class Recorder:
@@ -69,10 +78,10 @@ class Recorder:
         self.path = path
         self._reactor = reactor
         # ``None`` stands for the jobs that finished while the broker could not be reached.
-        self._waiting: deque[Job | None] = deque()
+        self._waiting: deque[_Finished | None] = deque()
         # The schemas in the file, by runtime and function.
         self._schemas: dict[tuple[str, str], JSONValue] = {}
-        # When jobs ended that are recorded. Those that ended before ``_since`` are left alone.
+        # When jobs ended that are recorded or wait for it. Those that ended before ``_since`` are left alone.
         self._recorded: OrderedDict[str, int] = OrderedDict()
         self._since = int(reactor.seconds() * 1000)
         self._writing: Deferred[None] = succeed(None)
@@ -113,40 +122,49 @@ class Recorder:
     def _changed(self, change: Change) -> None:
         if not change.missed and (change.job is None or not change.job.state.finished):
             return
-        self._waiting.append(change.job)
+        if change.job is None:
+            self._waiting.append(None)
+        elif change.job.job_id not in self._recorded:
+            self._waiting.append(self._finished(change.job))
         if not self._busy:
             self._busy = True
             self._writing = Deferred.fromCoroutine(self._write_waiting())
 
     async def _write_waiting(self) -> None:
         while self._waiting:
-            job = self._waiting.popleft()
-            if job is None:
+            finished = self._waiting.popleft()
+            if finished is None:
                 await self._find_missed()
-            elif job.job_id not in self._recorded:
-                self._remember(job)
-                await self._write(job)
+            else:
+                await self._write(*finished)
         self._busy = False
 
-    def _remember(self, job: Job) -> None:
+    def _finished(self, job: Job) -> _Finished:
+        """Remember a job, and ask for its schema at once: the module may post others before the job is written."""
         self._recorded[job.job_id] = job.completed_at or 0
         if len(self._recorded) > MOST_REMEMBERED:
             _, ended_at = self._recorded.popitem(last=False)
             self._since = max(self._since, ended_at + 1)
+        return _Finished(job, self._broker.functions(job.submission.query_type, job.runtime_id))
 
     async def _find_missed(self) -> None:
-        """Record the jobs next that finished while the broker could not be reached."""
+        """Record the jobs that finished while the broker could not be reached."""
         try:
             missed = await self._unrecorded()
         except BrokerUnavailable:
             # It will say again that changes were missed.
             return
-        self._waiting.extendleft(reversed(missed))
         self._log.warn(
             "the broker could not be reached; recording {count} jobs that finished meanwhile, without those that it has"
             " forgotten",
             count=len(missed),
         )
+        await self._write_missed(missed)
+
+    async def _write_missed(self, missed: list[Job]) -> None:
+        for job in missed:
+            if job.job_id not in self._recorded:
+                await self._write(*self._finished(job))
 
     async def _unrecorded(self) -> list[Job]:
         """Return the finished jobs that are not recorded, the one that finished first at the start."""
@@ -159,22 +177,22 @@ class Recorder:
         unrecorded.sort(key=lambda each: each.completed_at or 0)
         return unrecorded
 
-    async def _write(self, job: Job) -> None:
-        if job.submission.size > QUERY_LIMIT:
-            self._log.warn(
-                "job {job_id} is not recorded: its query is larger than {limit} bytes",
-                job_id=job.job_id,
-                limit=QUERY_LIMIT,
-            )
-            return
+    async def _write(self, job: Job, functions: Deferred[list[PostedFunction]]) -> None:
         try:
+            schema = self._new_schema(job, await functions)
+            if job.submission.size > QUERY_LIMIT:
+                self._log.warn(
+                    "job {job_id} is not recorded: its query is larger than {limit} bytes",
+                    job_id=job.job_id,
+                    limit=QUERY_LIMIT,
+                )
+                return
             if job.replica_id is not None and job.replica_id.startswith(SUPERVISED_PREFIX):
                 await self._until_output_is_kept(job)
                 job = await self._broker.job(job.job_id)
             elif job.submission.query is None:
                 # A broker may leave the query out of a change.
                 job = await self._broker.job(job.job_id)
-            schema = await self._new_schema(job)
             if self._append(await self._line(job, schema)) and schema is not None:
                 self._schemas[job.runtime_id, job.submission.query_type] = schema
         except UnknownJob:
@@ -193,12 +211,10 @@ class Recorder:
         if left > 0 and not self._stopping:
             await deferLater(self._reactor, min(left, OUTPUT_FOLLOWS))
 
-    async def _new_schema(self, job: Job) -> JSONValue:
+    def _new_schema(self, job: Job, functions: list[PostedFunction]) -> JSONValue:
         """Return the schema of a job's function; ``None`` if the file has it already, or if there is none."""
-        name = job.submission.query_type
-        found = await self._broker.functions(name, job.runtime_id)
-        schema = found[0].schema.payload if found else None
-        return schema if schema != self._schemas.get((job.runtime_id, name)) else None
+        schema = functions[0].schema.payload if functions else None
+        return schema if schema != self._schemas.get((job.runtime_id, job.submission.query_type)) else None
 
     async def _line(self, job: Job, schema: JSONValue) -> bytes:
         submission = job.submission
@@ -279,8 +295,7 @@ class Recorder:
         try:
             await self._writing
             # On Redis, a job's caller can know of its end before this observer does.
-            self._waiting.extend(await self._unrecorded())
-            await self._write_waiting()
+            await self._write_missed(await self._unrecorded())
         except BrokerUnavailable:
             self._log.warn("the broker cannot be reached; jobs that finished meanwhile are not recorded")
         finally:
