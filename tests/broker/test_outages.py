@@ -47,12 +47,11 @@ def test_nothing_is_published_to_a_dead_node_that_observed(nodes: Nodes) -> None
     dying, living = (nodes.node() for _ in range(2))
     for each in (dying, living):
         each.observe(lambda change: None)
-    nodes.settle()
 
     def observing(broker: RedisBroker) -> bool:
         return broker.node.node_id.encode() in nodes.server.command("SMEMBERS", "twisted-cm:0:observing")
 
-    assert observing(dying) and observing(living)
+    within(5, lambda: observing(dying) and observing(living))
     nodes.die(dying)
     within(5, lambda: not observing(dying))
     assert observing(living)
