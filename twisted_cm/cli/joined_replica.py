@@ -168,10 +168,9 @@ class Companion:
             announcing.cancel()
 
     async def _announce(self, status: ReplicaStatus) -> None:
-        # Not before the next request is on its way: from then on, the replica ends with this command.
+        # Not before the server has the next request of run(): from then on, the replica ends with this command.
         await deferLater(self._reactor, 0 if status.functions is not None else _SCHEMAS_FOLLOW)
-        if status.functions is None:
-            status = await self._replica.status(hold=True)
+        status = await self._replica.status(hold=True)
         if status.functions is None:
             reported = "no functions reported"
         else:
