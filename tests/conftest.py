@@ -20,6 +20,7 @@ import pytest
 import pytest_twisted
 import treq
 from attrs import evolve
+from forked_commands import run_command, start_command
 from redis_server import RedisServer
 from selection import on_other_brokers
 from twisted.internet import reactor
@@ -362,9 +363,9 @@ class Server:
         ports = directory / "ports.json"
         self.seed_file = seed_file = directory / "seed.yaml"
         seed_file.write_text(seed, "utf-8")
-        command = [str(BIN / "twisted-cm"), "serve", "--seed", str(seed_file), "--port", "0", "--tls-port", "0"]
-        self.process = subprocess.Popen(
-            [*command, "--port-file", str(ports), *options],
+        command = ["serve", "--seed", str(seed_file), "--port", "0", "--tls-port", "0", "--port-file", str(ports)]
+        self.process: subprocess.Popen[str] = start_command(
+            [*command, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=self.environment,
@@ -384,14 +385,12 @@ class Server:
 
     def cm(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         """Run a ``twisted-cm`` command against this server and wait for its end."""
-        return subprocess.run(
-            [str(BIN / "twisted-cm"), *arguments], env=self.environment, capture_output=True, timeout=60, **options
-        )
+        return run_command(arguments, env=self.environment, **options)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a ``twisted-cm`` command against this server; the caller ends it."""
-        return subprocess.Popen(
-            [str(BIN / "twisted-cm"), *arguments],
+        return start_command(
+            arguments,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

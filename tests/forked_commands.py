@@ -1,0 +1,190 @@
+"""Starts ``twisted-cm`` commands as forks of a process that has imported all of them.
+
+To start Python and to import takes most of the time of a command: half a second for ``serve``. Each worker of pytest
+starts each command once as a user does; only later starts are forks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing.reduction import DupFd
+from operator import methodcaller
+from pathlib import Path
+from threading import Thread
+from typing import IO, Any, AnyStr
+
+#: The script of the commands.
+TWISTED_CM = str(Path(sys.executable).parent / "twisted-cm")
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["preloaded_commands"])
+
+# The commands that have been started as a user does.
+_started: set[str] = set()
+
+
+def start_command(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    """Start ``twisted-cm`` with some arguments.
+
+    Args:
+        options: Those of :class:`subprocess.Popen` that :class:`ForkedCommand` has.
+    """
+    if sys.platform == "linux" and arguments[0] in _started:
+        return ForkedCommand(arguments, **options)
+    _started.add(arguments[0])
+    return subprocess.Popen([TWISTED_CM, *arguments], **options)
+
+
+def run_command(
+    arguments: Sequence[str], input: bytes | None = None, timeout: float = 60, **options: Any
+) -> subprocess.CompletedProcess[bytes]:
+    """Run ``twisted-cm`` with some arguments, and return what it printed.
+
+    Raises:
+        subprocess.TimeoutExpired: It runs for longer than ``timeout`` seconds. It is killed.
+    """
+    stdin = None if input is None else subprocess.PIPE
+    process = start_command(arguments, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    try:
+        stdout, stderr = process.communicate(input, timeout)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess([TWISTED_CM, *arguments], process.returncode, stdout, stderr)
+
+
+class _Descriptor:
+    """A descriptor of this process that is another one in a fork, where it is only a number."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __reduce__(self) -> Any:
+        # Only while a process is started is a descriptor passed on to it.
+        return methodcaller("detach"), (DupFd(self._number),)
+
+
+class ForkedCommand(subprocess.Popen[AnyStr]):
+    """A ``twisted-cm`` command that is a fork. Of its base class, it has only what is defined here."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        text: bool = False,
+        start_new_session: bool = False,
+    ) -> None:
+        self.args = [TWISTED_CM, *arguments]
+        self.returncode: Any = None
+        self.stdin = self.stdout = self.stderr = None
+        mode = "" if text else "b"
+        numbers = [0, 1, 2]
+        given: list[int] = []
+        if stdin == subprocess.PIPE:
+            numbers[0], ours = os.pipe()
+            self.stdin = os.fdopen(ours, "w" + mode)
+            given.append(numbers[0])
+        if stdout == subprocess.PIPE:
+            ours, numbers[1] = os.pipe()
+            self.stdout = os.fdopen(ours, "r" + mode)
+            given.append(numbers[1])
+        if stderr == subprocess.PIPE:
+            ours, numbers[2] = os.pipe()
+            self.stderr = os.fdopen(ours, "r" + mode)
+            given.append(numbers[2])
+        elif stderr == subprocess.STDOUT:
+            numbers[2] = numbers[1]
+        prepared, preparing = os.pipe()
+        given.append(preparing)
+        descriptors = [_Descriptor(each) for each in (*numbers, preparing)]
+        # Unlike others, a daemon does not hold up the end of this process.
+        self._process = _context.Process(
+            target=_run, args=(self.args, dict(env), os.getcwd(), start_new_session, descriptors), daemon=True
+        )
+        self._process.start()
+        for each in given:
+            os.close(each)
+        # From now on, the process has its own session.
+        os.read(prepared, 1)
+        os.close(prepared)
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> Any:
+        self.returncode = self._process.exitcode
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return self._process.exitcode or 0
+
+    def communicate(self, input: AnyStr | None = None, timeout: float | None = None) -> Any:
+        end = None if timeout is None else time.monotonic() + timeout
+        output: dict[Any, AnyStr] = {}
+
+        def write() -> None:
+            assert self.stdin is not None
+            # The command need not read its input.
+            with contextlib.suppress(BrokenPipeError), self.stdin:
+                if input is not None:
+                    self.stdin.write(input)
+
+        def read(stream: IO[AnyStr]) -> None:
+            output[stream] = stream.read()
+
+        threads = [Thread(target=read, args=(each,), daemon=True) for each in (self.stdout, self.stderr) if each]
+        if self.stdin is not None:
+            threads.append(Thread(target=write, daemon=True))
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join(None if end is None else max(end - time.monotonic(), 0))
+            if each.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        self.wait(None if end is None else max(end - time.monotonic(), 0))
+        return output.get(self.stdout), output.get(self.stderr)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _run(arguments: list[str], environment: dict[str, str], directory: str, session: bool, descriptors: Any) -> None:
+    """Run a command in the fork, as the interpreter and the script of the command would."""
+    *numbers, preparing = descriptors
+    for number, each in enumerate(numbers):
+        os.dup2(each, number)
+    for each in numbers:
+        os.close(each)
+    if session:
+        os.setsid()
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    os.close(preparing)
+    from twisted_cm.cli import main
+
+    main()
