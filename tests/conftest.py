@@ -45,6 +45,10 @@ RUNTIMES = "/_emulate/foundry/compute-modules/runtimes"
 CONTOUR = "/contour-backend-multiplexer/api/module-group-multiplexer"
 BIN = Path(sys.executable).parent
 
+#: Options for the runs of pytest that tests start. Plugins that only the tests of this project need take longer to load
+#: than such a run.
+FEWER_PLUGINS = ("-p", "no:schemathesis", "-p", "no:hypothesispytest")
+
 SEED = """
 tokens: {app-token: {login: jane}}
 foundry:

@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from attrs import define
-from conftest import BIN, ROOT, RUNTIMES, free_port, kill
+from conftest import BIN, FEWER_PLUGINS, ROOT, RUNTIMES, free_port, kill
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -98,8 +98,7 @@ class Page:
             # The project under test is installed already; nothing is downloaded.
             "PIP_NO_INDEX": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            # A plugin for this project's own tests, which takes seconds to load.
-            "PYTEST_ADDOPTS": "-p no:schemathesis",
+            "PYTEST_ADDOPTS": " ".join(FEWER_PLUGINS),
             # vitest, among others, colors its output wherever CI is set.
             "NO_COLOR": "1",
             "npm_config_offline": "true",

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import kill
+from conftest import FEWER_PLUGINS, kill
 from sdk_processes import SDK_PYTHON
 
 #: A module on the official SDK.
@@ -71,7 +71,7 @@ class Project:
         """Start pytest; the caller ends it."""
         ours = ("PYTEST_", "COV_", "TWISTED_CM_")
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:schemathesis", *options],
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *FEWER_PLUGINS, *options],
             cwd=self.directory,
             env={name: value for name, value in os.environ.items() if not name.startswith(ours)},
             stdout=subprocess.PIPE,

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import kill
+from conftest import FEWER_PLUGINS, kill
 
 INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 
@@ -279,7 +279,7 @@ class Project:
         """Start pytest in a directory of the project; the caller ends it."""
         ours = ("PYTEST_", "COV_")
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:schemathesis", *options],
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *FEWER_PLUGINS, *options],
             cwd=self.directory / cwd,
             env={name: value for name, value in os.environ.items() if not name.startswith(ours)},
             stdout=subprocess.PIPE,
