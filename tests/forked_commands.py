@@ -14,17 +14,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.reduction import DupFd
 from operator import methodcaller
 from pathlib import Path
 from threading import Thread
 from typing import IO, Any, AnyStr
 
+import twisted.internet
+
+from twisted_cm.cli.main import COMMANDS, main
+
 #: The script of the commands.
 TWISTED_CM = str(Path(sys.executable).parent / "twisted-cm")
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["preloaded_commands"])
 
 # The commands that have been started as a user does.
 _started: set[str] = set()
@@ -61,6 +66,24 @@ def run_command(
     return subprocess.CompletedProcess([TWISTED_CM, *arguments], process.returncode, stdout, stderr)
 
 
+@cache
+def _start_forking() -> None:
+    """Start the process that is forked, and let it import the commands from where this process would."""
+    _context.set_forkserver_preload([f"twisted_cm.cli.{module}" for module, _, _ in COMMANDS.values()])
+    directory, path = os.getcwd(), os.environ.get("PYTHONPATH")
+    # It looks first in its own directory, which would be that of the clone.
+    os.chdir(Path(sys.executable).parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.chdir(directory)
+        if path is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = path
+
+
 class _Descriptor:
     """A descriptor of this process that is another one in a fork, where it is only a number."""
 
@@ -85,6 +108,7 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
         text: bool = False,
         start_new_session: bool = False,
     ) -> None:
+        _start_forking()
         self.args = [TWISTED_CM, *arguments]
         self.returncode: Any = None
         self.stdin = self.stdout = self.stderr = None
@@ -184,7 +208,11 @@ def _run(arguments: list[str], environment: dict[str, str], directory: str, sess
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    # multiprocessing says nothing if it cannot import them.
+    assert "twisted_cm.cli.serve" in sys.modules, "The commands are not imported."
+    # Klein installs a reactor when it is imported. Each process needs its own: reactors of several processes that share
+    # their descriptors would wake each other.
+    sys.modules.pop("twisted.internet.reactor", None)
+    vars(twisted.internet).pop("reactor", None)
     os.close(preparing)
-    from twisted_cm.cli import main
-
     main()

@@ -281,12 +281,15 @@ PAGES = sorted(
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sphinx]:
-    """Build the documentation, so that Sphinx has parsed its pages."""
+    """Let Sphinx parse the pages."""
     out = tmp_path_factory.mktemp("docs")
+    parsed = DOCS / "_build" / "html" / ".doctrees"
+    if parsed.exists():
+        # They are from the last build. Sphinx parses what has changed since then.
+        shutil.copytree(parsed, out / "doctrees")
     with docutils_namespace():
-        app = Sphinx(DOCS, DOCS, out, out / "doctrees", "dummy", status=None, warningiserror=True)
-        app.build()
-        assert app.statuscode == 0
+        app = Sphinx(DOCS, DOCS, out, out / "doctrees", "dummy", status=None)
+        app.builder.read()
         yield app
 
 
