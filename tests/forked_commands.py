@@ -49,7 +49,7 @@ def start_command(arguments: Sequence[str], **options: Any) -> subprocess.Popen[
 
 def run_command(
     arguments: Sequence[str], input: bytes | None = None, timeout: float = 60, **options: Any
-) -> subprocess.CompletedProcess[bytes]:
+) -> subprocess.CompletedProcess[Any]:
     """Run ``twisted-cm`` with some arguments, and return what it printed.
 
     Raises:
@@ -101,7 +101,8 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
     def __init__(
         self,
         arguments: Sequence[str],
-        env: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
         stdin: int | None = None,
         stdout: int | None = None,
         stderr: int | None = None,
@@ -134,7 +135,9 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
         descriptors = [_Descriptor(each) for each in (*numbers, preparing)]
         # Unlike others, a daemon does not hold up the end of this process.
         self._process = _context.Process(
-            target=_run, args=(self.args, dict(env), os.getcwd(), start_new_session, descriptors), daemon=True
+            target=_run,
+            args=(self.args, dict(env or os.environ), str(cwd or os.getcwd()), start_new_session, descriptors),
+            daemon=True,
         )
         self._process.start()
         for each in given:

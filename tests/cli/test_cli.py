@@ -13,26 +13,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import psutil
 import pytest
 from conftest import BIN, ROOT, Server, free_port, kill
+from forked_commands import run_command
 from terminal import Terminal
 
 INFO = "/_emulate/foundry/compute-modules/info"
 
 
-def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(BIN / command[0]), *command[1:]],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def run(program: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    options: dict[str, Any] = {"cwd": cwd, "env": {**os.environ, **environment}, "text": True}
+    if program == "twisted-cm":
+        return run_command(arguments, **options)
+    return subprocess.run([str(BIN / program), *arguments], capture_output=True, timeout=60, **options)
 
 
 def refused(ran: subprocess.CompletedProcess[str], says: str) -> None:

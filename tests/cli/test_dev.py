@@ -21,6 +21,7 @@ import psutil
 import pytest
 import yaml
 from conftest import BIN, ROOT, free_port
+from forked_commands import run_command, start_command
 from sdk_processes import SDK_PYTHON
 from supervised_emulator import MODULE, gone, seed_of
 
@@ -39,8 +40,8 @@ class Dev:
     def __init__(self, directory: Path, state: Path, *arguments: str, command: str = "dev") -> None:
         self.directory = directory
         self.environment = {**os.environ, "TWISTED_CM_STATE_DIR": str(state)}
-        self.process = subprocess.Popen(
-            [str(BIN / "twisted-cm"), command, *arguments],
+        self.process: subprocess.Popen[str] = start_command(
+            [command, *arguments],
             cwd=directory,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -66,14 +67,7 @@ class Dev:
     def cm(self, *arguments: str, url: bool = True) -> subprocess.CompletedProcess[str]:
         """Run another command in the same directory."""
         environment = {**self.environment, "TWISTED_CM_URL": self.url} if url else self.environment
-        return subprocess.run(
-            [str(BIN / "twisted-cm"), *arguments],
-            cwd=self.directory,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        return run_command(arguments, cwd=self.directory, env=environment, text=True)
 
     def who(self) -> Any:
         """Return what function ``who`` of the module says."""
@@ -220,7 +214,7 @@ def test_sighup_starts_and_ends_modules_as_the_seed_says(dev: Start) -> None:
     seed = running.directory / "twisted-cm.yaml"
     seed.write_text(yaml.safe_dump(seed_of({"env": {"OWN": "new"}})))
     running.process.send_signal(signal.SIGHUP)
-    running.until("reloaded")
+    running.until("runtime one: reloaded")
     assert running.cm("submit", "ri.one", "environment", '["OWN"]', "--token", "app-token").stdout == '{"OWN": "new"}'
     assert gone(pid)
     # A directory that is not there changes nothing.
@@ -392,8 +386,8 @@ def test_logs_show_and_follow_what_a_module_writes(dev: Start) -> None:
     running = dev(seed=seed_of({}))
     running.until("Submit a job: ")
     options = ("--token", "app-token")
-    following = subprocess.Popen(
-        [str(BIN / "twisted-cm"), "logs", "one", "--follow", "--url", running.url, *options],
+    following: subprocess.Popen[str] = start_command(
+        ["logs", "one", "--follow", "--url", running.url, *options],
         cwd=running.directory.parent,
         env=running.environment,
         stdout=subprocess.PIPE,

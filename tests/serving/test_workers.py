@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import BIN, CONTOUR, ROOT, RUNTIMES, SEED
+from forked_commands import run_command
 from prometheus_client.parser import text_string_to_metric_families
 from redis_server import RedisServer
 from worker_steps import Client, WorkersServer, alive, until
@@ -296,13 +297,8 @@ def test_jobs_are_recorded_once_and_the_log_says_which_worker_wrote_a_line(start
 
 
 def refused(*options: str, **environment: str) -> str:
-    ran = subprocess.run(
-        [str(BIN / "twisted-cm"), "serve", "--port", "0", "--tls-port", "0", *options],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={**os.environ, **environment},
-    )
+    command = ["serve", "--port", "0", "--tls-port", "0", *options]
+    ran = run_command(command, text=True, env={**os.environ, **environment})
     assert ran.returncode in (1, 2) and "Traceback" not in ran.stderr, ran.stderr
     return ran.stderr
 
