@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -133,10 +134,11 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
         prepared, preparing = os.pipe()
         given.append(preparing)
         descriptors = [_Descriptor(each) for each in (*numbers, preparing)]
+        limits = [(each, resource.getrlimit(each)) for each in (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)]
         # Unlike others, a daemon does not hold up the end of this process.
         self._process = _context.Process(
             target=_run,
-            args=(self.args, dict(env or os.environ), str(cwd or os.getcwd()), start_new_session, descriptors),
+            args=(self.args, dict(env or os.environ), str(cwd or os.getcwd()), limits, start_new_session, descriptors),
             daemon=True,
         )
         self._process.start()
@@ -195,7 +197,14 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
         self.send_signal(signal.SIGKILL)
 
 
-def _run(arguments: list[str], environment: dict[str, str], directory: str, session: bool, descriptors: Any) -> None:
+def _run(
+    arguments: list[str],
+    environment: dict[str, str],
+    directory: str,
+    limits: list[tuple[int, tuple[int, int]]],
+    session: bool,
+    descriptors: Any,
+) -> None:
     """Run a command in the fork, as the interpreter and the script of the command would."""
     *numbers, preparing = descriptors
     for number, each in enumerate(numbers):
@@ -204,6 +213,8 @@ def _run(arguments: list[str], environment: dict[str, str], directory: str, sess
         os.close(each)
     if session:
         os.setsid()
+    for number, limit in limits:
+        resource.setrlimit(number, limit)
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
