@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from klein import Klein
 from twisted.internet.task import Clock
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
 from twisted_cm.server.app import emulator_app, sidecar_app
 from twisted_cm.server.dispatch import ANY_ID, Routes
+from twisted_cm.server.routing import App
 from twisted_cm.service import EmulatorService, Settings
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD")
@@ -24,7 +24,7 @@ IDS = ("foundry_job_1", ANY_ID, "status", "execute", "job", "a%2Fb", "%FF", "%00
 
 
 @pytest.fixture(scope="module", params=["main", "sidecar"])
-def app(request: pytest.FixtureRequest) -> Klein:
+def app(request: pytest.FixtureRequest) -> App:
     """All routes of one kind of listener."""
     service = EmulatorService(Clock(), Settings(listen=False))
     service.startService()
@@ -40,12 +40,12 @@ def outcome(search: Any, path: str, method: str) -> object:
     return endpoint, dict(arguments)
 
 
-def plain(app: Klein) -> MapAdapter:
+def plain(app: App) -> MapAdapter:
     """The search without a memory."""
     return app.url_map.bind("localhost")
 
 
-def test_each_route_is_found_as_without_a_memory_twice(app: Klein) -> None:
+def test_each_route_is_found_as_without_a_memory_twice(app: App) -> None:
     routes, found = Routes(app.url_map), 0
     for rule in app.url_map.iter_rules():
         names = [name for name in rule.arguments if f"<id:{name}>" in rule.rule]
@@ -60,7 +60,7 @@ def test_each_route_is_found_as_without_a_memory_twice(app: Klein) -> None:
     assert found > len(list(app.url_map.iter_rules()))
 
 
-def test_any_path_leads_where_it_does_without_a_memory(app: Klein) -> None:
+def test_any_path_leads_where_it_does_without_a_memory(app: App) -> None:
     routes = Routes(app.url_map)
     paths = sorted({rule.rule for rule in app.url_map.iter_rules()})
     words = st.sampled_from(sorted({*IDS, *(word for path in paths for word in path.split("/") if "<" not in word)}))

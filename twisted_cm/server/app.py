@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from klein import Klein
-
 from ..model.proxies import Proxy
 from .auth import identify_at_sidecar, identify_without_token
 from .context import Context
@@ -44,7 +42,7 @@ def change_proxies(site: EmulatorSite, context: Context, proxies: Iterable[Proxy
     site.answerer = _dispatcher(emulator_app(context, proxies))
 
 
-def emulator_app(context: Context, proxies: Iterable[Proxy] = ()) -> Klein:
+def emulator_app(context: Context, proxies: Iterable[Proxy] = ()) -> App:
     """Return the routes of the main listeners."""
     app = App()
     DiscoveryRoutes(context).register(app)
@@ -66,7 +64,7 @@ def emulator_app(context: Context, proxies: Iterable[Proxy] = ()) -> Klein:
     SupervisedRoutes(context).register(app)
     OpenAPIRoute().register(app)
     ProxyRoutes(context, proxies).register(app)
-    return app.klein()
+    return app
 
 
 def sidecar_site(context: Context, runtime_id: str) -> EmulatorSite:
@@ -74,19 +72,19 @@ def sidecar_site(context: Context, runtime_id: str) -> EmulatorSite:
     return _site(sidecar_app(context, runtime_id), context)
 
 
-def sidecar_app(context: Context, runtime_id: str) -> Klein:
+def sidecar_app(context: Context, runtime_id: str) -> App:
     """Return the routes of a sidecar listener."""
     app = App()
     ModuleRoutes(context, identify_at_sidecar).register_as_foundry(app, runtime_id)
     ModuleRoutes(context, identify_without_token).register_bare(app, runtime_id)
-    return app.klein()
+    return app
 
 
-def _site(app: Klein, context: Context) -> EmulatorSite:
+def _site(app: App, context: Context) -> EmulatorSite:
     return EmulatorSite(_dispatcher(app), context.guard, context.reactor, context.metrics.count_error)
 
 
-def _dispatcher(app: Klein) -> Dispatcher:
+def _dispatcher(app: App) -> Dispatcher:
     for rule in app.url_map.iter_rules():
         # A HEAD request for a job would take it from the queue and lose it.
         if rule.methods is not None and rule.rule.endswith("/job"):

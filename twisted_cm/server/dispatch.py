@@ -1,7 +1,7 @@
 """Which route a request is for, and what happens to what the route returns or raises.
 
 The routes are Klein's. Klein's own resource does more for each request than is needed here: it binds the map of routes
-again, and it looks for pages and templates in what a route returns.
+again, it looks for pages and templates in what a route returns, and it runs the coroutine of a route in Deferreds.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
+from types import CoroutineType
 from typing import Any
 
-from klein import Klein
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.routing import Map, ValidationError
 
 from .errors import ApiError
+from .route_run import RouteRun
+from .routing import App
 from .transport.body import BodyLost
 from .transport.request import EmulatorRequest
 
@@ -73,7 +75,7 @@ def _let_go(failure: Failure) -> None:
 
 
 class Dispatcher:
-    """Answers requests with the routes of a Klein application.
+    """Answers requests with the routes of a listener.
 
     Attributes:
         app: The routes.
@@ -81,7 +83,7 @@ class Dispatcher:
 
     _log = Logger()
 
-    def __init__(self, app: Klein, refusal: Callable[[Exception], ApiError]) -> None:
+    def __init__(self, app: App, refusal: Callable[[Exception], ApiError]) -> None:
         """Answer nothing yet.
 
         Args:
@@ -89,8 +91,7 @@ class Dispatcher:
             refusal: Returns the answer to an exception. It logs unexpected ones.
         """
         self.app = app
-        # Its type names Twisted's requests, but it passes on any.
-        self._execute: Callable[..., Any] = app.execute_endpoint
+        self._handlers = app.handlers
         self._refusal = refusal
         self._routes = Routes(app.url_map)
 
@@ -98,18 +99,15 @@ class Dispatcher:
         """Call the route of a request, and write the answer when the route returns it."""
         try:
             endpoint, arguments = self._routes.match(request.method.decode("latin-1"), request.path.decode("latin-1"))
-            answer = self._execute(endpoint, request, **arguments)
+            answer = self._handlers[endpoint](request, **arguments)
         except Exception as error:
-            # A route that waits for something raises later.
+            # A coroutine raises later.
             self._answered(request.error(self._refusal(error)), request)
             return
-        if not isinstance(answer, Deferred):
+        if isinstance(answer, CoroutineType):
+            RouteRun(answer, request, self._answered, self._refused).start()
+        else:
             self._answered(answer, request)
-            return
-        request.answering = answer
-        answer.addCallbacks(self._answered, self._refused, callbackArgs=(request,), errbackArgs=(request,))
-        if request.gone:
-            answer.cancel()
 
     def _answered(self, answer: bytes | None, request: EmulatorRequest) -> None:
         if request.gone:

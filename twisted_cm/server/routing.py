@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from klein import Klein
-from werkzeug.routing import BaseConverter, ValidationError
+from werkzeug.routing import BaseConverter, Map, ValidationError
 
 
 class IdConverter(BaseConverter):
@@ -64,6 +64,11 @@ class App:
         """
         self._rules.append((method, path, tuple(defaults.items())))
         self.handlers[_endpoint(method, path)] = handler
+
+    @property
+    def url_map(self) -> Map:
+        """Klein's map of the routes."""
+        return self.klein().url_map
 
     def klein(self) -> Klein:
         """Return a Klein application with the routes."""

@@ -28,6 +28,13 @@ class Answerer(Protocol[RequestT_contra]):
         """Answer a request, now or later."""
 
 
+class Answering(Protocol):
+    """What is at work on the answer to a request."""
+
+    def cancel(self) -> None:
+        """Stop, because the client has disconnected."""
+
+
 class ServingSite(Protocol[RequestT_contra]):
     """What connections and requests need of their site.
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IConsumer, IDelayedCall
 from twisted.web.http import parse_qs
 from zope.interface import implementer
@@ -17,7 +16,7 @@ from ..errors import ApiError, invalid_request
 from ..json_body import parse_json, to_json
 from .body import RequestBody
 from .head import RequestHead
-from .interface import RequestConnection, ServingSite
+from .interface import Answering, RequestConnection, ServingSite
 from .pieces import write_pieces
 
 #: Seconds that a client may go on sending the body of a request that has been answered.
@@ -86,7 +85,7 @@ class EmulatorRequest:
         self.code = 200
         self.answer_headers: dict[bytes, list[bytes]] = {}
         self.startedWriting = False
-        self.answering: Deferred[Any] | None = None
+        self.answering: Answering | None = None
         self.gone = False
         self._phrase: bytes | None = None
         self._chunked = False
