@@ -194,19 +194,20 @@ class RequestBody:
             self.discard()
             return fail(payload_too_large(limit))
         done = self._done = Deferred(lambda _: self.discard())
-        self._consumer = consumer
         if not self.ended:
+            self._consumer = consumer
             self._send_continue()
             consumer.registerProducer(self._connection.incoming, True)
             self._resume()
         unclaimed, self._unclaimed = self._unclaimed, []
         for data, ends_chunk in unclaimed:
-            if self._consumer is None:
-                # The last piece was refused.
-                return done
             self._write(consumer, data, ends_chunk)
+            if self._done is None:
+                # The piece was refused.
+                return done
         if self.ended:
-            self.end()
+            self._done = None
+            return succeed(None)
         return done
 
     async def receive(self, limit: int) -> ReceivedBody:

@@ -196,18 +196,15 @@ class EmulatorRequest:
             headers[b"Transfer-Encoding"] = [b"chunked"]
         if not self._channel.persistent and self.is_1_1:
             headers[b"Connection"] = [b"close"]
-        lines = [
-            b"%b %d %b"
-            % (
-                b"HTTP/1.1" if self.is_1_1 else b"HTTP/1.0",
-                self.code,
-                _PHRASES.get(self.code, b"") if self._phrase is None else self._phrase,
-            ),
-        ]
+        phrase = _PHRASES.get(self.code, b"") if self._phrase is None else self._phrase
+        lines = [b"HTTP/1.%d %d %b" % (self.is_1_1, self.code, phrase)]
         if b"Date" not in headers:
             lines.append(b"Date: " + self._channel.site.date())
-        lines += [b"%b: %b" % (name, value) for name, values in headers.items() for value in values]
-        return b"\r\n".join(lines) + b"\r\n\r\n"
+        for name, values in headers.items():
+            for value in values:
+                lines.append(name + b": " + value)
+        lines.append(b"\r\n")
+        return b"\r\n".join(lines)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
