@@ -13,10 +13,9 @@ import sys
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from functools import lru_cache, partial
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import click
-from attrs import frozen
 from twisted.logger import (
     FileLogObserver,
     ILogObserver,
@@ -54,8 +53,7 @@ _CLASS = re.compile(r"\._?[A-Z]\w*$")
 _own_levels: list[LogLevelFilterPredicate] = []
 
 
-@frozen
-class FinishedJob:
+class FinishedJob(NamedTuple):
     """A job that has ended, as the log shows it: the field ``finished_job`` of an event.
 
     Attributes:

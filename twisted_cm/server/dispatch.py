@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from types import CoroutineType
 from typing import Any
@@ -59,8 +58,10 @@ class Routes:
             endpoint, arguments = self._search(f"{parent}/{ANY_ID}", method)
             name = self._last_ids.get(endpoint)
             if name is not None:
-                with suppress(ValidationError):
+                try:
                     return endpoint, {**arguments, name: self._ids.to_python(last)}
+                except ValidationError:
+                    pass
         endpoint, arguments = self._search(path, method)
         return endpoint, arguments
 

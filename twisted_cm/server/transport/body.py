@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer
 
-from ..errors import payload_too_large
+from ..errors import ApiError, payload_too_large
 from .incoming import Incoming
 from .received import ReceivedBody
 
@@ -93,7 +93,10 @@ class RequestBody:
         if self._discarding:
             return
         if self._consumer is not None:
-            self._write(self._consumer, data, chunk_ends)
+            try:
+                self._write(self._consumer, data, chunk_ends)
+            except (ApiError, OSError) as error:
+                self._fail(error)
             return
         self._unclaimed.append((data, chunk_ends))
         if self.received > UNCLAIMED_LIMIT:
@@ -105,14 +108,10 @@ class RequestBody:
     def _write(self, consumer: IConsumer, data: bytes, chunk_ends: bool) -> None:
         self._passed += len(data)
         if self._limit is not None and self._passed > self._limit:
-            self._fail(payload_too_large(self._limit))
-            return
+            raise payload_too_large(self._limit)
         if chunk_ends and self._chunk_ends is not None:
             self._chunk_ends(data[-1:], self._passed)
-        try:
-            consumer.write(data)
-        except OSError as error:
-            self._fail(error)
+        consumer.write(data)
 
     def _send_continue(self) -> None:
         if self.expects_continue:
@@ -193,22 +192,22 @@ class RequestBody:
         if (self.length or 0) > limit:
             self.discard()
             return fail(payload_too_large(limit))
-        done = self._done = Deferred(lambda _: self.discard())
         if not self.ended:
             self._consumer = consumer
             self._send_continue()
             consumer.registerProducer(self._connection.incoming, True)
             self._resume()
         unclaimed, self._unclaimed = self._unclaimed, []
-        for data, ends_chunk in unclaimed:
-            self._write(consumer, data, ends_chunk)
-            if self._done is None:
-                # The piece was refused.
-                return done
+        try:
+            for data, ends_chunk in unclaimed:
+                self._write(consumer, data, ends_chunk)
+        except (ApiError, OSError) as error:
+            self.discard()
+            return fail(error)
         if self.ended:
-            self._done = None
             return succeed(None)
-        return done
+        self._done = Deferred(lambda _: self.discard())
+        return self._done
 
     async def receive(self, limit: int) -> ReceivedBody:
         """Return the whole body; the caller closes it.
