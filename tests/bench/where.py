@@ -88,6 +88,7 @@ RULES = (
     ("twisted_cm/server/transport/received.py", "*", BODIES),
     ("twisted_cm/server/transport/*", "*", WRITES),
     ("twisted_cm/server/dispatch.py", "*", ROUTING),
+    ("twisted_cm/server/route_run.py", "*", DEFERREDS),
     ("twisted_cm/server/routing.py", "*", ROUTING),
     ("twisted_cm/server/auth.py", "*", CREDENTIALS),
     ("twisted_cm/server/browsers.py", "*", CREDENTIALS),
