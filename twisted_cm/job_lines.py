@@ -19,12 +19,13 @@ class JobLines:
         self._info = self._log.info
 
     def changed(self, change: Change) -> None:
-        """Log a job that ended through this process. Of the processes that share a broker, one at most logs a job.
+        """Log a job that has ended.
 
-        This is an observer for :meth:`IBroker.observe`.
+        This is an observer for :meth:`IBroker.observe`. It hears only of steps that are taken through this process, so
+        one at most of the processes that share a broker logs a job.
         """
         job = change.job
-        if job is None or not change.here or not job.state.finished or job.completed_at is None:
+        if job is None or not job.state.finished or job.completed_at is None:
             return
         since = job.queued_at if job.started_at is None else job.started_at
         self._info(

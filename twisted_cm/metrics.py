@@ -194,14 +194,15 @@ class Metrics:
                 gauge.set(sample.value)
 
     def changed(self, change: Change) -> None:
-        """Count a step of a job that was taken through this process. Observers of other processes count the others.
+        """Count a step of a job.
 
-        This is an observer for :meth:`IBroker.observe`.
+        This is an observer for :meth:`IBroker.observe`. It hears only of steps that are taken through this process:
+        other processes that share the broker count the others.
         """
         if change.missed:
             self._gaps.inc()
         job = change.job
-        if job is None or not change.here:
+        if job is None:
             return
         if job.state is JobState.QUEUED:
             if job.attempts:

@@ -116,10 +116,10 @@ class EmulatorService(Service):
         self.broker, self.faults, tokens = _make_stores(reactor, settings)
         self._held_replicas = HeldReplicas(reactor, self.broker)
         self.metrics = Metrics(self.connections, shared_metrics)
-        self.broker.observe(self.metrics.changed)
+        self.broker.observe(self.metrics.changed, only_here=True)
         self._catalog = Catalog(self.broker, settings.seed.queries, settings.seed.ontologies)
         self._job_timer = JobTimer(reactor, self.broker, settings.seed.time_limits, self._job_expired)
-        self.broker.observe(JobLines().changed)
+        self.broker.observe(JobLines().changed, only_here=True)
         self.credentials = Credentials(
             reactor.seconds,
             self._bearer_tokens(settings.seed),
@@ -286,7 +286,7 @@ class EmulatorService(Service):
         if seed.proxies != self._seed.proxies:
             change_proxies(self.site, self.context, seed.proxies)
         self._seed = seed
-        self._job_timer.limits = seed.time_limits
+        self._job_timer.replace(seed.time_limits)
         self._catalog.replace(seed.queries, seed.ontologies)
         self.supervision.reseed(seed)
         if self.development_token and not development_token:

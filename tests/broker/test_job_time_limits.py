@@ -83,3 +83,40 @@ def test_jobs_that_run_already_are_limited_from_their_start(driver: Driver) -> N
     driver.brokers.advance(0.1)
     assert driver.state(job) is JobState.FAILED
     timer.stop()
+
+
+def test_limits_that_are_set_later_apply_to_the_jobs_that_run_already(driver: Driver) -> None:
+    expired: list[Job] = []
+    timer = timer_of(driver, {}, expired)
+    running = submit(driver, "f")
+    driver.take()
+    driver.brokers.advance(3)
+    timer.replace({"r": TimeLimits(5)})
+    driver.brokers.settle()
+    later = submit(driver, "f")
+    driver.take()
+    driver.brokers.advance(2)
+    assert [driver.state(running), driver.state(later)] == [JobState.FAILED, JobState.RUNNING]
+    driver.brokers.advance(3)
+    assert driver.state(later) is JobState.FAILED
+    assert [job.job_id for job in expired] == [running.job_id, later.job_id]
+    timer.stop()
+
+
+def test_without_limits_nothing_expires_any_more(driver: Driver) -> None:
+    expired: list[Job] = []
+    timer = timer_of(driver, {"r": TimeLimits(5)}, expired)
+    running = submit(driver, "f")
+    driver.take()
+    timer.replace({})
+    driver.brokers.settle()
+    later = submit(driver, "f")
+    driver.take()
+    driver.brokers.advance(100)
+    assert [driver.state(running), driver.state(later)] == [JobState.RUNNING] * 2
+    # They can be set again.
+    timer.replace({"r": TimeLimits(200)})
+    driver.brokers.settle()
+    driver.brokers.advance(100)
+    assert [driver.state(running), driver.state(later)] == [JobState.FAILED] * 2
+    timer.stop()

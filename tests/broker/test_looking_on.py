@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from broker_fixtures import Driver
+from hiredis import Reader
 from node_fixtures import Nodes, within
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from twisted_cm.broker.interface import BrokerUnavailable, Change
 from twisted_cm.broker.redis.broker import RedisBroker
@@ -80,7 +84,7 @@ def test_each_step_of_a_job_is_counted_by_one_emulator(driver: Driver) -> None:
     members = driver.brokers.members(driver.broker)
     metrics = [Metrics(lambda: 0) for _ in members]
     for each, member in zip(metrics, members, strict=True):
-        member.observe(each.changed)
+        member.observe(each.changed, only_here=True)
     driver.brokers.settle()
     for _ in range(4):
         driver.finish(b"abc")
@@ -122,7 +126,7 @@ def test_observers_look_again_after_the_link_was_lost(
     recorder, seen, metrics = Recorder(nodes.clock, tmp_path / "jobs.jsonl"), list[Change](), Metrics(lambda: 0)
     recorder.start(watching)
     watching.observe(seen.append)
-    watching.observe(metrics.changed)
+    watching.observe(metrics.changed, only_here=True)
     nodes.settle()
     before = finish(nodes, other, b"1")
     assert not any(each.missed for each in seen)
@@ -152,3 +156,93 @@ def test_observers_look_again_after_the_link_was_lost(
     ]
     text = metrics.exposition(nodes.get(other.load()))[0].decode()
     assert "twisted_cm_observation_gaps_total 1.0" in text
+
+
+def published(nodes: Nodes, to: RedisBroker, work: Callable[[], object]) -> list[str]:
+    """Return the kinds of what Redis publishes to a node while something is done."""
+    channel = f"{to.node.address.prefix}node:{to.node.node_id}"
+    with closing(socket.socket(socket.AF_UNIX)) as subscriber:
+        subscriber.settimeout(10)
+        subscriber.connect(str(nodes.server.socket))
+        messages = replies(subscriber)
+        subscriber.sendall(f"SUBSCRIBE {channel}\r\n".encode())
+        assert next(messages)[0] == b"subscribe"
+        work()
+        nodes.get(to.node.command("PUBLISH", channel, '["done"]'))
+        kinds = list(iter(lambda: json.loads(next(messages)[2])[0], "done"))
+    # The fixture and heartbeats publish, too.
+    return [each for each in kinds if each not in ("settle", "beat")]
+
+
+def replies(client: socket.socket) -> Iterator[Any]:
+    """Yield what Redis sends to a client."""
+    reader = Reader()
+    while True:
+        while (reply := reader.gets()) is not False:
+            yield reply
+        reader.feed(client.recv(65536))
+
+
+def test_nothing_is_published_to_a_node_where_nobody_watches(nodes: Nodes) -> None:
+    idle, busy = nodes.node(), nodes.node()
+    nodes.get(busy.open_session(SessionRequest("r")))
+    own: list[Change] = []
+    idle.observe(own.append, only_here=True)
+    busy.observe(own.append, only_here=True)
+
+    def work() -> None:
+        finish(nodes, busy, b"1")
+
+    assert published(nodes, idle, work) == []
+    seen: list[Change] = []
+    watching = [idle.observe(seen.append) for _ in range(2)]
+    nodes.settle()
+    assert set(published(nodes, idle, work)) == {"change"}
+    watching.pop().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+    nodes.settle()
+    assert set(published(nodes, idle, work)) == {"change"}
+    watching.pop().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+    nodes.settle()
+    own.clear()
+    assert published(nodes, idle, work) == []
+    assert [each.job.state.value for each in own if each.job is not None] == ["queued", "running", "succeeded"]
+    assert published(nodes, busy, work) == []
+
+
+def test_a_node_that_joins_again_hears_of_the_steps_of_others_only_if_somebody_watches(nodes: Nodes) -> None:
+    watching, idle, busy = (nodes.node() for _ in range(3))
+    nodes.get(busy.open_session(SessionRequest("r")))
+    seen: list[Change] = []
+    watching.observe(seen.append)
+    own: list[Change] = []
+    idle.observe(own.append, only_here=True)
+    nodes.settle()
+    for each in (watching, idle):
+        each.node.drop_link()
+    within(5, lambda: any(each.missed for each in seen) and any(each.missed for each in own))
+    nodes.settle()
+    assert published(nodes, idle, lambda: finish(nodes, busy, b"1")) == []
+    seen.clear()
+    finish(nodes, busy, b"2")
+    assert [each.job.state.value for each in seen if each.job is not None] == ["queued", "running", "succeeded"]
+
+
+def test_an_observer_of_one_process_hears_each_step_that_is_taken_there_even_beside_one_that_hears_all(
+    driver: Driver,
+) -> None:
+    members = driver.brokers.members(driver.broker)
+    everywhere: list[list[Change]] = [[] for _ in members]
+    here: list[list[Change]] = [[] for _ in members]
+    for each, seen, own in zip(members, everywhere, here, strict=True):
+        each.observe(seen.append)
+        each.observe(own.append, only_here=True)
+    driver.brokers.settle()
+    driver.finish(b"abc")
+
+    def states(changes: list[Change]) -> list[str]:
+        # A broker in memory shows the same job in all its changes.
+        return sorted("changed" if len(members) == 1 else each.job.state.value for each in changes if each.job)
+
+    steps = ["changed"] * 3 if len(members) == 1 else ["queued", "running", "succeeded"]
+    assert [states(seen) for seen in everywhere] == [steps] * len(members)
+    assert states([change for own in here for change in own]) == steps

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from contextlib import ExitStack, closing
 
 import pytest
 import pytest_twisted
-from conftest import RUNTIMES, Harness, raw_caller, raw_stream_head, receive_until, serve_one
+from conftest import RUNTIMES, Harness, raw, raw_caller, raw_stream_head, receive_until, serve_one
 from emulator import MIB, Emulator, read_answer
 from node_fixtures import BASE, OAUTH_SEED, until, until_parked
 from redis_server import RedisServer
@@ -179,3 +180,23 @@ def test_a_large_result_is_held_by_no_node(redis: RedisServer) -> None:
         assert received > size
         for each, before in zip((posting, calling), idle, strict=True):
             assert each.memory("VmHWM") - before < 16 * MIB
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_is_connected_to_the_events_when_redis_tells_its_node_of_each_change(
+    three: list[Harness], redis: RedisServer
+) -> None:
+    redis.pause()
+    request = f"GET {BASE}/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer app-token\r\n\r\n"
+    with closing(raw(three[0], request)) as client:
+        await until(lambda: three[0].connections() == 1)
+        # By then, the node has read the request.
+        assert (await three[0].call("GET", "/healthz"))[0] == 200
+        with pytest.raises(BlockingIOError):
+            client.recv(1, socket.MSG_DONTWAIT)
+        redis.resume()
+        await receive_until(client, b": connected\n\n\r\n")
+        caller = three[1].execute()
+        assert b'"status": "queued"' in await receive_until(client, b"}\n\n\r\n")
+        await serve_one(three[2], b"1")
+        await caller

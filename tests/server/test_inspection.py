@@ -74,7 +74,7 @@ def parsed(received: bytes) -> list[tuple[str, Any]]:
 async def test_changes_arrive_as_they_happen(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     observe, observing = harness.broker.observe, []
 
-    def watched(observer: Observer) -> Deferred[None]:
+    def watched(observer: Observer, only_here: bool = False) -> Deferred[None]:
         observing.append(observe(observer))
         return observing[-1]
 
@@ -141,6 +141,7 @@ def test_a_client_that_does_not_read_gets_the_last_state_or_is_told_to_ask(
 ) -> None:
     client: Any = Client()
     feed = EventFeed(clock, client)
+    feed.connected()
     feed.pauseProducing()
     change = numbered(1)
     feed.changed(change)

@@ -105,15 +105,12 @@ class Change(NamedTuple):
         forgotten: Whether the runtime was deleted or reset, so that its jobs are no longer kept.
         missed: Whether changes may have been missed, so that observers have to look at everything again. Then
             ``runtime_id`` is empty.
-        here: Whether the step was taken through this process. Of the processes that share a broker, each step is so
-            for one at most: not if the process lost its connection in that moment.
     """
 
     runtime_id: str
     job: Job | None = None
     forgotten: bool = False
     missed: bool = False
-    here: bool = True
 
 
 Observer: TypeAlias = Callable[[Change], None]
@@ -151,10 +148,15 @@ class IBroker(Interface):
         Metrics ask for it often, so its cost does not depend on the number of jobs.
         """
 
-    def observe(observer: Observer) -> Deferred[None]:
+    def observe(observer: Observer, only_here: bool = False) -> Deferred[None]:
         """Call ``observer`` with each :class:`Change` from now on.
 
         The Deferred fires when the broker stops. To cancel it ends the observation.
+
+        Args:
+            only_here: Whether it hears only of steps that are taken through this process, and of missed changes. Of the
+                processes that share a broker, one hears of a step in this way; none does if that process lost its
+                connection in that moment. To hear of the steps of other processes costs a message for each.
         """
 
     def runtime(runtime_id: str) -> Deferred[Runtime]:

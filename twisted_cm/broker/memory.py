@@ -129,7 +129,7 @@ class MemoryBroker:
     def ping(self) -> None:
         self._refuse_when_stopped()
 
-    def observe(self, observer: Observer) -> Deferred[None]:
+    def observe(self, observer: Observer, only_here: bool = False) -> Deferred[None]:
         return succeed(None) if self._dispatch.stopped else self._observers.add(observer)
 
     @immediate

@@ -13,23 +13,33 @@ class Observers:
 
     def __init__(self) -> None:
         self._observers: dict[Deferred[None], Observer] = {}
+        # Those that hear only of steps that are taken through this process.
+        self._only_here: set[Deferred[None]] = set()
 
-    def __len__(self) -> int:
-        return len(self._observers)
+    @property
+    def everywhere(self) -> bool:
+        """Whether any of them hears of the steps of other processes, too."""
+        return len(self._observers) > len(self._only_here)
 
-    def add(self, observer: Observer) -> Deferred[None]:
+    def add(self, observer: Observer, only_here: bool = False) -> Deferred[None]:
         """Add an observer.
+
+        Args:
+            only_here: Whether it hears only of steps that are taken through this process.
 
         Returns:
             A Deferred that :meth:`end` fires. To cancel it removes the observer.
         """
         observing: Deferred[None] = Deferred(self.remove)
         self._observers[observing] = observer
+        if only_here:
+            self._only_here.add(observing)
         return observing
 
     def remove(self, observing: Deferred[None]) -> None:
         """Remove an observer whose Deferred was canceled."""
         del self._observers[observing]
+        self._only_here.discard(observing)
 
     def notify(
         self,
@@ -39,14 +49,16 @@ class Observers:
         missed: bool = False,
         here: bool = True,
     ) -> None:
-        """Call each observer with a :class:`Change`."""
+        """Call each observer with a :class:`Change`; if another process took the step, only those that hear of it."""
         if self._observers:
-            change = Change(runtime_id, job, forgotten, missed, here)
-            for observer in list(self._observers.values()):
-                observer(change)
+            change = Change(runtime_id, job, forgotten, missed)
+            for observing, observer in list(self._observers.items()):
+                if here or observing not in self._only_here:
+                    observer(change)
 
     def end(self) -> None:
         """Remove all observers and fire their Deferreds."""
         observing, self._observers = list(self._observers), {}
+        self._only_here.clear()
         for each in observing:
             each.callback(None)

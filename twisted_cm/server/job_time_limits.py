@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -35,19 +35,45 @@ class JobTimer:
             limits: The limits, by runtime.
             expired: Called with each job that has failed for that reason, in each process that shares the broker.
         """
-        self.limits = limits
+        self._limits = limits
         self._clock = clock
         self._broker = broker
         self._expired = expired
         self._timers: dict[str, IDelayedCall] = {}
+        self._started = False
+        self._observing: Deferred[None] | None = None
 
     def start(self) -> None:
         """Watch the jobs of the broker, those included that run already."""
-        self._broker.observe(self._changed)
-        self._find_running()
+        self._started = True
+        self._watch()
+
+    def replace(self, limits: Mapping[str, TimeLimits]) -> None:
+        """Apply other limits from now on, also to the jobs that run already."""
+        if limits != self._limits:
+            self._limits = limits
+            if self._started:
+                self._watch()
 
     def stop(self) -> None:
         """Fail no more jobs."""
+        self._started = False
+        self._cancel_timers()
+
+    def _watch(self) -> None:
+        """Watch the jobs if any has a limit: on Redis, each step of a job at another node costs this one a message."""
+        self._cancel_timers()
+        if not self._limits:
+            if self._observing is not None:
+                self._observing.cancel()
+                self._observing = None
+            return
+        if self._observing is None:
+            self._observing = self._broker.observe(self._changed)
+            self._observing.addErrback(lambda failure: failure.trap(CancelledError))
+        self._find_running()
+
+    def _cancel_timers(self) -> None:
         for timer in self._timers.values():
             cancel_timer(timer)
         self._timers.clear()
@@ -55,7 +81,7 @@ class JobTimer:
     def _changed(self, change: Change) -> None:
         if change.missed:
             self._find_running()
-        elif change.job is not None and self.limits:
+        elif change.job is not None:
             self._look_at(change.job)
             limit = self._limit_of(change.job)
             # Of the processes that share a broker, one has failed the job, and another may have started its module.
@@ -70,14 +96,13 @@ class JobTimer:
             self._timers[job.job_id] = self._clock.callLater(max(left, 0), self._expire, job, limit)
 
     def _limit_of(self, job: Job) -> float | None:
-        limits = self.limits.get(job.runtime_id)
+        limits = self._limits.get(job.runtime_id)
         return None if limits is None else limits.of(job.submission.query_type)
 
     def _find_running(self) -> None:
-        if self.limits:
-            finding: Deferred[None] = Deferred.fromCoroutine(self._read_running())
-            # The broker says again that changes were missed when it can be reached.
-            finding.addErrback(lambda failure: failure.trap(BrokerError))
+        finding: Deferred[None] = Deferred.fromCoroutine(self._read_running())
+        # The broker says again that changes were missed when it can be reached.
+        finding.addErrback(lambda failure: failure.trap(BrokerError))
 
     async def _read_running(self) -> None:
         before = None

@@ -68,6 +68,7 @@ class Supervisor(Service):
         self._guard = Guard()
         self._reload = reload
         self._watcher: FileWatcher | None = None
+        self._observing = False
         emulator.supervision = self
 
     @property
@@ -98,7 +99,6 @@ class Supervisor(Service):
             self.output,
             self._guard,
         )
-        emulator.broker.observe(self._changed)
         for plan in self._plans.values():
             self._add(plan)
         self._watch()
@@ -112,6 +112,10 @@ class Supervisor(Service):
             self._watcher.start(each.directory for each in self._plans.values())
 
     def _add(self, plan: ProcessPlan) -> None:
+        if not self._observing:
+            # Not before there is a module: on Redis, each step of a job at another node costs this one a message.
+            self._observing = True
+            self._emulator.broker.observe(self._changed)
         runtime = self._runtimes[plan.runtime_id] = SupervisedRuntime(self._workplace, plan)
         runtime.start()
 

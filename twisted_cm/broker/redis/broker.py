@@ -156,8 +156,8 @@ class RedisBroker:
         if self._stopped:
             raise BrokerStopped
 
-    def observe(self, observer: Observer) -> Deferred[None]:
-        return succeed(None) if self._stopped else self._observers.add(observer)
+    def observe(self, observer: Observer, only_here: bool = False) -> Deferred[None]:
+        return succeed(None) if self._stopped else self._observers.add(observer, only_here)
 
     @_deferred
     async def ping(self) -> None:

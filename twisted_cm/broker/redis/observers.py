@@ -15,7 +15,11 @@ from .values import text
 
 
 class NodeObservers(Observers):
-    """The observers of this node. Redis publishes changes to the node only while it has any."""
+    """The observers of this node.
+
+    Its own steps come with the replies of Redis. Redis publishes the steps of others to the node only while it has an
+    observer that hears of them: in a group of many nodes, they would be most of what a node reads.
+    """
 
     def __init__(self, node: RedisNode, records: JobRecords) -> None:
         super().__init__()
@@ -27,26 +31,27 @@ class NodeObservers(Observers):
 
     async def attached(self) -> None:
         """Have changes published to this node again, and tell the observers that they may have missed some."""
-        if self:
+        if self.everywhere:
             await self._node.send("observe", "1")
-            if self._attached_before and not self._telling:
-                # Not before this node is up: observers ask for what they have missed.
-                self._telling = True
-                self._node.when_up(None).addCallbacks(self._tell, ignore_outage)
+        if self._attached_before and not self._telling:
+            # Not before this node is up: observers ask for what they have missed.
+            self._telling = True
+            self._node.when_up(None).addCallbacks(self._tell, ignore_outage)
         self._attached_before = True
 
     def _tell(self, _: None) -> None:
         self._telling = False
         self.notify("", missed=True)
 
-    def add(self, observer: Observer) -> Deferred[None]:
-        if not self:
+    def add(self, observer: Observer, only_here: bool = False) -> Deferred[None]:
+        if not only_here and not self.everywhere:
             self._publish("1")
-        return super().add(observer)
+        return super().add(observer, only_here)
 
     def remove(self, observing: Deferred[None]) -> None:
+        before = self.everywhere
         super().remove(observing)
-        if not self:
+        if before and not self.everywhere:
             self._publish("0")
 
     def _publish(self, wanted: str) -> None:

@@ -33,7 +33,10 @@ class EventFeed(Feed):
         self._runtimes: dict[str, None] = {}
         self._reload = False
         self._gathering = False
-        request.write(b": connected\n\n")
+
+    def connected(self) -> None:
+        """Say that from now on no change is missed."""
+        self._request.write(b": connected\n\n")
 
     def changed(self, change: Change) -> None:
         """Take a change from :meth:`~twisted_cm.broker.interface.IBroker.observe`."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from contextlib import suppress
 
+from attrs import frozen
+from twisted.internet.defer import CancelledError
+
+from ...broker.interface import BrokerError
 from ...model.jobs import JobFilter, JobState
 from ...model.paths import EMULATOR
 from ...model.raised import RAISED
@@ -78,9 +82,16 @@ class InspectionRoutes:
         if request.method == b"HEAD":
             return b""
         feed = EventFeed(self.context.reactor, request)
+        observing = self.context.broker.observe(feed.changed)
         try:
-            await self.context.broker.observe(feed.changed)
+            with suppress(BrokerError):
+                # The client asks next what there is, maybe at another emulator on the same Redis. Only when Redis has
+                # answered does it tell this one of each change. If it is away, a "reload" follows.
+                await self.context.broker.ping()
+            feed.connected()
+            await observing
         finally:
+            observing.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
             feed.close()
         return b""
 

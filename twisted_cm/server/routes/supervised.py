@@ -54,7 +54,7 @@ class SupervisedRoutes:
         end = output.read(lambda line: feed.add(line) if line.runtime_id == runtime_id else None)
         try:
             # Fires when the broker stops.
-            await self.context.broker.observe(lambda change: None)
+            await self.context.broker.observe(lambda change: None, only_here=True)
         finally:
             end()
             feed.close()

@@ -24,7 +24,8 @@
 --   job_key        the key of the tokens of jobs
 --   grant:G        what a user granted by signing in, with the fingerprints of its code and its refresh token; expires
 --   grants:codes   the grants whose codes were not redeemed; grants:redeemed the others; both by their ends
---   registry, version, limits, counts, observing, faults…, issued…
+--   observing      the nodes that are told of the steps that others take
+--   registry, version, limits, counts, faults…, issued…
 
 local P = ''
 -- The node that calls the operation.
@@ -100,14 +101,14 @@ local function publish_version(node)
   return {version, call('PUBLISH', P .. 'all', cjson.encode({'version', version, node}))}
 end
 
+-- Tell the node that takes a step of it, and the nodes that observe the steps of others.
 local function tell(runtime, id, forgotten)
-  local observers = call('SMEMBERS', P .. 'observing')
-  if #observers == 0 then
-    return
-  end
   local message = {'change', runtime, id and record(id) or false, forgotten or false, CALLER}
-  for _, node in ipairs(observers) do
-    publish(node, message)
+  publish(CALLER, message)
+  for _, node in ipairs(call('SMEMBERS', P .. 'observing')) do
+    if node ~= CALLER then
+      publish(node, message)
+    end
   end
 end
 

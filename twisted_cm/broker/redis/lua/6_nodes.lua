@@ -62,10 +62,6 @@ function ops.join(now, node, former, lease, limits, known, keeps_limits, job_key
     call('PUBLISH', P .. 'all', cjson.encode({'lease', call('HGET', P .. 'limits', 'lease')}))
   end
   for _, each in ipairs(cjson.decode(former)) do
-    if call('SISMEMBER', P .. 'observing', each) == 1 then
-      -- It observes what it changes itself as it joins.
-      call('SADD', P .. 'observing', node)
-    end
     reclaim(each, node, now, is_known)
   end
   call('SET', P .. 'job_key', job_key, 'NX')
@@ -125,6 +121,7 @@ function ops.inherit(now, node, other)
   return 1
 end
 
+-- Tell this node of the steps that others take, too, or no longer.
 function ops.observe(now, node, observes)
   return call(observes == '1' and 'SADD' or 'SREM', P .. 'observing', node)
 end
