@@ -41,18 +41,19 @@ class JobRecords:
         self._last: tuple[Sequence[bytes | str], Job] | None = None
 
     def job(
-        self, record: Sequence[bytes | str], query: bytes | str | None = None, output: bytes | str | None = None
+        self, record: Sequence[bytes | str] | int, query: bytes | str | None = None, output: bytes | str | None = None
     ) -> Job:
         """Read a job.
 
         Args:
-            record: Its fields, as a flat list of names and values.
+            record: Its fields, as a flat list of names and values; 1 if those of the last change before count.
             query: Its query, if it is known.
             output: What its module wrote, if it is known.
         """
-        # A reply has the same record for the node that asked and for its observers.
-        if self._last is None or self._last[0] != record:
+        # The same record is published to the observers of a node and to those that wait there.
+        if not isinstance(record, int) and (self._last is None or self._last[0] != record):
             self._last = record, self._read(record)
+        assert self._last is not None
         job = self._last[1]
         if query is not None:
             job.submission = evolve(job.submission, query=content(query))
@@ -95,7 +96,7 @@ class JobRecords:
             job.result.unmarked = b"whole" in fields and b"ends_size" not in fields
         return job
 
-    def submitted(self, record: Sequence[bytes | str], submission: Submission) -> Job:
+    def submitted(self, record: Sequence[bytes | str] | int, submission: Submission) -> Job:
         """Read a job that has this submission."""
         job = self.job(record)
         # The key of an earlier submission may have come again with other rights, which are not those of its job.
@@ -105,7 +106,7 @@ class JobRecords:
 
     def finished_job(
         self,
-        record: Sequence[bytes | str],
+        record: Sequence[bytes | str] | int,
         data: bytes | str | bool | None,
         ends: bytes | str = b"",
         query: bytes | None = None,

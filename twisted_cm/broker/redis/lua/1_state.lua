@@ -32,6 +32,8 @@ local P = ''
 local CALLER = ''
 -- What that node hears of the steps that the operation takes. It comes with the reply.
 local HEARD = {}
+-- The job whose record that node hears in the last change among them.
+local TOLD = false
 local function call(...)
   return redis.call(...)
 end
@@ -67,6 +69,11 @@ end
 
 local function get(id, ...)
   return call('HMGET', P .. 'job:' .. id, ...)
+end
+
+-- Return the record of a job that has not changed since tell, for one node; true if that node has it from tell.
+local function record_for(node, id)
+  return node == CALLER and id == TOLD or record(id)
 end
 
 local function publish(node, message)
@@ -105,6 +112,7 @@ end
 local function tell(runtime, id, forgotten)
   local message = {'change', runtime, id and record(id) or false, forgotten or false, CALLER}
   publish(CALLER, message)
+  TOLD = id or TOLD
   for _, node in ipairs(call('SMEMBERS', P .. 'observing')) do
     if node ~= CALLER then
       publish(node, message)

@@ -64,7 +64,11 @@ local function introduce(runtime, now)
       local id = take(runtime, replica, node, now)
       call('HSET', P .. 'replica:' .. at, 'last_heard_at', now)
       local query = P .. 'query:' .. id
-      publish(node, {'job', number, record(id), call('STRLEN', query) <= SMALL and call('GET', query) or false})
+      if call('STRLEN', query) <= SMALL then
+        publish(node, {'job', number, record_for(node, id), call('GET', query)})
+      else
+        publish(node, {'job', number, record(id), false})
+      end
     end
   end
 end
@@ -174,10 +178,10 @@ local function finish(id, state, now, reason, outcome)
   call('ZADD', P .. 'finished', count('finished', 1), id)
   count('finished_bytes', kept_size(id))
   tell(runtime, id)
-  if call('EXISTS', P .. 'watch:' .. id) == 1 then
-    tell_watchers(id, {'end', id, record(id), small_result(id)})
-    call('UNLINK', P .. 'watch:' .. id)
+  for _, node in ipairs(call('SMEMBERS', P .. 'watch:' .. id)) do
+    publish(node, {'end', id, record_for(node, id), small_result(id)})
   end
+  call('UNLINK', P .. 'watch:' .. id)
   -- The replica of the job has room again.
   introduce(runtime, now)
   return true
@@ -285,7 +289,7 @@ function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held
   call('ZADD', P .. (held == '1' and 'held:' or 'q:') .. runtime, number, id)
   tell(runtime, id)
   introduce(runtime, now)
-  return record(id)
+  return record_for(node, id)
 end
 
 function ops.poll(now, node, runtime, replica, number, parks)
@@ -308,7 +312,7 @@ function ops.poll(now, node, runtime, replica, number, parks)
   -- Jobs wait only while no replica with room has a poll parked, so no other poll has waited longer.
   local id = has_room(at, replica) and take(runtime, replica, node, now)
   if id then
-    return {record(id), call('GET', P .. 'query:' .. id)}
+    return {record_for(node, id), call('GET', P .. 'query:' .. id)}
   end
   if parks == '1' then
     call('ZADD', P .. 'polls:' .. at, count('parked', 1), node .. ':' .. number)

@@ -10,6 +10,7 @@ local function run(_, args)
     return redis.error_reply(NOT_A_MEMBER)
   end
   HEARD = {}
+  TOLD = false
   local reply = ops[args[2]](unpack(args, 3))
   if type(reply) == 'table' and reply.err then
     return reply
