@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -126,12 +126,13 @@ class Polls:
         job = self._records.job(record)
         # A large query is not part of the publication.
         asked = self._node.call("job", job.job_id)
-        asked.addCallbacks(self._found, self._not_found, (int(number), record), {}, (int(number), job))
+        asked.addCallbacks(self._found, self._not_found, (int(number), job), {}, (int(number), job))
 
-    def _found(self, reply: Any, number: int, record: list[str]) -> None:
+    def _found(self, reply: Any, number: int, job: Job) -> None:
         poll = self._polls.get(number)
         if reply != b"unknown job":
-            self._hand(number, self._records.job(record, reply[1]))
+            job.submission = evolve(job.submission, query=reply[1])
+            self._hand(number, job)
         elif poll is not None:
             # The job was forgotten in the meantime, for example because its runtime was reset.
             self._ask(poll)

@@ -138,15 +138,17 @@ local function transition(id, to, now, outcome, replica)
       call('HSET', job, 'a' .. attempts, started .. ' ' .. now .. ' ' .. (outcome or to))
     end
   end
-  call('HSET', job, 'state', to)
   if to == 'running' then
     attempts = attempts + 1
-    call('HSET', job, 'started_at', now, 'attempts', attempts, 'a' .. attempts, now, 'replica', replica)
-    call('HDEL', job, 'a' .. (attempts - ATTEMPTS_KEPT))
+    call('HSET', job, 'state', to, 'started_at', now, 'attempts', attempts, 'a' .. attempts, now, 'replica', replica)
+    if attempts > ATTEMPTS_KEPT then
+      call('HDEL', job, 'a' .. (attempts - ATTEMPTS_KEPT))
+    end
   elseif to == 'queued' then
+    call('HSET', job, 'state', to)
     call('HDEL', job, 'started_at', 'replica')
   else
-    call('HSET', job, 'completed_at', now)
+    call('HSET', job, 'state', to, 'completed_at', now)
   end
 end
 

@@ -64,11 +64,8 @@ local function introduce(runtime, now)
       local id = take(runtime, replica, node, now)
       call('HSET', P .. 'replica:' .. at, 'last_heard_at', now)
       local query = P .. 'query:' .. id
-      if call('STRLEN', query) <= SMALL then
-        publish(node, {'job', number, record_for(node, id), call('GET', query)})
-      else
-        publish(node, {'job', number, record(id), false})
-      end
+      query = call('STRLEN', query) <= SMALL and call('GET', query)
+      publish(node, {'job', number, record_for(node, id), query})
     end
   end
 end
@@ -83,8 +80,8 @@ local function let_go(id, runtime, node, attempts)
   end
 end
 
-local function leave_places(id, runtime, node, attempts, replica, copies)
-  for _, key in ipairs({'q:', 'held:', 'running:'}) do
+local function leave_places(id, state, runtime, node, attempts, replica, copies)
+  for _, key in ipairs(state == 'running' and {'running:'} or {'q:', 'held:'}) do
     call('ZREM', P .. key .. runtime, id)
   end
   leave_replicas(id, runtime, replica, copies)
@@ -95,7 +92,7 @@ end
 local function queue_again(id, outcome, now)
   local runtime, number, node, attempts, replica, copies =
     unpack(get(id, 'runtime', 'number', 'node', 'attempts', 'replica', 'copies'))
-  leave_places(id, runtime, node, attempts, replica, copies)
+  leave_places(id, 'running', runtime, node, attempts, replica, copies)
   transition(id, 'queued', now, outcome)
   local first = call('ZRANGE', P .. 'q:' .. runtime, 0, 0, 'WITHSCORES')[2]
   call('ZADD', P .. 'q:' .. runtime, first and math.min(first - 1, number) or number, id)
@@ -170,7 +167,7 @@ local function finish(id, state, now, reason, outcome)
     call('HSET', P .. 'job:' .. id, 'error', reason)
   end
   count('unfinished_bytes', -size)
-  leave_places(id, runtime, node, attempts, replica, copies)
+  leave_places(id, before, runtime, node, attempts, replica, copies)
   if body and not whole then
     drop_body(body, body_size)
     call('HDEL', P .. 'job:' .. id, 'body', 'result_size', 'content_type')
@@ -293,7 +290,7 @@ function ops.enqueue(now, node, id, runtime, query_type, meta, size, query, held
 end
 
 function ops.poll(now, node, runtime, replica, number, parks)
-  if not is_alive(node) then
+  if call('EXISTS', P .. 'beat:' .. node) == 0 then
     return redis.error_reply(NOT_A_MEMBER)
   end
   local rt, at = P .. 'rt:' .. runtime, place(runtime, replica)

@@ -39,7 +39,7 @@ function ops.begin(now, node, id, body, content_type, replica)
     return 0
   end
   if state == 'queued' then
-    leave_places(id, runtime)
+    leave_places(id, state, runtime)
     run(id, runtime, is_open(runtime, replica) and replica or DEFAULT, node, now)
   end
   local job = P .. 'job:' .. id
