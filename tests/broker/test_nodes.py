@@ -200,3 +200,14 @@ async def test_a_client_is_connected_to_the_events_when_redis_tells_its_node_of_
         assert b'"status": "queued"' in await receive_until(client, b"}\n\n\r\n")
         await serve_one(three[2], b"1")
         await caller
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_time_limit_of_a_reloaded_seed_applies_to_a_job_that_runs_at_another_node(three: list[Harness]) -> None:
+    caller = three[0].execute()
+    job = (await three[1].module("GET", "/job"))[1]["computeModuleJobV1"]
+    text = OAUTH_SEED.replace("token-one}", "token-one, job_timeout: 0.1}")
+    await three[2].service.reseed(parse_seed(text))
+    await caller
+    failed = await three[0].broker.job(job["jobId"])
+    assert failed.error_message == "The job ran for longer than its time limit of 0.1 seconds."
