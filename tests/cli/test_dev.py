@@ -83,6 +83,14 @@ class Dev:
         return time.monotonic() - began
 
 
+def until_gone(*pids: int) -> None:
+    """Wait until processes have ended, for at most 10 seconds."""
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in pids if not gone(pid)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def dev(tmp_path: Path) -> Iterator[Callable[..., Dev]]:
     """Return a function that starts the command in a directory; it is killed after the test."""
@@ -129,10 +137,10 @@ def test_one_command_runs_emulator_app_and_module(dev: Start) -> None:
     assert [pid for pid in pids if not gone(pid)] == []
 
 
-def test_a_changed_file_of_an_sdk_module_is_reloaded(dev: Start) -> None:
-    running = dev("--reload", "--", SDK_PYTHON, "app.py")
-    app = running.directory / "app.py"
+def test_a_changed_file_of_an_sdk_module_is_reloaded(dev: Start, tmp_path: Path) -> None:
+    app = tmp_path / "project" / "app.py"
     app.write_text(Path(DEMO).read_text())
+    running = dev("--reload", "--", SDK_PYTHON, "app.py")
     running.until("Submit a job: ")
     changed = (
         app.read_text()
@@ -216,7 +224,7 @@ def test_sighup_starts_and_ends_modules_as_the_seed_says(dev: Start) -> None:
     running.process.send_signal(signal.SIGHUP)
     running.until("runtime one: reloaded")
     assert running.cm("submit", "ri.one", "environment", '["OWN"]', "--token", "app-token").stdout == '{"OWN": "new"}'
-    assert gone(pid)
+    until_gone(pid)
     # A directory that is not there changes nothing.
     seed.write_text(yaml.safe_dump(seed_of({"directory": "none"})))
     running.process.send_signal(signal.SIGHUP)
@@ -227,7 +235,7 @@ def test_sighup_starts_and_ends_modules_as_the_seed_says(dev: Start) -> None:
     seed.write_text(yaml.safe_dump(without))
     running.process.send_signal(signal.SIGHUP)
     running.until("the seed has no command for it")
-    assert gone(pid)
+    until_gone(pid)
 
 
 @pytest.mark.parametrize(
@@ -303,10 +311,7 @@ def test_no_process_outlives_a_killed_emulator(dev: Start) -> None:
     assert child in pids and len(pids) >= 4
     running.process.kill()
     running.process.wait()
-    deadline = time.monotonic() + 10
-    while [pid for pid in pids if not gone(pid)]:
-        assert time.monotonic() < deadline, [pid for pid in pids if not gone(pid)]
-        time.sleep(0.02)
+    until_gone(*pids)
 
 
 def test_ctrl_c_ends_a_stubborn_module_within_five_seconds(dev: Start) -> None:

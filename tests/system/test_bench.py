@@ -42,5 +42,6 @@ def test_two_workers_are_measured_beside_one() -> None:
     # The figures may miss the bar.
     assert ran.returncode in (0, 1), ran.stderr
     figures = json.loads(ran.stdout)
-    assert all(figure > 0 for figure in figures.values()), figures
+    # The parent does nothing meanwhile.
+    assert all(figure > 0 for name, figure in figures.items() if not name.endswith("parent")), figures
     assert {each.partition(":")[0] for each in figures} >= {"one worker", "2 workers", "2 workers to one"}
