@@ -84,7 +84,7 @@ class Suite:
                 partial(with_runtimes, runtimes, partial(execute, self.url, clients, jobs), self.url),
                 partial(constant, self.floor.url, clients, jobs, requests),
                 p50_bar="<=1.5" if clients == 1 else "",
-                rate_bar=">=0.9" if clients == 64 and runtimes == 16 else "",
+                rate_bar=">=1.2" if clients == 64 and runtimes == 16 else "",
             )
 
     def asynchronous(self) -> Iterator[Figure]:
