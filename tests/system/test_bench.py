@@ -23,7 +23,7 @@ def test_each_figure_comes_with_its_floor() -> None:
     for each in figures:
         assert each["value"] > 0 and each["floor"] > 0 and each["ratio"] > 0, each
         assert each["scenario"] in ran.stderr
-    assert {each["bar"] for each in figures} == {"", "<=1.5", ">=0.9", ">=0.6"}
+    assert {each["bar"] for each in figures} == {"", "<=1.5", ">=1.2", ">=0.6"}
 
 
 def test_only_the_jobs_of_killed_modules_fail() -> None:
