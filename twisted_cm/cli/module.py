@@ -195,7 +195,7 @@ async def _end_of(process: ModuleProcess) -> int:
             status: int = await deferToThread(process.wait)
         except CancelledError:
             canceled = True
-            process.send(signal.SIGTERM)
+            process.interrupt()
         else:
             if canceled:
                 raise CancelledError

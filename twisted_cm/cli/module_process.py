@@ -29,7 +29,7 @@ class ModuleProcess:
     module is also killed if this process is.
 
     Attributes:
-        interrupted: Whether Ctrl-C ended the module.
+        interrupted: Whether :meth:`interrupt` was called, for example by Ctrl-C.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -51,11 +51,15 @@ class ModuleProcess:
 
     def _signaled(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
-            # A second Ctrl-C may come while the first one is handled.
-            number, self.interrupted = signal.SIGKILL if self.interrupted else signal.SIGTERM, True
-            self.send(number)
+            self.interrupt()
         else:
             self.send(number)
+
+    def interrupt(self) -> None:
+        """End the module with SIGTERM; the second time, with SIGKILL."""
+        # The second time may come while the first one is handled.
+        number, self.interrupted = signal.SIGKILL if self.interrupted else signal.SIGTERM, True
+        self.send(number)
 
     def send(self, number: int) -> None:
         """Send a signal to the module."""
