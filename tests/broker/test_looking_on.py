@@ -227,6 +227,23 @@ def test_a_node_that_joins_again_hears_of_the_steps_of_others_only_if_somebody_w
     assert [each.job.state.value for each in seen if each.job is not None] == ["queued", "running", "succeeded"]
 
 
+def test_an_observer_that_comes_while_its_node_joins_hears_the_steps_of_others(nodes: Nodes) -> None:
+    joining, busy = nodes.node(), nodes.node()
+    nodes.get(busy.open_session(SessionRequest("r")))
+    seen: list[Change] = []
+
+    async def observe() -> None:
+        joining.observe(seen.append)
+
+    joining.node.attached.append(observe)
+    joining.node.drop_link()
+    within(5, lambda: any(each.missed for each in seen))
+    nodes.settle()
+    seen.clear()
+    finish(nodes, busy, b"1")
+    assert [each.job.state.value for each in seen if each.job is not None] == ["queued", "running", "succeeded"]
+
+
 def test_an_observer_of_one_process_hears_each_step_that_is_taken_there_even_beside_one_that_hears_all(
     driver: Driver,
 ) -> None:

@@ -154,9 +154,9 @@ class IBroker(Interface):
         The Deferred fires when the broker stops. To cancel it ends the observation.
 
         Args:
-            only_here: Whether it hears only of steps that are taken through this process, and of missed changes. Of the
-                processes that share a broker, one hears of a step in this way; none does if that process lost its
-                connection in that moment. To hear of the steps of other processes costs a message for each.
+            only_here: Whether to pass on only steps that were taken through this process, and missed changes. Each
+                step is taken through one of the processes that share a broker; it is passed on by none if that process
+                lost its connection at that moment. Each step of another process costs a message.
         """
 
     def runtime(runtime_id: str) -> Deferred[Runtime]:

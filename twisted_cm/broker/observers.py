@@ -52,9 +52,9 @@ class Observers:
         """Call each observer with a :class:`Change`; if another process took the step, only those that hear of it."""
         if self._observers:
             change = Change(runtime_id, job, forgotten, missed)
-            for observing, observer in list(self._observers.items()):
-                if here or observing not in self._only_here:
-                    observer(change)
+            heard = [each for observing, each in self._observers.items() if here or observing not in self._only_here]
+            for observer in heard:
+                observer(change)
 
     def end(self) -> None:
         """Remove all observers and fire their Deferreds."""

@@ -58,7 +58,8 @@ class JobTimer:
     def stop(self) -> None:
         """Fail no more jobs."""
         self._started = False
-        self._cancel_timers()
+        self._limits = {}
+        self._watch()
 
     def _watch(self) -> None:
         """Watch the jobs if any has a limit: on Redis, each step of a job at another node costs this one a message."""

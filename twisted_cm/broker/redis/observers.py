@@ -25,23 +25,24 @@ class NodeObservers(Observers):
         super().__init__()
         self._node = node
         self._records = records
-        self._attached_before = False
-        self._telling = False
+        self._up_before = False
+        self._joining = False
         node.handlers["change"] = self._changed
 
     async def attached(self) -> None:
         """Have changes published to this node again, and tell the observers that they may have missed some."""
-        if self.everywhere:
-            await self._node.send("observe", "1")
-        if self._attached_before and not self._telling:
-            # Not before this node is up: observers ask for what they have missed.
-            self._telling = True
-            self._node.when_up(None).addCallbacks(self._tell, ignore_outage)
-        self._attached_before = True
+        if not self._joining:
+            # Not before this node is up: observers may come and go until then, and ask for what they have missed.
+            self._joining = True
+            self._node.when_up(None).addCallbacks(self._joined, ignore_outage)
 
-    def _tell(self, _: None) -> None:
-        self._telling = False
-        self.notify("", missed=True)
+    def _joined(self, _: None) -> None:
+        self._joining = False
+        if self.everywhere:
+            self._publish("1")
+        if self._up_before:
+            self.notify("", missed=True)
+        self._up_before = True
 
     def add(self, observer: Observer, only_here: bool = False) -> Deferred[None]:
         if not only_here and not self.everywhere:

@@ -86,7 +86,7 @@ class InspectionRoutes:
         try:
             with suppress(BrokerError):
                 # The client asks next what there is, maybe at another emulator on the same Redis. Only when Redis has
-                # answered does it tell this one of each change. If it is away, a "reload" follows.
+                # answered does it tell this one of each change. If it has gone away, a "reload" follows its return.
                 await self.context.broker.ping()
             feed.connected()
             await observing

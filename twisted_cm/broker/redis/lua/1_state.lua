@@ -71,7 +71,7 @@ local function get(id, ...)
   return call('HMGET', P .. 'job:' .. id, ...)
 end
 
--- Return the record of a job that has not changed since tell, for one node; true if that node has it from tell.
+-- Return the record of a job that has not changed since tell, or true if the change before has it for that node already.
 local function record_for(node, id)
   return node == CALLER and id == TOLD or record(id)
 end
