@@ -127,7 +127,12 @@ class Dispatcher:
         elif request.gone or request.startedWriting or ended_early or not isinstance(failure.value, Exception):
             self._failed(failure, request)
         else:
-            self._answered(request.error(self._refusal(failure.value)), request)
+            try:
+                answer = request.error(self._refusal(failure.value))
+            except Exception:
+                self._failed(Failure(), request)
+            else:
+                self._answered(answer, request)
             _let_go(failure)
 
     def _failed(self, failure: Failure, request: EmulatorRequest) -> None:

@@ -37,7 +37,7 @@ class RouteRun:
             coroutine: The route.
             request: The request that it answers.
             returned: Called with what the route returns.
-            raised: Called with what it raises. One of the two is called, once.
+            raised: Called with what it raises. When the route ends, one of the two is called, once.
         """
         self._coroutine = coroutine
         self._request = request

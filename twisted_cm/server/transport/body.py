@@ -192,7 +192,9 @@ class RequestBody:
         if (self.length or 0) > limit:
             self.discard()
             return fail(payload_too_large(limit))
+        done: Deferred[None] | None = None
         if not self.ended:
+            done = self._done = Deferred(lambda _: self.discard())
             self._consumer = consumer
             self._send_continue()
             consumer.registerProducer(self._connection.incoming, True)
@@ -203,11 +205,9 @@ class RequestBody:
                 self._write(consumer, data, ends_chunk)
         except (ApiError, OSError) as error:
             self.discard()
+            self._done = None
             return fail(error)
-        if self.ended:
-            return succeed(None)
-        self._done = Deferred(lambda _: self.discard())
-        return self._done
+        return succeed(None) if done is None else done
 
     async def receive(self, limit: int) -> ReceivedBody:
         """Return the whole body; the caller closes it.
