@@ -86,18 +86,21 @@ def _start_forking() -> None:
 
 
 class _Descriptor:
-    """A descriptor of this process that is another one in a fork, where it is only a number."""
+    """A file descriptor to pass to a fork, which gets the number that it has there."""
 
     def __init__(self, number: int) -> None:
         self._number = number
 
     def __reduce__(self) -> Any:
-        # Only while a process is started is a descriptor passed on to it.
+        # multiprocessing pickles the arguments of a process while it starts it.
         return methodcaller("detach"), (DupFd(self._number),)
 
 
 class ForkedCommand(subprocess.Popen[AnyStr]):
-    """A ``twisted-cm`` command that is a fork. Of its base class, it has only what is defined here."""
+    """A ``twisted-cm`` command that is a fork. Of its base class, it has only what is defined here.
+
+    Variables that Python itself reads when it starts, such as ``PYTHONUTF8``, have no effect on it.
+    """
 
     def __init__(
         self,
@@ -138,7 +141,14 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
         # Unlike others, a daemon does not hold up the end of this process.
         self._process = _context.Process(
             target=_run,
-            args=(self.args, dict(env or os.environ), str(cwd or os.getcwd()), limits, start_new_session, descriptors),
+            args=(
+                self.args,
+                dict(os.environ if env is None else env),
+                str(cwd or os.getcwd()),
+                limits,
+                start_new_session,
+                descriptors,
+            ),
             daemon=True,
         )
         self._process.start()
@@ -187,8 +197,10 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
         return output.get(self.stdout), output.get(self.stderr)
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        # The process may have ended, and its status may not be here yet.
+        with contextlib.suppress(ProcessLookupError):
+            if self.poll() is None:
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -218,6 +230,7 @@ def _run(
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
+    time.tzset()
     sys.argv = arguments
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout = os.fdopen(1, "w", closefd=False)

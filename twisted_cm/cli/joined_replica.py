@@ -168,7 +168,7 @@ class Companion:
             announcing.cancel()
 
     async def _announce(self, status: ReplicaStatus) -> None:
-        # Not before the server has the next request of run(): from then on, the replica ends with this command.
+        # This request follows the next one of run(). When the server has that one, the replica ends with this command.
         await deferLater(self._reactor, 0 if status.functions is not None else _SCHEMAS_FOLLOW)
         status = await self._replica.status(hold=True)
         if status.functions is None:

@@ -48,7 +48,7 @@ class CannotRecord(Exception):
 
 
 class _Finished(NamedTuple):
-    """A job to record, with the functions of its name that its runtime had posted when its end was heard."""
+    """A job to record, and the schemas of its function, which are read as soon as the job has ended."""
 
     job: Job
     functions: Deferred[list[PostedFunction]]
