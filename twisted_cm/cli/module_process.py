@@ -40,14 +40,21 @@ class ModuleProcess:
         """
         self.interrupted = False
         self._children: list[psutil.Process] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        # Signals that arrive while the process starts are for the module. Other threads can still receive them.
+        self._early: list[int] = []
         handled = (*_PASSED_ON, signal.SIGINT)
-        # Signals that arrive meanwhile are for the module.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+        self._handlers = {number: signal.signal(number, self._signaled) for number in handled}
         try:
             self._process = subprocess.Popen(command, env=environment, preexec_fn=_before_exec(mask))
-            self._handlers = {number: signal.signal(number, self._signaled) for number in handled}
+        except OSError:
+            self.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number in self._early:
+            self.send(number)
 
     def _signaled(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
@@ -62,7 +69,10 @@ class ModuleProcess:
         self.send(number)
 
     def send(self, number: int) -> None:
-        """Send a signal to the module."""
+        """Send a signal to the module, as soon as it has started."""
+        if self._process is None:
+            self._early.append(number)
+            return
         with suppress(psutil.NoSuchProcess):
             self._children = psutil.Process(self._process.pid).children(recursive=True)
         self._process.send_signal(number)
@@ -76,6 +86,7 @@ class ModuleProcess:
         Returns:
             Its exit status, as a shell would show it: 128 plus the signal if a signal ended it.
         """
+        assert self._process is not None
         code = self._process.wait()
         for child in self._children:
             with suppress(psutil.NoSuchProcess):
