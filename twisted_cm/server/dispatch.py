@@ -103,7 +103,7 @@ class Dispatcher:
             answer = self._handlers[endpoint](request, **arguments)
         except Exception as error:
             # A coroutine raises later.
-            self._answered(request.error(self._refusal(error)), request)
+            self._answer_error(error, request)
             return
         if isinstance(answer, CoroutineType):
             RouteRun(answer, request, self._answered, self._refused).start()
@@ -127,13 +127,16 @@ class Dispatcher:
         elif request.gone or request.startedWriting or ended_early or not isinstance(failure.value, Exception):
             self._failed(failure, request)
         else:
-            try:
-                answer = request.error(self._refusal(failure.value))
-            except Exception:
-                self._failed(Failure(), request)
-            else:
-                self._answered(answer, request)
+            self._answer_error(failure.value, request)
             _let_go(failure)
+
+    def _answer_error(self, error: Exception, request: EmulatorRequest) -> None:
+        try:
+            answer = request.error(self._refusal(error))
+        except Exception:
+            self._failed(Failure(), request)
+        else:
+            self._answered(answer, request)
 
     def _failed(self, failure: Failure, request: EmulatorRequest) -> None:
         """Break off an answer that has begun. It is too late for an error."""
