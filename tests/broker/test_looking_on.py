@@ -158,6 +158,11 @@ def test_observers_look_again_after_the_link_was_lost(
     assert "twisted_cm_observation_gaps_total 1.0" in text
 
 
+def steps(changes: list[Change]) -> list[str]:
+    """Return the states of the jobs that changed."""
+    return [each.job.state.value for each in changes if each.job is not None]
+
+
 def published(nodes: Nodes, to: RedisBroker, work: Callable[[], object]) -> list[str]:
     """Return the kinds of what Redis publishes to a node while something is done."""
     channel = f"{to.node.address.prefix}node:{to.node.node_id}"
@@ -196,16 +201,19 @@ def test_nothing_is_published_to_a_node_where_nobody_watches(nodes: Nodes) -> No
     assert published(nodes, idle, work) == []
     seen: list[Change] = []
     watching = [idle.observe(seen.append) for _ in range(2)]
+
+    def look_away() -> None:
+        watching.pop().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+        nodes.settle()
+
     nodes.settle()
     assert set(published(nodes, idle, work)) == {"change"}
-    watching.pop().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
-    nodes.settle()
+    look_away()
     assert set(published(nodes, idle, work)) == {"change"}
-    watching.pop().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
-    nodes.settle()
+    look_away()
     own.clear()
     assert published(nodes, idle, work) == []
-    assert [each.job.state.value for each in own if each.job is not None] == ["queued", "running", "succeeded"]
+    assert steps(own) == ["queued", "running", "succeeded"]
     assert published(nodes, busy, work) == []
 
 
@@ -224,7 +232,7 @@ def test_a_node_that_joins_again_hears_of_the_steps_of_others_only_if_somebody_w
     assert published(nodes, idle, lambda: finish(nodes, busy, b"1")) == []
     seen.clear()
     finish(nodes, busy, b"2")
-    assert [each.job.state.value for each in seen if each.job is not None] == ["queued", "running", "succeeded"]
+    assert steps(seen) == ["queued", "running", "succeeded"]
 
 
 def test_an_observer_that_comes_while_its_node_joins_hears_the_steps_of_others(nodes: Nodes) -> None:
@@ -241,7 +249,7 @@ def test_an_observer_that_comes_while_its_node_joins_hears_the_steps_of_others(n
     nodes.settle()
     seen.clear()
     finish(nodes, busy, b"1")
-    assert [each.job.state.value for each in seen if each.job is not None] == ["queued", "running", "succeeded"]
+    assert steps(seen) == ["queued", "running", "succeeded"]
 
 
 def test_an_observer_of_one_process_hears_each_step_that_is_taken_there_even_beside_one_that_hears_all(
@@ -258,8 +266,8 @@ def test_an_observer_of_one_process_hears_each_step_that_is_taken_there_even_bes
 
     def states(changes: list[Change]) -> list[str]:
         # A broker in memory shows the same job in all its changes.
-        return sorted("changed" if len(members) == 1 else each.job.state.value for each in changes if each.job)
+        return sorted("changed" if len(members) == 1 else state for state in steps(changes))
 
-    steps = ["changed"] * 3 if len(members) == 1 else ["queued", "running", "succeeded"]
-    assert [states(seen) for seen in everywhere] == [steps] * len(members)
-    assert states([change for own in here for change in own]) == steps
+    expected = ["changed"] * 3 if len(members) == 1 else ["queued", "running", "succeeded"]
+    assert [states(seen) for seen in everywhere] == [expected] * len(members)
+    assert states([change for own in here for change in own]) == expected

@@ -179,33 +179,23 @@ async def test_a_client_that_disconnects_cancels_its_route(harness: Harness, no_
 
 
 @pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status", "logged"),
+    [(BrokerStopped(), 503, []), (ValueError("a bug"), 500, ["a route failed: a bug"])],
+    ids=["expected", "unexpected"],
+)
 @pytest_twisted.ensureDeferred
-async def test_an_expected_error_is_answered_and_not_logged(
-    harness: Harness, no_failure_in_the_log: list[str], waits: bool
+async def test_an_error_is_answered_and_only_an_unexpected_one_is_logged(
+    harness: Harness, no_failure_in_the_log: list[str], error: Exception, status: int, logged: list[str], waits: bool
 ) -> None:
     async def route(request: EmulatorRequest) -> bytes:
         if waits:
             await pause(0)
-        raise BrokerStopped
+        raise error
 
     serve(harness, route)
-    assert (await harness.call("GET", "/it"))[0] == 503
-    assert no_failure_in_the_log == []
-
-
-@pytest.mark.parametrize("waits", [False, True])
-@pytest_twisted.ensureDeferred
-async def test_an_unexpected_error_is_answered_with_500_and_logged(
-    harness: Harness, no_failure_in_the_log: list[str], waits: bool
-) -> None:
-    async def route(request: EmulatorRequest) -> bytes:
-        if waits:
-            await pause(0)
-        raise ValueError("a bug")
-
-    serve(harness, route)
-    assert (await harness.call("GET", "/it"))[0] == 500
-    assert no_failure_in_the_log == ["a route failed: a bug"]
+    assert (await harness.call("GET", "/it"))[0] == status
+    assert no_failure_in_the_log == logged
 
 
 @pytest_twisted.ensureDeferred
