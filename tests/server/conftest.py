@@ -9,12 +9,21 @@ import pytest
 import pytest_twisted
 from conftest import SEED, Harness, make_harness, pause
 from redis_server import RedisServer
-from server.dashboard_fixtures import board, browser, chromium, dashboard_server
+from server.dashboard_fixtures import board, browser, chromium, dashboard_server, whole_chromium
 from server.sign_in_steps import confidential, emulators, public
 from twisted.internet.defer import Deferred
 from twisted.web.http import HTTPChannel
 
-__all__ = ["board", "browser", "chromium", "confidential", "dashboard_server", "emulators", "public"]
+__all__ = [
+    "board",
+    "browser",
+    "chromium",
+    "confidential",
+    "dashboard_server",
+    "emulators",
+    "public",
+    "whole_chromium",
+]
 
 
 @pytest.fixture

@@ -273,6 +273,7 @@ def test_the_deployed_app_is_chosen(board: Board, tmp_path: Path) -> None:
     assert (answer["status"], answer["query"]) == ("queued", {"x": 1})
 
 
+@pytest.mark.whole_browser
 def test_the_code_is_copied_and_chosen_with_the_keyboard(board: Board) -> None:
     show(board, "f", "{}")
     board.until(lambda: board.find("#code-text").is_displayed())

@@ -67,6 +67,7 @@ def test_it_connects_anew_when_the_emulator_is_back(
         again.stop()
 
 
+@pytest.mark.whole_browser
 def test_many_tabs_do_not_lock_each_other_out(board: Board) -> None:
     first, before = board.browser.current_window_handle, set(board.browser.window_handles)
     board.open()
