@@ -11,14 +11,33 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from twisted_cm.broker.redis.link import Link
+from twisted_cm.broker.redis.link import SOON, Link
 
 
-def connected(heard: Any = None) -> Link:
+def connected(clock: Clock | None = None) -> Link:
     """Return a link with a transport."""
-    link = Link(Clock(), heard or (lambda notice: None), lambda link: None)
+    link = Link(clock or Clock(), lambda notice: None, lambda link: None)
     link.makeConnection(StringTransport())
     return link
+
+
+def test_the_commands_of_a_turn_are_sent_together() -> None:
+    clock = Clock()
+    link = connected(clock)
+    for words, soon in ((("ECHO", "one"), False), (("ECHO", "two"), True), (("PING",), False)):
+        link.command(*words, soon=soon)
+    assert link.transport.value() == b""
+    clock.advance(0)
+    assert (
+        link.transport.value()
+        == b"*2\r\n$4\r\nECHO\r\n$3\r\none\r\n*2\r\n$4\r\nECHO\r\n$3\r\ntwo\r\n*1\r\n$4\r\nPING\r\n"
+    )
+    link.transport.clear()
+    link.command("ECHO", "three", soon=True)
+    clock.advance(SOON / 2)
+    assert link.transport.value() == b""
+    clock.advance(SOON / 2)
+    assert link.transport.value() == b"*2\r\n$4\r\nECHO\r\n$5\r\nthree\r\n"
 
 
 def test_replies_go_to_the_commands_in_order() -> None:
@@ -26,7 +45,6 @@ def test_replies_go_to_the_commands_in_order() -> None:
     results: list[Any] = []
     for word in ("one", "two", "three"):
         link.command("ECHO", word).addBoth(results.append)
-    assert link.transport.value().count(b"ECHO") == 3
     link.dataReceived(b"$3\r\none\r\n-ERR no\r\n$5\r\nth")
     assert results[0] == b"one"
     assert results[1].check(ReplyError)

@@ -44,10 +44,12 @@ class Link(Protocol):
         self._unanswered: deque[tuple[Deferred[Any], bool]] = deque()
         self._open = True
         self._unsent: list[bytes] = []
+        # When the unsent commands are sent: at the end of this turn of the reactor, or SOON.
+        self._turn: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
 
     def command(self, *args: str | bytes, soon: bool = False) -> Deferred[Any]:
-        """Send a command.
+        """Send a command, together with all others of this turn of the reactor.
 
         The functions of the emulator reply with notices. They are heard even if the Deferred is canceled.
 
@@ -63,7 +65,8 @@ class Link(Protocol):
             return fail(ConnectionDone())
         self._unsent.append(_pack(args))
         if not soon:
-            self._send()
+            if self._turn is None:
+                self._turn = self._clock.callLater(0, self._send)
         elif self._timer is None:
             self._timer = self._clock.callLater(SOON, self._send_late)
         reply: Deferred[Any] = Deferred()
@@ -71,6 +74,7 @@ class Link(Protocol):
         return reply
 
     def _send(self) -> None:
+        self._turn = None
         unsent, self._unsent = self._unsent, []
         self.transport.writeSequence(unsent)
 
@@ -99,6 +103,7 @@ class Link(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._open = False
+        cancel_timer(self._turn)
         cancel_timer(self._timer)
         if not reason.check(ConnectionClosed):
             # What Redis sent could not be read. Those who wait see a connection that is lost.
