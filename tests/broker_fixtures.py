@@ -93,6 +93,10 @@ class _CountingNode(RedisNode):
         self.asked += 1
         return super().command(*args)
 
+    def send(self, operation: str, *args: str | bytes) -> Deferred[Any]:
+        self.asked += 1
+        return super().send(operation, *args)
+
 
 class RedisFixture(MemoryFixture):
     """Creates brokers on one Redis. They use the real reactor, but the fixture's clock.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from conftest import pause
 from node_fixtures import Nodes, within
 
 from twisted_cm.broker.interface import BrokerUnavailable, UnknownJob
+from twisted_cm.broker.redis import handovers
 from twisted_cm.broker.redis.broker import RedisBroker
+from twisted_cm.broker.redis.handovers import SOON
 from twisted_cm.model.jobs import Job, JobSource, JobState, Submission
 from twisted_cm.model.registry import SessionRequest
 from twisted_cm.model.replicas import ReplicaRequest
@@ -34,13 +38,98 @@ def take(nodes: Nodes, node: RedisBroker) -> Job:
     return job
 
 
+def handing(nodes: Nodes, node: RedisBroker) -> int:
+    """Return how many jobs the node is handing over, as far as Redis knows."""
+    return int(nodes.server.command("SCARD", f"{KEYS}handing:{node.node.node_id}")[1:])
+
+
+def operations(nodes: Nodes) -> int:
+    """Return how many operations Redis has run."""
+    found = re.search(rb"cmdstat_fcall:calls=(\d+)", nodes.server.command("INFO", "commandstats"))
+    assert found is not None
+    return int(found[1])
+
+
+def result_of(node: RedisBroker, job: Job) -> Any:
+    """Return a small result, to complete a job with."""
+    result = node.new_result(job.job_id, None)
+    result.write(b"result")
+    return result
+
+
 def test_what_was_delivered_is_told_though_nothing_else_is_sent(nodes: Nodes) -> None:
     node = start(nodes)
+    jobs = [take(nodes, node) for _ in range(2)]
+    assert handing(nodes, node) == 2
+    before = operations(nodes)
+    told = [node.delivered(each.job_id, 1) for each in jobs]
+    within(5, lambda: handing(nodes, node) == 0)
+    for each in told:
+        nodes.get(each)
+    assert operations(nodes) == before + 1
+
+
+def test_a_job_whose_result_comes_at_once_is_told_with_its_result(nodes: Nodes) -> None:
+    node = start(nodes)
     job = take(nodes, node)
-    handing = f"{KEYS}handing:{node.node.node_id}"
-    assert nodes.server.command("SISMEMBER", handing, f"{job.job_id}:1") == b":1\r\n"
+    before = operations(nodes)
+    told = node.delivered(job.job_id, 1)
+    nodes.get(node.complete(job.job_id, result_of(node, job)))
+    assert told.called
+    assert handing(nodes, node) == 0
+    nodes.get(pause(2 * SOON))
+    assert operations(nodes) == before + 1
+
+
+def test_a_job_was_delivered_though_redis_refuses_its_result(nodes: Nodes) -> None:
+    node = start(nodes)
+    node_id, job = node.node.node_id, take(nodes, node)
+    nodes.server.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        told = node.delivered(job.job_id, 1)
+        with pytest.raises(BrokerUnavailable):
+            nodes.get(node.complete(job.job_id, result_of(node, job)))
+        nodes.get(told)
+        assert handing(nodes, node) == 0
+    finally:
+        nodes.server.command("CONFIG", "SET", "maxmemory", "0")
+    nodes.get(node.complete(job.job_id, result_of(node, job)))
+    assert nodes.get(node.job(job.job_id)).state is JobState.SUCCEEDED
+    assert node.node.node_id == node_id
+
+
+def test_a_job_that_is_delivered_again_is_told_twice(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handovers, "SOON", 60)
+    node = start(nodes)
+    job = take(nodes, node)
+    first = node.delivered(job.job_id, 1)
+    nodes.get(node.deliver_again(job.job_id))
+    assert nodes.get(node.poll("r", 0)).job_id == job.job_id
+    assert handing(nodes, node) == 1
+    second = node.delivered(job.job_id, 1)
+    nodes.get(first)
+    assert not second.called
+    nodes.get(node.complete(job.job_id, result_of(node, job)))
+    assert second.called
+    assert handing(nodes, node) == 0
+
+
+def test_what_was_delivered_is_told_before_the_node_leaves(nodes: Nodes) -> None:
+    node, other = start(nodes), nodes.node()
+    job = take(nodes, node)
     node.delivered(job.job_id, 1)
-    within(5, lambda: nodes.server.command("SISMEMBER", handing, f"{job.job_id}:1") == b":0\r\n")
+    nodes.brokers.remove(node)
+    node.stop()
+    nodes.get(node.close())
+    assert nodes.get(other.job(job.job_id)).state is JobState.RUNNING
+
+
+def test_a_poll_whose_time_passes_before_redis_answers_gets_no_job(nodes: Nodes) -> None:
+    node = start(nodes)
+    poll = node.poll("r", 5)
+    nodes.clock.advance(5)
+    assert nodes.get(poll) is None
+    assert nodes.get(node.snapshot("r")).parked_polls == 0
 
 
 def test_a_poll_is_parked_though_nothing_else_is_sent(nodes: Nodes) -> None:

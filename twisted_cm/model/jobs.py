@@ -102,6 +102,22 @@ class Submission:
     scopes: tuple[str, ...] = field(default=(), eq=False)
     admin: bool = field(default=False, eq=False)
 
+    def with_query(self, query: bytes) -> Submission:
+        """Return the same submission with its query, which a broker did not read."""
+        # This is done for each job on Redis. attrs.evolve takes three times as long.
+        return Submission(
+            self.query_type,
+            query,
+            self.source,
+            self.deployed_app_rid,
+            self.branch,
+            self.submitter,
+            self.size,
+            self.key,
+            self.scopes,
+            self.admin,
+        )
+
 
 @define(slots=True)
 class Attempt:

@@ -40,7 +40,7 @@ from ..interface import (
     UnknownJob,
     UnknownRuntime,
 )
-from .connection import ignore_outage
+from .connection import RedisAway, ignore_outage
 from .handovers import Handovers
 from .node import RedisNode
 from .observers import NodeObservers
@@ -102,7 +102,7 @@ class RedisBroker:
         self._observers = NodeObservers(node, self._records)
         self._timers = Timers(node, self.limits)
         self._handovers = Handovers(node)
-        self._posts = Posts(node, self._watches, self._records)
+        self._posts = Posts(node, self._watches, self._records, self._handovers)
         self._polls = Polls(node, self._records, self._handovers, self._dispatched)
         self._replicas = Replicas(node, self._registry)
         self._polls_wait = False
@@ -115,6 +115,7 @@ class RedisBroker:
         node.handlers.update(end=self._ended, inherited=self._timers.expire)
 
     def start(self) -> Deferred[None]:
+        self._polls.start()
         return self.node.start()
 
     async def _attached(self) -> None:
@@ -150,6 +151,7 @@ class RedisBroker:
         return succeed(None)
 
     def close(self) -> Deferred[None]:
+        self._handovers.stop()
         return self.node.stop()
 
     def _refuse_when_stopped(self) -> None:
@@ -232,7 +234,7 @@ class RedisBroker:
 
     def module_runtime(self, token: str) -> Deferred[ModuleIdentity | None]:
         # The copy of the registry counts only while the connection keeps it up to date.
-        return self.node.ready().addCallback(lambda _: self._registry.module_runtime(token))
+        return succeed(self._registry.module_runtime(token)) if self.node.up else fail(RedisAway())
 
     @_deferred
     async def open_session(self, request: SessionRequest) -> Runtime:
@@ -278,13 +280,10 @@ class RedisBroker:
         self._log.info("seed reloaded: {count} runtimes", count=len(registry.runtimes))
 
     def resolve(self, deployed_app_rid: str, branch: str | None) -> Deferred[Binding]:
-        def resolved(_: None) -> Binding:
-            binding = self._registry.current.resolve(deployed_app_rid, branch)
-            if binding is None:
-                raise NotBound(deployed_app_rid, branch)
-            return binding
-
-        return self.node.ready().addCallback(resolved)
+        if not self.node.up:
+            return fail(RedisAway())
+        binding = self._registry.current.resolve(deployed_app_rid, branch)
+        return fail(NotBound(deployed_app_rid, branch)) if binding is None else succeed(binding)
 
     @_deferred
     async def functions(self, name: str, runtime_id: str | None = None) -> list[PostedFunction]:

@@ -1,21 +1,28 @@
 """Which jobs is this node handing over to pollers?
 
 A job that Redis has given to a poll of this node is the node's until its whole envelope has left, or until it is given
-back.
+back. The node tells Redis of several delivered jobs at once. If the result of a job comes before that, the node tells
+Redis with the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...model.jobs import Job
+from ..timers import cancel_timer
 from .connection import Refused, ignore_outage
 from .node import RedisNode
+from .values import in_pieces
+
+#: Seconds until Redis is told of a job that was delivered.
+SOON = 0.002
 
 
 class Handovers:
@@ -29,6 +36,9 @@ class Handovers:
         self._open: dict[str, str] = {}
         # Delivered, but Redis does not know it yet: it may be away.
         self._delivered: set[str] = set()
+        # Of these, the jobs that Redis is to be told of, each with the Deferred that fires when it knows.
+        self._untold: dict[str, tuple[str, Deferred[None]]] = {}
+        self._timer: IDelayedCall | None = None
 
     def known(self) -> list[str]:
         """Return what Redis must not give to another poll when this node joins again."""
@@ -36,8 +46,9 @@ class Handovers:
 
     async def attached(self) -> None:
         """Confirm what was delivered while Redis was away."""
-        for handed in list(self._delivered):
-            await self._confirm(handed, self._node.send)
+        for delivered in in_pieces(list(self._delivered)):
+            await self._node.send("delivered", *delivered)
+            self._delivered.difference_update(delivered)
 
     def begin(self, job: Job) -> None:
         """Note that a job is on its way to a poller."""
@@ -90,10 +101,62 @@ class Handovers:
             return succeed(None)
         del self._open[handed]
         self._delivered.add(handed)
-        return self._confirm(handed, self._node.send_soon)
+        if job_id in self._untold:
+            # Another poll has the job, too, or had it in an earlier attempt.
+            self.tell()
+        told: Deferred[None] = Deferred()
+        self._untold[job_id] = handed, told
+        if self._timer is None:
+            self._timer = self._node.reactor.callLater(SOON, self._tell_late)
+        return told
 
-    def _confirm(self, handed: str, send: Callable[..., Deferred[Any]]) -> Deferred[None]:
-        def confirmed(_: int) -> None:
+    def _tell_late(self) -> None:
+        self._timer = None
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell Redis which jobs were delivered."""
+        if self._untold:
+            untold, self._untold = self._untold, {}
+            jobs = list(untold.values())
+            words = [handed for handed, _ in jobs]
+            self._node.send("delivered", *words).addCallbacks(self._known, self._not_known, (jobs,), {}, (jobs,))
+
+    def stop(self) -> None:
+        """Tell Redis which jobs were delivered, and of none later."""
+        cancel_timer(self._timer)
+        self.tell()
+
+    def tell_with_result(self, job_id: str, send: Callable[[str], Deferred[Any]]) -> Deferred[Any]:
+        """Tell Redis that a job was delivered, with its result.
+
+        Args:
+            send: Sends the result with a word for Redis: the job as ``ID:ATTEMPT``, or an empty text if Redis knows.
+
+        Returns:
+            The Deferred that ``send`` returned.
+        """
+        untold = self._untold.pop(job_id, None)
+        if untold is None:
+            return send("")
+
+        def known(reply: Any) -> Any:
+            self._known(None, [untold])
+            return reply
+
+        def not_known(failure: Failure) -> Failure:
+            self._untold[job_id] = untold
+            self.tell()
+            return failure
+
+        return send(untold[0]).addCallbacks(known, not_known)
+
+    def _known(self, _: Any, jobs: Sequence[tuple[str, Deferred[None]]]) -> None:
+        for handed, told in jobs:
             self._delivered.discard(handed)
+            told.callback(None)
 
-        return send("delivered", *handed.rsplit(":", 1)).addCallbacks(confirmed, self._tell_again)
+    def _not_known(self, failure: Failure, jobs: Sequence[tuple[str, Deferred[None]]]) -> None:
+        self._tell_again(failure)
+        for _, told in jobs:
+            told.errback(failure)

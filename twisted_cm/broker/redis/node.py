@@ -17,7 +17,6 @@ from .address import Address
 from .connection import PATIENCE, Connection, LinkLost, ignore_outage
 from .library import library
 from .notices import Notices
-from .values import text
 
 #: Seconds without a heartbeat after which the other nodes consider a node dead.
 NODE_LEASE = 5.0
@@ -41,6 +40,7 @@ class RedisNode:
     Attributes:
         address: Where Redis is.
         clock: The time in which jobs are measured.
+        reactor: Connects, and keeps the time of what is between this node and Redis.
         node_id: The id under which the node has joined last.
         lease: Seconds without a heartbeat after which the other nodes consider this one dead.
         version: The version of the registry and the faults that were loaded last.
@@ -79,7 +79,7 @@ class RedisNode:
         self.loaded: list[Callable[[bytes | None, list[bytes]], None]] = []
         self.known: Callable[[], list[str]] = list
         self.connection = Connection(reactor, address, 2 * lease, self._join, self._heard, self._lost)
-        self._reactor = reactor
+        self.reactor = reactor
         self._notices = Notices(reactor)
         self.handlers: dict[str, Handler] = {
             "version": self._version_changed,
@@ -94,6 +94,7 @@ class RedisNode:
         self._alive_at = 0.0
         self._former_ids: list[str] = []
         self._prefix = address.prefix.encode("ascii")
+        self._first_words: dict[str, tuple[str | bytes, ...]] = {}
 
     @property
     def up(self) -> bool:
@@ -103,13 +104,13 @@ class RedisNode:
     @property
     def stale(self) -> bool:
         """Whether the other nodes may consider this one dead: it was suspended, or too busy to send heartbeats."""
-        silent_for: float = self._reactor.seconds() - self._alive_at
+        silent_for: float = self.reactor.seconds() - self._alive_at
         return silent_for > self.lease
 
     @property
     def in_touch(self) -> bool:
         """Whether Redis has answered one of the last two heartbeats."""
-        silent_for: float = self._reactor.seconds() - self._alive_at
+        silent_for: float = self.reactor.seconds() - self._alive_at
         return self.up and silent_for <= 2 * self.lease / BEATS
 
     def start(self) -> Deferred[None]:
@@ -153,7 +154,7 @@ class RedisNode:
             A Deferred that fires with the answer and fails with
             :class:`~twisted_cm.broker.interface.BrokerUnavailable` if there is none.
         """
-        return self.send(operation, *args) if self.up else self.ready()
+        return self.send(operation, *args) if self.connection.up else self.ready()
 
     def call_again(self, operation: str, *args: str | bytes, repeats: int = REPEATS) -> Deferred[Any]:
         """Run an operation that may run twice: if the connection is lost before the answer, run it again.
@@ -166,11 +167,12 @@ class RedisNode:
                 return failure
             return self.when_up().addCallback(lambda _: self.call_again(operation, *args, repeats=repeats - 1))
 
-        return self.call(operation, *args).addErrback(again)
+        asked = self.send(operation, *args) if self.connection.up else self.ready()
+        return asked.addErrback(again)
 
     def send(self, operation: str, *args: str | bytes) -> Deferred[Any]:
         """Run an operation like :meth:`call`, also while this node is still joining."""
-        return self.command(*self._words(operation), *args)
+        return self.connection.command(*self._words(operation), *args)
 
     def send_soon(self, operation: str, *args: str | bytes) -> Deferred[Any]:
         """Run an operation like :meth:`send`, together with the next command if one follows soon."""
@@ -178,8 +180,11 @@ class RedisNode:
 
     def _words(self, operation: str) -> tuple[str | bytes, ...]:
         """Return the words of a command that runs an operation, without the operation's own arguments."""
-        now = str(int(self.clock.seconds() * 1000))
-        return "FCALL", library().function(operation), "0", self._prefix, operation, now, self.node_id
+        words = self._first_words.get(operation)
+        if words is None:
+            words = "FCALL", library().function(operation), "0", self._prefix, operation
+            self._first_words[operation] = words
+        return *words, str(int(self.clock.seconds() * 1000)), self.node_id
 
     def command(self, *args: str | bytes) -> Deferred[Any]:
         """Run a plain command of Redis."""
@@ -199,7 +204,7 @@ class RedisNode:
         former, known = json.dumps(self._former_ids), json.dumps(self.known())
         # If the answer gets lost, the node may have joined under this id.
         self._former_ids.append(self.node_id)
-        self._alive_at = self._reactor.seconds()
+        self._alive_at = self.reactor.seconds()
         keeps_limits = "1" if self.keeps_limits else "0"
         joined = await self.send("join", former, lease, json.dumps(self.limits), known, keeps_limits, self.job_key)
         job_lease, self.job_key = joined
@@ -208,8 +213,8 @@ class RedisNode:
         await self.load()
         for ask_again in self.attached:
             await ask_again()
-        self._joined_at = self._reactor.seconds()
-        self._beat = self._reactor.callLater(self.lease / BEATS, self._send_beat)
+        self._joined_at = self.reactor.seconds()
+        self._beat = self.reactor.callLater(self.lease / BEATS, self._send_beat)
         self._log.info("joined the nodes at Redis {address} as {node_id}", address=self.address, node_id=self.node_id)
 
     def _lost(self) -> None:
@@ -219,13 +224,13 @@ class RedisNode:
 
     def _send_beat(self) -> None:
         # After Redis was away all heartbeats are missing; the other nodes need time to send theirs.
-        settled = self._reactor.seconds() - self._joined_at > self.lease
-        sent_at = self._reactor.seconds()
+        settled = self.reactor.seconds() - self._joined_at > self.lease
+        sent_at = self.reactor.seconds()
         beat = self.call("beat", str(int(self.lease * 1000)), "1" if settled else "0")
-        late = self._reactor.callLater(self.lease, self.drop_link)
+        late = self.reactor.callLater(self.lease, self.drop_link)
         if self._deaf is None:
             # Redis publishes each heartbeat to its node: a connection for publications may be lost and still look open.
-            self._deaf = self._reactor.callLater(self.lease, self._hears_nothing)
+            self._deaf = self.reactor.callLater(self.lease, self._hears_nothing)
 
         def answered(result: Any) -> None:
             cancel_timer(late)
@@ -241,7 +246,7 @@ class RedisNode:
             else:
                 self._alive_at = sent_at
             self._inherited(result)
-            self._beat = self._reactor.callLater(self.lease / BEATS, self._send_beat)
+            self._beat = self.reactor.callLater(self.lease / BEATS, self._send_beat)
 
         beat.addBoth(answered)
 
@@ -268,11 +273,11 @@ class RedisNode:
     # Notices
 
     def _heard(self, notice: list[Any]) -> None:
-        kind, *content = notice
-        handler = self.handlers.get(text(kind))
+        kind = notice[0]
+        handler = self.handlers.get(kind.decode("ascii") if isinstance(kind, bytes) else kind)
         # A node of a later version may publish more kinds.
         if handler is not None:
-            handler(*content)
+            handler(*notice[1:])
 
     async def load(self) -> None:
         """Read the registry and the faults, of which every node keeps a copy."""

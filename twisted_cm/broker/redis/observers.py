@@ -58,6 +58,9 @@ class NodeObservers(Observers):
     def _publish(self, wanted: str) -> None:
         self._node.call("observe", wanted).addErrback(ignore_outage)
 
-    def _changed(self, runtime_id: bytes | str, record: Any, forgotten: int | None, taken_by: bytes | str) -> None:
+    def _changed(
+        self, runtime_id: bytes | str, record: Any, forgotten: int | None, taken_by: bytes | str | None = None
+    ) -> None:
         job = self._records.job(record) if record else None
-        self.notify(text(runtime_id), job, bool(forgotten), here=text(taken_by) == self._node.node_id)
+        runtime = text(runtime_id) if job is None else job.runtime_id
+        self.notify(runtime, job, bool(forgotten), here=taken_by is None)

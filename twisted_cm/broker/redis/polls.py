@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, evolve
+from attrs import define
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ...logs import debug_is_logged
 from ...model.jobs import Job
 from ..interface import BrokerUnavailable
 from ..timers import cancel_timer
@@ -29,6 +30,7 @@ class _Poll:
         runtime_id: The runtime that polls.
         replica_id: The replica of it.
         parks: Whether it waits for a job; otherwise it only asks whether there is one.
+        ends_at: Seconds of the clock until which it waits.
         deferred: Fires with a job, or with ``None``.
         timer: Fires when it has waited long enough.
     """
@@ -37,6 +39,7 @@ class _Poll:
     runtime_id: str
     replica_id: str
     parks: bool
+    ends_at: float
     deferred: Deferred[Job | None]
     timer: IDelayedCall | None = None
 
@@ -62,10 +65,15 @@ class Polls:
         self._last_number = 0
         # The runtimes for which jobs wait, as far as this node knows: its last poll got one at once.
         self._busy: set[str] = set()
+        self._logs_debug = True
         node.handlers.update(job=self._job, nothing=self._nothing)
 
     def __len__(self) -> int:
         return len(self._polls)
+
+    def start(self) -> None:
+        """Find out what the log includes."""
+        self._logs_debug = debug_is_logged(__name__)
 
     def attached(self) -> None:
         """Park all polls again."""
@@ -83,10 +91,10 @@ class Polls:
         if not self._node.up:
             return fail(RedisAway())
         self._last_number += 1
-        poll = _Poll(self._last_number, runtime_id, replica_id, wait > 0, Deferred(lambda _: self._vanish(poll)))
+        ends_at = self._node.clock.seconds() + wait
+        answer: Deferred[Job | None] = Deferred(lambda _: self._vanish(poll))
+        poll = _Poll(self._last_number, runtime_id, replica_id, wait > 0, ends_at, answer)
         self._polls[poll.number] = poll
-        if poll.parks:
-            poll.timer = self._node.clock.callLater(wait, self._expired, poll)
         self._ask(poll)
         return poll.deferred
 
@@ -109,13 +117,27 @@ class Polls:
             self._hand(poll.number, self._records.job(record, query))
         else:
             self._busy.discard(poll.runtime_id)
-            if not poll.parks and poll.number in self._polls:
-                self._answer(poll, None)
+            self._wait(poll)
+
+    def _wait(self, poll: _Poll) -> None:
+        """Let a poll wait that did not get a job, for as long as it may."""
+        if poll.number not in self._polls:
+            return
+        if not poll.parks:
+            self._answer(poll, None)
+        elif poll.timer is None:
+            left = poll.ends_at - self._node.clock.seconds()
+            if left > 0:
+                poll.timer = self._node.clock.callLater(left, self._expired, poll)
+            else:
+                self._expired(poll)
 
     def _not_asked(self, failure: Failure, poll: _Poll) -> None:
         failure.trap(BrokerUnavailable)
         # When Redis is back, a parked poll asks again. If Redis is there and refuses, it need not wait.
-        if (failure.check(Refused) or not poll.parks) and poll.number in self._polls:
+        if poll.parks and not failure.check(Refused):
+            self._wait(poll)
+        elif poll.number in self._polls:
             self._take_off(poll)
             poll.deferred.errback(failure)
 
@@ -131,7 +153,7 @@ class Polls:
     def _found(self, reply: Any, number: int, job: Job) -> None:
         poll = self._polls.get(number)
         if reply != b"unknown job":
-            job.submission = evolve(job.submission, query=reply[1])
+            job.submission = job.submission.with_query(reply[1])
             self._hand(number, job)
         elif poll is not None:
             # The job was forgotten in the meantime, for example because its runtime was reset.
@@ -155,9 +177,10 @@ class Polls:
             self._handovers.refuse(job)
             return
         self._handovers.begin(job)
-        self._log.debug(
-            "job {job_id}: dispatched to runtime {runtime_id}", job_id=job.job_id, runtime_id=job.runtime_id
-        )
+        if self._logs_debug:
+            self._log.debug(
+                "job {job_id}: dispatched to runtime {runtime_id}", job_id=job.job_id, runtime_id=job.runtime_id
+            )
         self._answer(poll, job)
 
     def _nothing(self, number: bytes | str) -> None:

@@ -6,8 +6,8 @@ The bytes are written to Redis in parts, in order, one write at a time. The post
 from __future__ import annotations
 
 import errno
-import secrets
 from collections import OrderedDict
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -18,6 +18,7 @@ from ..flow import PacedWriter
 from ..interface import BrokerUnavailable, IResult, JobAlreadyCompleted, UnknownJob
 from ..noted_ends import NotedEnds
 from .connection import LinkLost, RedisAway, ignore_outage
+from .handovers import Handovers
 from .node import RedisNode
 from .records import JobRecords
 from .results import PART, PATIENCE, Followers, RedisResult
@@ -34,6 +35,9 @@ QUERY_REMEMBERED = 4096
 
 #: Seconds after which Redis is told again that a replica was heard.
 HEARD_FOR = 1.0
+
+#: The results of this process, so that each has an id of its own: a job may be posted again.
+_NUMBERS = count()
 
 #: A lease is renewed at most so many times in its length.
 RENEWALS = 20
@@ -61,7 +65,9 @@ class PostedResult(PacedWriter, RedisResult):
             asked: Whether Redis was asked for the job before. If not, the first write does not wait for it.
         """
         PacedWriter.__init__(self)
-        RedisResult.__init__(self, node, followers, job_id, content_type, f"{job_id}:{secrets.token_hex(4)}", 0, False)
+        RedisResult.__init__(
+            self, node, followers, job_id, content_type, f"{job_id}:{node.node_id}{next(_NUMBERS):x}", 0, False
+        )
         self.begun = False
         self._lease = lease
         self._asked = asked
@@ -210,10 +216,11 @@ class PostedResult(PacedWriter, RedisResult):
 class Posts:
     """The results that are being posted to this node, and how their jobs get them."""
 
-    def __init__(self, node: RedisNode, followers: Followers, records: JobRecords) -> None:
+    def __init__(self, node: RedisNode, followers: Followers, records: JobRecords, handovers: Handovers) -> None:
         self._node = node
         self._followers = followers
         self._records = records
+        self._handovers = handovers
         self._streams: dict[str, PostedResult] = {}
         # The jobs that polls of this node have got last.
         self._expected: OrderedDict[str, Job] = OrderedDict()
@@ -303,9 +310,11 @@ class Posts:
             if reply == b"completed":
                 raise JobAlreadyCompleted(job_id)
 
-        size, content_type = str(body.size), body.content_type or ""
-        told = self._node.call_again("complete", job_id, body.body_id, size, content_type, data, *_given(raised))
-        return told.addCallback(completed)
+        def send(handed: str) -> Deferred[Any]:
+            result = job_id, body.body_id, str(body.size), body.content_type or "", handed, data
+            return self._node.call_again("complete", *result, *_given(raised))
+
+        return self._handovers.tell_with_result(job_id, send).addCallback(completed)
 
     def ended(self, job_id: str) -> None:
         """Forget a job that has ended, and its stream."""

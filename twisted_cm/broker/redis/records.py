@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import evolve
 
@@ -29,6 +29,10 @@ from .node import RedisNode
 from .results import Followers, RedisResult
 from .values import content, pairs, raw_pairs, text, to_json
 
+#: The record of a job, as ``lua/1_state.lua`` returns or publishes it. A field that the job does not have is ``None``
+#: in a returned record and ``False`` in a published one.
+Record: TypeAlias = Sequence[bytes | str | bool | None]
+
 _STATES = {each.value.encode("ascii"): each for each in JobState}
 
 
@@ -38,15 +42,13 @@ class JobRecords:
     def __init__(self, node: RedisNode, followers: Followers) -> None:
         self._node = node
         self._followers = followers
-        self._last: tuple[Sequence[bytes | str], Job] | None = None
+        self._last: tuple[Record, Job] | None = None
 
-    def job(
-        self, record: Sequence[bytes | str] | int, query: bytes | str | None = None, output: bytes | str | None = None
-    ) -> Job:
+    def job(self, record: Record | int, query: bytes | str | None = None, output: bytes | str | None = None) -> Job:
         """Read a job.
 
         Args:
-            record: Its fields, as a flat list of names and values; 1 if those of the last change before count.
+            record: Its fields; 1 if those of the last change before count.
             query: Its query, if it is known.
             output: What its module wrote, if it is known.
         """
@@ -56,47 +58,43 @@ class JobRecords:
         assert self._last is not None
         job = self._last[1]
         if query is not None:
-            job.submission = evolve(job.submission, query=content(query))
+            job.submission = job.submission.with_query(content(query))
         if output is not None:
             job.output = text(output)
         return job
 
-    def _read(self, record: Sequence[bytes | str]) -> Job:
-        fields = raw_pairs(record)
-        submission = _submission(
-            fields[b"type"], fields[b"meta"], fields[b"size"], fields.get(b"key"), fields.get(b"rights")
-        )
-        job = Job(
-            text(fields[b"id"]),
-            text(fields[b"runtime"]),
-            submission,
-            int(fields[b"queued_at"]),
-            int(fields[b"number"]),
-        )
-        job.state = _STATES[fields[b"state"]]
-        job.attempts = int(fields[b"attempts"])
-        job.replica_id = _text(fields, b"replica")
-        job.started_at = _time(fields, b"started_at")
-        job.completed_at = _time(fields, b"completed_at")
-        job.error_message = _text(fields, b"error")
-        job.raised = _text(fields, b"raised")
-        job.attempt_log = [
-            _attempt(fields[name]) for number in range(1, job.attempts + 1) if (name := b"a%d" % number) in fields
-        ]
-        if b"body" in fields:
+    def _read(self, record: Record) -> Job:
+        fields: Any = record if isinstance(record[0], bytes) else map(_returned, record)
+        # fmt: off
+        (
+            job_id, runtime_id, number, query_type, meta, size, key, rights, state, queued_at, started_at, completed_at,
+            replica_id, error, raised, body_id, content_type, result_size, whole, ends_size, attempts, *attempt_log,
+        ) = fields
+        # fmt: on
+        submission = _submission(query_type, meta, size, key, rights)
+        job = Job(text(job_id), text(runtime_id), submission, int(queued_at), int(number))
+        job.state = _STATES[state]
+        job.attempts = int(attempts)
+        job.attempt_log = [_attempt(each) for each in attempt_log if each is not None]
+        job.replica_id = _text(replica_id)
+        job.started_at = _time(started_at)
+        job.completed_at = _time(completed_at)
+        job.error_message = _text(error)
+        job.raised = _text(raised)
+        if body_id is not None:
             job.result = RedisResult(
                 self._node,
                 self._followers,
                 job.job_id,
-                _text(fields, b"content_type"),
-                text(fields[b"body"]),
-                int(fields[b"result_size"]),
-                b"whole" in fields,
+                _text(content_type),
+                text(body_id),
+                int(result_size),
+                whole is not None,
             )
-            job.result.unmarked = b"whole" in fields and b"ends_size" not in fields
+            job.result.unmarked = whole is not None and ends_size is None
         return job
 
-    def submitted(self, record: Sequence[bytes | str] | int, submission: Submission) -> Job:
+    def submitted(self, record: Record | int, submission: Submission) -> Job:
         """Read a job that has this submission."""
         job = self.job(record)
         # The key of an earlier submission may have come again with other rights, which are not those of its job.
@@ -106,7 +104,7 @@ class JobRecords:
 
     def finished_job(
         self,
-        record: Sequence[bytes | str] | int,
+        record: Record | int,
         data: bytes | str | bool | None,
         ends: bytes | str = b"",
         query: bytes | None = None,
@@ -115,7 +113,7 @@ class JobRecords:
         """Read a job that comes with the bytes of its result, if the result is whole and small.
 
         Args:
-            record: Its fields, as a flat list of names and values.
+            record: As for :meth:`job`.
             data: The bytes of its result.
             ends: The bits of the ends that are noted in them.
             query: Its query, if it is known.
@@ -124,7 +122,7 @@ class JobRecords:
         job = self.job(record, query, output)
         if isinstance(job.result, RedisResult) and data is not None and not isinstance(data, bool):
             job.result.data = content(data)
-            job.result.noted = NotedEnds(content(ends))
+            job.result.noted = NotedEnds(content(ends)) if ends else None
         return job
 
 
@@ -205,7 +203,7 @@ def read_runtime(
         connected: Whether any of its replicas is.
     """
     fields = raw_pairs(process)
-    posted_at = _time(fields, b"last_schema_post_at")
+    posted_at = _time(fields.get(b"last_schema_post_at"))
     found = {}
     for name, stored in pairs(schemas).items():
         found[name] = _read_schema(name, stored)
@@ -213,7 +211,7 @@ def read_runtime(
         known,
         opened_at=int(fields[b"opened_at"]),
         connected=connected,
-        last_poll_at=_time(fields, b"last_poll_at"),
+        last_poll_at=_time(fields.get(b"last_poll_at")),
         last_schema_post_at=posted_at,
         schemas=None if posted_at is None else found,
     )
@@ -238,12 +236,17 @@ def _read_schema(name: str, stored: str) -> FunctionSchema:
     return FunctionSchema(name, schema["payload"], tuple(schema["issues"]), schema["posted_at"])
 
 
-def _time(fields: dict[bytes, bytes], name: bytes) -> int | None:
-    return int(fields[name]) if name in fields else None
+def _returned(value: bytes | str | bool | None) -> bytes | None:
+    """Return a field of a record that was published as it would have been returned."""
+    return content(value) if isinstance(value, bytes | str) else None
 
 
-def _text(fields: dict[bytes, bytes], name: bytes) -> str | None:
-    return text(fields[name]) if name in fields else None
+def _time(value: bytes | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else text(value)
 
 
 def read_replicas(
@@ -266,8 +269,8 @@ def read_replicas(
         fields = raw_pairs(done)
         replica = evolve(
             each,
-            last_poll_at=_time(fields, b"last_poll_at"),
-            last_heard_at=_time(fields, b"last_heard_at"),
+            last_poll_at=_time(fields.get(b"last_poll_at")),
+            last_heard_at=_time(fields.get(b"last_heard_at")),
             draining=b"draining" in fields,
         )
         state = replica.state(len(job_ids), parked, now)

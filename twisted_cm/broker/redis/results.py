@@ -47,7 +47,7 @@ class RedisResult:
         job_id: The job that it belongs to.
         body_id: The id under which its parts are kept.
         data: All bytes of a small result, if they came with the job.
-        noted: The noted ends of a small result that came with the job.
+        noted: The noted ends of a small result that came with the job; ``None`` if there are none.
         unmarked: Whether it is known that no ends are noted.
     """
 
@@ -68,7 +68,7 @@ class RedisResult:
         self.job_id = job_id
         self.body_id = body_id
         self.data: bytes | None = None
-        self.noted = NotedEnds()
+        self.noted: NotedEnds | None = None
         self.unmarked = False
         self._node = node
         self._followers = followers
@@ -98,7 +98,7 @@ class RedisResult:
         if self.unmarked:
             return succeed([])
         if self.data is not None:
-            return succeed(self.noted.between(start, end))
+            return succeed([] if self.noted is None else self.noted.between(start, end))
         return Deferred.fromCoroutine(self._read_ends(start, end))
 
     async def _read_ends(self, start: int, end: int) -> list[int]:

@@ -63,8 +63,19 @@ local function count(name, by)
   return call('HINCRBY', P .. 'counts', name, string.format('%d', by))
 end
 
+-- What the record of a job has, in the order in which records.py reads it. Its other attempts follow.
+local RECORD = {'id', 'runtime', 'number', 'type', 'meta', 'size', 'key', 'rights', 'state', 'queued_at', 'started_at',
+  'completed_at', 'replica', 'error', 'raised', 'body', 'content_type', 'result_size', 'whole', 'ends_size', 'attempts',
+  'a1'}
+
 local function record(id)
-  return call('HGETALL', P .. 'job:' .. id)
+  local job = P .. 'job:' .. id
+  local found = call('HMGET', job, unpack(RECORD))
+  local attempts = tonumber(found[#RECORD - 1])
+  for number = math.max(2, attempts - ATTEMPTS_KEPT + 1), attempts do
+    found[#found + 1] = call('HGET', job, 'a' .. number)
+  end
+  return found
 end
 
 local function get(id, ...)
@@ -110,12 +121,12 @@ end
 
 -- Tell the node that takes a step of it, and the nodes that observe the steps of others.
 local function tell(runtime, id, forgotten)
-  local message = {'change', runtime, id and record(id) or false, forgotten or false, CALLER}
+  local message = {'change', runtime, id and record(id) or false, forgotten or false}
   publish(CALLER, message)
   TOLD = id or TOLD
   for _, node in ipairs(call('SMEMBERS', P .. 'observing')) do
     if node ~= CALLER then
-      publish(node, message)
+      publish(node, {message[1], message[2], message[3], message[4], CALLER})
     end
   end
 end

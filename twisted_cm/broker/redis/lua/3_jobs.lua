@@ -348,8 +348,9 @@ function ops.give_back(now, node, id, attempt)
   return give_back(id, attempt, now)
 end
 
-function ops.delivered(now, node, id, attempt)
-  return call('SREM', P .. 'handing:' .. node, id .. ':' .. attempt)
+-- Note that jobs were delivered, each given as in handing:N.
+function ops.delivered(now, node, ...)
+  return call('SREM', P .. 'handing:' .. node, ...)
 end
 
 -- Return whether a node that has been away still has to deliver a job. Its heartbeat is fresh for a while.

@@ -118,8 +118,12 @@ local function same(one, other, size)
 end
 
 -- End a job with a whole result. A small result is in data, a large one in parts that were written before. If the
--- result reports that the function raised, raised is what.
-function ops.complete(now, node, id, body, size, content_type, data, raised)
+-- result reports that the function raised, raised is what. If the node has not told that the job was delivered, handed is
+-- what it would tell.
+function ops.complete(now, node, id, body, size, content_type, handed, data, raised)
+  if handed ~= '' then
+    call('SREM', P .. 'handing:' .. node, handed)
+  end
   local state, its_body, its_size = unpack(get(id, 'state', 'body', 'result_size'))
   local job = P .. 'job:' .. id
   if state == 'succeeded' and its_body == body then
