@@ -108,8 +108,8 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         stdin: int | None = None,
-        stdout: int | None = None,
-        stderr: int | None = None,
+        stdout: int | IO[Any] | None = None,
+        stderr: int | IO[Any] | None = None,
         text: bool = False,
         start_new_session: bool = False,
     ) -> None:
@@ -124,16 +124,23 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
             numbers[0], ours = os.pipe()
             self.stdin = os.fdopen(ours, "w" + mode)
             given.append(numbers[0])
+        elif stdin == subprocess.DEVNULL:
+            numbers[0] = os.open(os.devnull, os.O_RDONLY)
+            given.append(numbers[0])
         if stdout == subprocess.PIPE:
             ours, numbers[1] = os.pipe()
             self.stdout = os.fdopen(ours, "r" + mode)
             given.append(numbers[1])
+        elif stdout is not None and not isinstance(stdout, int):
+            numbers[1] = stdout.fileno()
         if stderr == subprocess.PIPE:
             ours, numbers[2] = os.pipe()
             self.stderr = os.fdopen(ours, "r" + mode)
             given.append(numbers[2])
         elif stderr == subprocess.STDOUT:
             numbers[2] = numbers[1]
+        elif stderr is not None and not isinstance(stderr, int):
+            numbers[2] = stderr.fileno()
         prepared, preparing = os.pipe()
         given.append(preparing)
         descriptors = [_Descriptor(each) for each in (*numbers, preparing)]

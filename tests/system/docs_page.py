@@ -16,16 +16,19 @@ import doctest
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 from attrs import define
 from conftest import BIN, FEWER_PLUGINS, ROOT, RUNTIMES, free_port, kill
 from docutils import nodes
+from forked_commands import start_command
 from sphinx.application import Sphinx
 
 SDK = ROOT / ".venv-sdk" / "bin"
@@ -168,15 +171,7 @@ class Page:
 
     def run(self, command: str, where: str) -> str:
         """Run a command to its end, check that it succeeds, and return its output."""
-        ran = subprocess.Popen(
-            ["bash", "-eo", "pipefail", "-c", self.moved(command)],
-            cwd=self.directory,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        ran = self._begin(self.moved(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
             printed = ran.communicate(timeout=90)[0].decode()
         except subprocess.TimeoutExpired:
@@ -226,16 +221,25 @@ class Page:
     def spawn(self, command: str, piped: bool = False) -> subprocess.Popen[bytes]:
         """Run a command in the background, with its output in a pipe or in the log."""
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                ["bash", "-c", f"exec env {self.moved(command)}"],
-                cwd=self.directory,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped else log,
-                stderr=log,
-                start_new_session=True,
-            )
+            output = subprocess.PIPE if piped else log
+            process = self._begin(self.moved(command), "exec env ", stdout=output, stderr=log)
         self.background.append(process)
+        return process
+
+    def _begin(self, command: str, prefix: str = "", **options: Any) -> subprocess.Popen[bytes]:
+        """Start a command in a session of its own: in a shell after ``prefix``, or as it is if it needs no shell."""
+        start: Any = subprocess.Popen
+        words = ["bash", "-eo", "pipefail", "-c", prefix + command]
+        if re.fullmatch(r"twisted-cm [^$|&;<>*`\n]*", command):
+            start, words = start_command, shlex.split(command)[1:]
+        process: subprocess.Popen[bytes] = start(
+            words,
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            **options,
+        )
         return process
 
     def polls(self) -> set[tuple[str, int]]:
