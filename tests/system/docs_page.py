@@ -12,6 +12,7 @@ The ports of the text are replaced by free ones, because several runs may share 
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import json
 import os
@@ -70,6 +71,16 @@ def blocks_of(app: Sphinx, page: str) -> list[Block]:
     return found
 
 
+def _link(source: str, target: str) -> None:
+    """Copy a file, as a hard link if that is possible: there are 9,000 of them."""
+    # npm writes its own record in place. It replaces other files.
+    if not source.endswith(".package-lock.json"):
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
+
+
 class Page:
     """A page that is being played.
 
@@ -124,7 +135,8 @@ class Page:
 
     def copy_node_packages(self) -> None:
         """Copy the installed packages of ``tests/sdk/typescript``, so that npm downloads nothing."""
-        shutil.copytree(TYPESCRIPT / "node_modules", self.directory / "node_modules", symlinks=True)
+        packages = self.directory / "node_modules"
+        shutil.copytree(TYPESCRIPT / "node_modules", packages, symlinks=True, copy_function=_link)
         shutil.copy(TYPESCRIPT / "package-lock.json", self.directory)
 
     def play(self) -> None:
