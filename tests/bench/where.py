@@ -86,6 +86,7 @@ RULES = (
     ("twisted_cm/server/transport/site.py", "*", HEADERS),
     ("twisted_cm/server/transport/body.py", "*", BODIES),
     ("twisted_cm/server/transport/received.py", "*", BODIES),
+    ("twisted_cm/server/nameless_files.py", "*", BODIES),
     ("twisted_cm/server/transport/*", "*", WRITES),
     ("twisted_cm/server/dispatch.py", "*", ROUTING),
     ("twisted_cm/server/route_run.py", "*", DEFERREDS),

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -311,6 +312,12 @@ def _has(value: object, mark: bytes) -> bool:
 
 
 # Worker processes
+
+
+def test_a_worker_starts_without_what_it_may_not_need() -> None:
+    code = "import sys, twisted_cm.server.worker; print({'twisted', 'jsonschema'} & {*sys.modules})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"
 
 
 def test_workers_start_when_there_is_work_and_end_with_the_server(long: Long) -> None:

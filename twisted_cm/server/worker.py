@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from .json_fields import NotReadable, find_fields
-from .transport.received import write_all
+from .nameless_files import write_all
 
 #: Precedes each message: its length.
 LENGTH = struct.Struct(">I")

@@ -22,9 +22,9 @@ from twisted.python.threadpool import ThreadPool
 
 from ..model.runtimes import FunctionSchema
 from .errors import ApiError
+from .nameless_files import nameless_file, write_all
 from .queries.signature import NotAValue
 from .query_validation import UncheckableQuery
-from .transport.received import nameless_file, write_all
 from .violations import Violation
 from .worker import LENGTH, receive
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from types import TracebackType
 from typing import IO, Any
 
 from twisted.internet.interfaces import IConsumer
 from typing_extensions import Self
 from zope.interface import implementer
+
+from ..nameless_files import nameless_file, write_all
 
 #: A body of more bytes goes to a file. Whoever reads it does so outside of the reactor.
 LONG = 256 * 1024
@@ -81,22 +82,3 @@ class ReceivedBody:
         self._data = bytearray()
         if self.file is not None:
             self.file.close()
-
-
-def nameless_file() -> IO[bytes]:
-    """Open a file without a name: in memory where the system offers that, otherwise in the temporary directory."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("twisted-cm"), "w+b", buffering=0)
-    return tempfile.TemporaryFile(buffering=0)
-
-
-def write_all(file: IO[bytes], data: bytes | bytearray) -> None:
-    """Write bytes to a file without a buffer, which may take a part of them at a time.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    with memoryview(data) as rest:
-        written = 0
-        while written < len(data):
-            written += file.write(rest[written:])
