@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from conftest import pause
 from node_fixtures import Nodes, within
+from twisted.internet.defer import CancelledError
 
 from twisted_cm.broker.interface import BrokerUnavailable, UnknownJob
 from twisted_cm.broker.redis import handovers
 from twisted_cm.broker.redis.broker import RedisBroker
 from twisted_cm.broker.redis.handovers import SOON
+from twisted_cm.broker.redis.node import RedisNode
 from twisted_cm.model.jobs import Job, JobSource, JobState, Submission
 from twisted_cm.model.registry import SessionRequest
 from twisted_cm.model.replicas import ReplicaRequest
@@ -114,14 +116,69 @@ def test_a_job_that_is_delivered_again_is_told_twice(nodes: Nodes, monkeypatch: 
     assert handing(nodes, node) == 0
 
 
-def test_what_was_delivered_is_told_before_the_node_leaves(nodes: Nodes) -> None:
-    node, other = start(nodes), nodes.node()
+def test_a_delivery_is_told_though_the_post_of_an_earlier_one_is_given_up(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handovers, "SOON", 60)
+    node = start(nodes)
     job = take(nodes, node)
-    node.delivered(job.job_id, 1)
+    nodes.get(node.deliver_again(job.job_id))
+    first = node.delivered(job.job_id, 1)
+    assert nodes.get(node.poll("r", 0)).job_id == job.job_id
+    completing = node.complete(job.job_id, result_of(node, job))
+    completing.addErrback(lambda failure: failure.trap(CancelledError))
+    second = node.delivered(job.job_id, 1)
+    completing.cancel()
+    nodes.get(first)
+    assert not second.called
+    nodes.get(node.complete(job.job_id, result_of(node, job)))
+    assert second.called
+
+
+def test_what_is_delivered_while_the_node_joins_is_told_when_it_has_joined(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start(nodes)
+    jobs = [take(nodes, node) for _ in range(2)]
+    subscribe = node.node.connection.subscribe
+    told = []
+
+    async def slowly(channel: bytes) -> None:
+        # The node has a new id, under which it is not a member yet.
+        told.append(node.delivered(jobs[len(told)].job_id, 1))
+        await pause(2 * SOON)
+        await subscribe(channel)
+
+    monkeypatch.setattr(node.node.connection, "subscribe", slowly)
+    node.node.drop_link()
+    for _ in range(2):
+        within(5, lambda: told and node.node.up)
+    for each in told:
+        nodes.get(each)
+    assert len(told) == 2
+    assert handing(nodes, node) == 0
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_was_delivered_is_told_before_the_node_leaves(nodes: Nodes, full: bool) -> None:
+    node, other = start(nodes), nodes.node()
+    job, late = take(nodes, node), take(nodes, node)
+    told = [node.delivered(job.job_id, 1)]
+    if full:
+        nodes.server.command("CONFIG", "SET", "maxmemory", "1")
+        refused = node.complete(job.job_id, result_of(node, job))
+        refused.addErrback(lambda failure: failure.trap(BrokerUnavailable))
     nodes.brokers.remove(node)
     node.stop()
-    nodes.get(node.close())
-    assert nodes.get(other.job(job.job_id)).state is JobState.RUNNING
+    closing = node.close()
+    told.append(node.delivered(late.job_id, 1))
+    nodes.get(closing)
+    nodes.server.command("CONFIG", "SET", "maxmemory", "0")
+    nodes.get(told[0])
+    # The node had left already, so the job is given back.
+    told[1].addErrback(lambda failure: failure.trap(BrokerUnavailable))
+    assert told[1].called
+    assert [nodes.get(other.job(each.job_id)).state for each in (job, late)] == [JobState.RUNNING, JobState.QUEUED]
 
 
 def test_a_poll_whose_time_passes_before_redis_answers_gets_no_job(nodes: Nodes) -> None:
@@ -130,6 +187,24 @@ def test_a_poll_whose_time_passes_before_redis_answers_gets_no_job(nodes: Nodes)
     nodes.clock.advance(5)
     assert nodes.get(poll) is None
     assert nodes.get(node.snapshot("r")).parked_polls == 0
+
+
+def test_a_poll_ends_in_time_though_its_job_came_too_late_and_redis_is_away(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start(nodes)
+    nodes.get(node.enqueue("r", SUBMISSION))
+    # As if the process had been suspended before the answer came.
+    monkeypatch.setattr(RedisNode, "stale", True)
+    poll = node.poll("r", 2)
+
+    async def away(protocol: Any) -> None:
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr(node.node.connection, "greet", away)
+    within(5, lambda: not node.node.up)
+    nodes.clock.advance(2)
+    assert nodes.get(poll) is None
 
 
 def test_a_poll_is_parked_though_nothing_else_is_sent(nodes: Nodes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from conftest import SEED, Harness, make_harness, pause
+from conftest import SEED, Harness, logged, make_harness, pause
 from node_fixtures import Nodes, until, until_parked, within
 from redis_server import RedisServer
 from twisted.internet.defer import CancelledError
@@ -32,6 +32,20 @@ def test_a_node_without_a_seed_changes_nothing(nodes: Nodes) -> None:
     for each in (first, second):
         with pytest.raises(QueueFull):
             nodes.get(each.enqueue("seeded", submission))
+
+
+@pytest.mark.beside_the_reactor
+def test_a_node_joins_no_nodes_that_it_cannot_read(nodes: Nodes) -> None:
+    first = nodes.node()
+    # An emulator of an earlier version would not have set it.
+    nodes.server.command("DEL", "twisted-cm:0:form")
+    with logged("Emulators of another version use it. Stop them, or choose another database.") as refused:
+        second = nodes.node()
+    assert len(refused) == 1 and not second.node.up
+    nodes.brokers.remove(first)
+    first.stop()
+    nodes.get(first.close())
+    within(5, lambda: second.node.up)
 
 
 @pytest_twisted.ensureDeferred

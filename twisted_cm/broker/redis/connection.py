@@ -47,6 +47,7 @@ _UNUSABLE = (
     "NOAUTH ",
     "NOPERM ",
     "NOREPLICAS ",
+    "OTHERFORM ",
     "READONLY ",
     "ERR Function not found",
 )

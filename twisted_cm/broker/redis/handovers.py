@@ -10,19 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...model.jobs import Job
+from ..interface import BrokerUnavailable
 from ..timers import cancel_timer
-from .connection import Refused, ignore_outage
+from .connection import RedisAway, Refused, ignore_outage
 from .node import RedisNode
 from .values import in_pieces
 
 #: Seconds until Redis is told of a job that was delivered.
 SOON = 0.002
+
+
+@define(eq=False)
+class _Delivery:
+    """A job that a poller has received.
+
+    Attributes:
+        handed: The job and its attempt, as ``ID:ATTEMPT``.
+        told: Fires when Redis knows.
+    """
+
+    handed: str
+    told: Deferred[None] = field(factory=Deferred, init=False)
 
 
 class Handovers:
@@ -34,21 +49,27 @@ class Handovers:
         self._node = node
         # Each with the id under which this node was known to hold it.
         self._open: dict[str, str] = {}
-        # Delivered, but Redis does not know it yet: it may be away.
-        self._delivered: set[str] = set()
-        # Of these, the jobs that Redis is to be told of, each with the Deferred that fires when it knows.
-        self._untold: dict[str, tuple[str, Deferred[None]]] = {}
+        # The deliveries that Redis does not know of yet: it may be away.
+        self._unknown: dict[_Delivery, None] = {}
+        # Of these, the ones that Redis is to be told of soon, by the ids of their jobs.
+        self._untold: dict[str, _Delivery] = {}
         self._timer: IDelayedCall | None = None
+        self._joining = False
+        self._stopped = False
 
     def known(self) -> list[str]:
         """Return what Redis must not give to another poll when this node joins again."""
-        return [*self._open, *self._delivered]
+        return [*self._open, *(each.handed for each in self._unknown)]
 
     async def attached(self) -> None:
-        """Confirm what was delivered while Redis was away."""
-        for delivered in in_pieces(list(self._delivered)):
-            await self._node.send("delivered", *delivered)
-            self._delivered.difference_update(delivered)
+        """Tell Redis what was delivered while it was away, once this node is up. Until then, more may be delivered."""
+        if not self._joining:
+            self._joining = True
+            self._node.when_up(None).addCallbacks(self._joined, ignore_outage)
+
+    def _joined(self, _: None) -> None:
+        self._joining = False
+        self._tell(list(self._unknown))
 
     def begin(self, job: Job) -> None:
         """Note that a job is on its way to a poller."""
@@ -97,35 +118,20 @@ class Handovers:
     def delivered(self, job_id: str, attempt: int) -> Deferred[None]:
         """Note that the poller has the job."""
         handed = f"{job_id}:{attempt}"
-        if handed not in self._open:
+        if self._open.pop(handed, None) is None:
             return succeed(None)
-        del self._open[handed]
-        self._delivered.add(handed)
+        delivery = _Delivery(handed)
+        self._unknown[delivery] = None
+        if self._stopped:
+            self._tell([delivery])
+            return delivery.told
         if job_id in self._untold:
             # Another poll has the job, too, or had it in an earlier attempt.
-            self.tell()
-        told: Deferred[None] = Deferred()
-        self._untold[job_id] = handed, told
+            self._tell_untold()
+        self._untold[job_id] = delivery
         if self._timer is None:
             self._timer = self._node.reactor.callLater(SOON, self._tell_late)
-        return told
-
-    def _tell_late(self) -> None:
-        self._timer = None
-        self.tell()
-
-    def tell(self) -> None:
-        """Tell Redis which jobs were delivered."""
-        if self._untold:
-            untold, self._untold = self._untold, {}
-            jobs = list(untold.values())
-            words = [handed for handed, _ in jobs]
-            self._node.send("delivered", *words).addCallbacks(self._known, self._not_known, (jobs,), {}, (jobs,))
-
-    def stop(self) -> None:
-        """Tell Redis which jobs were delivered, and of none later."""
-        cancel_timer(self._timer)
-        self.tell()
+        return delivery.told
 
     def tell_with_result(self, job_id: str, send: Callable[[str], Deferred[Any]]) -> Deferred[Any]:
         """Tell Redis that a job was delivered, with its result.
@@ -136,27 +142,58 @@ class Handovers:
         Returns:
             The Deferred that ``send`` returned.
         """
-        untold = self._untold.pop(job_id, None)
-        if untold is None:
+        delivery = self._untold.pop(job_id, None)
+        if delivery is None:
             return send("")
 
         def known(reply: Any) -> Any:
-            self._known(None, [untold])
+            self._known(None, [delivery])
             return reply
 
         def not_known(failure: Failure) -> Failure:
-            self._untold[job_id] = untold
-            self.tell()
+            self._tell([delivery])
             return failure
 
-        return send(untold[0]).addCallbacks(known, not_known)
+        return send(delivery.handed).addCallbacks(known, not_known)
 
-    def _known(self, _: Any, jobs: Sequence[tuple[str, Deferred[None]]]) -> None:
-        for handed, told in jobs:
-            self._delivered.discard(handed)
-            told.callback(None)
+    def stop(self) -> None:
+        """Tell Redis which jobs were delivered, and from now on do so at once."""
+        self._stopped = True
+        cancel_timer(self._timer)
+        self._untold.clear()
+        self._tell(list(self._unknown))
 
-    def _not_known(self, failure: Failure, jobs: Sequence[tuple[str, Deferred[None]]]) -> None:
-        self._tell_again(failure)
-        for _, told in jobs:
-            told.errback(failure)
+    def _tell_late(self) -> None:
+        self._timer = None
+        self._tell_untold()
+
+    def _tell_untold(self) -> None:
+        untold = list(self._untold.values())
+        self._untold.clear()
+        self._tell(untold)
+
+    def _tell(self, deliveries: Sequence[_Delivery]) -> None:
+        if self._node.up:
+            for piece in in_pieces(deliveries):
+                told = self._node.send("delivered", *(each.handed for each in piece))
+                told.addCallbacks(self._known, self._not_known, (piece,), {}, (piece,))
+        elif self._stopped:
+            self._give_up(deliveries)
+
+    def _known(self, _: Any, deliveries: Sequence[_Delivery]) -> None:
+        for each in deliveries:
+            # It may have been told twice.
+            if each in self._unknown:
+                del self._unknown[each]
+                each.told.callback(None)
+
+    def _not_known(self, failure: Failure, deliveries: Sequence[_Delivery]) -> None:
+        self._tell_again(failure).trap(BrokerUnavailable)
+        if self._stopped:
+            self._give_up(deliveries)
+
+    def _give_up(self, deliveries: Sequence[_Delivery]) -> None:
+        for each in deliveries:
+            if each in self._unknown:
+                del self._unknown[each]
+                each.told.errback(RedisAway())

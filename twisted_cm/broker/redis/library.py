@@ -30,7 +30,8 @@ class Library:
     """The library of one version of the Lua files.
 
     Attributes:
-        name: The name of its function. It contains a hash of the code, so that nodes of two versions can share a Redis.
+        name: The name of its function. It contains a hash of the code, so that nodes of two versions can share a Redis
+            if they have the same ``FORM`` (``lua/6_nodes.lua``).
         code: What ``FUNCTION LOAD`` takes.
     """
 

@@ -80,6 +80,7 @@ class Link(Protocol):
 
     def _send_late(self) -> None:
         self._timer = None
+        cancel_timer(self._turn)
         self._send()
 
     def dataReceived(self, data: bytes) -> None:

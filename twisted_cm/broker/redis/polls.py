@@ -167,11 +167,13 @@ class Polls:
             self._not_asked(failure, poll)
 
     def _hand(self, number: int, job: Job) -> None:
+        poll = self._polls.get(number)
         if self._node.stale:
             # Another node may have given the job to another poll. After joining again, this node's polls ask again.
             self._node.drop_link()
+            if poll is not None and poll.parks:
+                self._wait(poll)
             return
-        poll = self._polls.get(number)
         self._dispatched(job)
         if poll is None:
             self._handovers.refuse(job)

@@ -25,6 +25,7 @@
 --   grant:G        what a user granted by signing in, with the fingerprints of its code and its refresh token; expires
 --   grants:codes   the grants whose codes were not redeemed; grants:redeemed the others; both by their ends
 --   observing      the nodes that are told of the steps that others take
+--   form           the form of what the nodes publish
 --   registry, version, limits, counts, faults…, issued…
 
 local P = ''

@@ -45,9 +45,33 @@ local function reclaim(dead, heir, now, known)
   return #leases > 0
 end
 
+-- The form of what the nodes publish. A version that changes it cannot share a Redis with an earlier one.
+local FORM = '2'
+
+-- Return whether other nodes use another form.
+local function speak_otherwise(former)
+  if call('GET', P .. 'form') == FORM then
+    return false
+  end
+  local own = {}
+  for _, each in ipairs(former) do
+    own[each] = true
+  end
+  for _, each in ipairs(call('SMEMBERS', P .. 'nodes')) do
+    if not own[each] and is_alive(each) then
+      return true
+    end
+  end
+  return false
+end
+
 -- Let a node join, with its limits unless it keeps those that there are. Return the lease of jobs, and the key of their
 -- tokens, which is that of the first node.
 function ops.join(now, node, former, lease, limits, known, keeps_limits, job_key)
+  if speak_otherwise(cjson.decode(former)) then
+    return redis.error_reply('OTHERFORM Emulators of another version use it. Stop them, or choose another database.')
+  end
+  call('SET', P .. 'form', FORM)
   local is_known = {}
   for _, each in ipairs(cjson.decode(known)) do
     is_known[each] = true
