@@ -157,12 +157,17 @@ def test_what_became_of_a_job_is_told_again_when_redis_accepts_it(nodes: Nodes, 
     former = node.node.node_id
     assert nodes.server.command("REPLICAOF", "127.0.0.1", "1") == b"+OK\r\n"
     try:
-        told = node.give_back if given_back else node.delivered
-        with pytest.raises(BrokerUnavailable):
-            pytest_twisted.blockon(told(job.job_id, 1))
+        if given_back:
+            with pytest.raises(BrokerUnavailable):
+                pytest_twisted.blockon(node.give_back(job.job_id, 1))
+        else:
+            told = node.delivered(job.job_id, 1)
+            within(5, lambda: not node.node.up)
     finally:
         assert nodes.server.command("REPLICAOF", "NO", "ONE") == b"+OK\r\n"
     within(5, lambda: node.node.up and node.node.node_id != former)
+    if not given_back:
+        nodes.get(told)
     # An emulator that leaves gives back what it has not delivered.
     nodes.brokers.remove(node)
     nodes.get(node.stop())

@@ -331,7 +331,11 @@ class IBroker(Interface):
         """
 
     def delivered(job_id: str, attempt: int) -> Deferred[None]:
-        """Report that a poller has received the job it was handed."""
+        """Report that a poller has received the job it was handed.
+
+        Returns:
+            A Deferred that fires when the broker will not forget it, even if this process is killed.
+        """
 
     def give_back(job_id: str, attempt: int) -> Deferred[None]:
         """Report that a poller vanished before it received the job it was handed.
