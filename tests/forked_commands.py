@@ -1,4 +1,4 @@
-"""Starts ``twisted-cm`` commands as forks of a process that has imported all of them.
+"""Starts ``twisted-cm`` commands, and pytest, as forks of a process that has imported all of them.
 
 To start Python and to import takes most of the time of a command: half a second for ``serve``. Each worker of pytest
 starts each command once as a user does; only later starts are forks.
@@ -21,8 +21,9 @@ from multiprocessing.reduction import DupFd
 from operator import methodcaller
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any, AnyStr
+from typing import IO, Any, AnyStr, NoReturn
 
+import pytest
 import twisted.internet
 
 from twisted_cm.cli.main import COMMANDS, main
@@ -42,10 +43,24 @@ def start_command(arguments: Sequence[str], **options: Any) -> subprocess.Popen[
     Args:
         options: Those of :class:`subprocess.Popen` that :class:`ForkedCommand` has.
     """
-    if sys.platform == "linux" and arguments[0] in _started:
-        return ForkedCommand(arguments, **options)
-    _started.add(arguments[0])
-    return subprocess.Popen([TWISTED_CM, *arguments], **options)
+    return _start(arguments[0], [TWISTED_CM, *arguments], options)
+
+
+def start_pytest(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    """Start pytest with some arguments.
+
+    Args:
+        options: Those of :class:`subprocess.Popen` that :class:`ForkedCommand` has.
+    """
+    return _start("pytest", [sys.executable, "-m", "pytest", *arguments], options)
+
+
+def _start(name: str, command: list[str], options: dict[str, Any]) -> subprocess.Popen[Any]:
+    """Start a command: as a user does if this process has not started it before, and else as a fork."""
+    if sys.platform == "linux" and name in _started:
+        return ForkedCommand(command, **options)
+    _started.add(name)
+    return subprocess.Popen(command, **options)
 
 
 def run_command(
@@ -70,7 +85,8 @@ def run_command(
 @cache
 def _start_forking() -> None:
     """Start the process that is forked, and let it import the commands from where this process would."""
-    _context.set_forkserver_preload([f"twisted_cm.cli.{module}" for module, _, _ in COMMANDS.values()])
+    # Each fork of pytest imports its plugins itself, because pytest rewrites their assertions.
+    _context.set_forkserver_preload(["pytest", *(f"twisted_cm.cli.{module}" for module, _, _ in COMMANDS.values())])
     directory, path = os.getcwd(), os.environ.get("PYTHONPATH")
     # It looks first in its own directory, which would be that of the clone.
     os.chdir(Path(sys.executable).parent)
@@ -97,14 +113,14 @@ class _Descriptor:
 
 
 class ForkedCommand(subprocess.Popen[AnyStr]):
-    """A ``twisted-cm`` command that is a fork. Of its base class, it has only what is defined here.
+    """A ``twisted-cm`` command, or pytest, that is a fork. Of its base class, it has only what is defined here.
 
     Variables that Python itself reads when it starts, such as ``PYTHONUTF8``, have no effect on it.
     """
 
     def __init__(
         self,
-        arguments: Sequence[str],
+        command: Sequence[str],
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         stdin: int | None = None,
@@ -114,7 +130,7 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
         start_new_session: bool = False,
     ) -> None:
         _start_forking()
-        self.args = [TWISTED_CM, *arguments]
+        self.args = command
         self.returncode: Any = None
         self.stdin = self.stdout = self.stderr = None
         mode = "" if text else "b"
@@ -149,7 +165,7 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
         self._process = _context.Process(
             target=_run,
             args=(
-                self.args,
+                list(command),
                 dict(os.environ if env is None else env),
                 str(cwd or os.getcwd()),
                 limits,
@@ -217,14 +233,14 @@ class ForkedCommand(subprocess.Popen[AnyStr]):
 
 
 def _run(
-    arguments: list[str],
+    command: list[str],
     environment: dict[str, str],
     directory: str,
     limits: list[tuple[int, tuple[int, int]]],
     session: bool,
     descriptors: Any,
 ) -> None:
-    """Run a command in the fork, as the interpreter and the script of the command would."""
+    """Run a command in the fork, as the interpreter, and the script or the module of the command would."""
     *numbers, preparing = descriptors
     for number, each in enumerate(numbers):
         os.dup2(each, number)
@@ -238,7 +254,7 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
-    sys.argv = arguments
+    sys.argv = command
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
@@ -249,4 +265,16 @@ def _run(
     sys.modules.pop("twisted.internet.reactor", None)
     vars(twisted.internet).pop("reactor", None)
     os.close(preparing)
-    main()
+    if command[0] == TWISTED_CM:
+        main()
+    else:
+        _run_pytest(command[3:])
+
+
+def _run_pytest(arguments: list[str]) -> NoReturn:
+    """Run pytest with the import path that ``python -m pytest`` has."""
+    tests = str(Path(__file__).parent)
+    sys.path[:] = [os.getcwd(), *(each for each in sys.path if not each.startswith(tests))]
+    # pytest cannot rewrite what this process has imported, and need not.
+    ignored = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
+    sys.exit(pytest.main(["-W", ignored, *arguments]))

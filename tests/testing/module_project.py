@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from conftest import FEWER_PLUGINS, kill
+from forked_commands import start_pytest
 from sdk_processes import SDK_PYTHON
+
+#: Options for the runs of pytest: their tests use no plugin but those of twisted-cm and pytest-twisted.
+ONLY_OURS = (
+    *FEWER_PLUGINS,
+    *(f"-pno:{plugin}" for plugin in ("anyio", "asyncio", "cacheprovider", "timeout", "xdist")),
+)
 
 #: A module on the official SDK.
 APP = """
@@ -62,7 +68,7 @@ class Project:
         self.configure(f"compute_modules_command = {SDK_PYTHON} app.py")
 
     def configure(self, *lines: str) -> None:
-        self.write("pytest.ini", "\n".join(("[pytest]", "asyncio_default_fixture_loop_scope = function", *lines)))
+        self.write("pytest.ini", "\n".join(("[pytest]", *lines)))
 
     def write(self, name: str, content: str) -> None:
         (self.directory / name).write_text(content, "utf-8")
@@ -70,8 +76,8 @@ class Project:
     def start(self, *options: str) -> subprocess.Popen[bytes]:
         """Start pytest; the caller ends it."""
         ours = ("PYTEST_", "COV_", "TWISTED_CM_")
-        return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *FEWER_PLUGINS, *options],
+        return start_pytest(
+            [*ONLY_OURS, "--basetemp", str(self.directory / "temporary"), *options],
             cwd=self.directory,
             env={name: value for name, value in os.environ.items() if not name.startswith(ours)},
             stdout=subprocess.PIPE,
