@@ -18,6 +18,12 @@ from sdk_processes import SDK_PYTHON, Launch, contour, execute, get, submission,
 
 TYPESCRIPT = ROOT / "tests" / "sdk" / "typescript"
 
+#: The command that compiles and runs a Java program on Jackson. The simple compiler and few archives halve its time.
+JAVA = (
+    *("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"),
+    ":".join(f"/usr/share/java/jackson-{part}.jar" for part in ("annotations", "core", "databind")),
+)
+
 
 def raised(server: Server) -> list[str]:
     """Return what functions raised, the last job first, as lists of jobs show it."""
@@ -183,7 +189,7 @@ def test_java_requests_at_the_sidecar(tmp_path: Path, state_dir: Path, newer: bo
         java = (
             *("exec", "--runtime", "one", "--module-auth-token", "token-one"),
             *(("--sidecar-port", port) if newer else ()),
-            *("--", "java", "-cp", "/usr/share/java/*", str(ROOT / "tests/sdk/Client.java"), port),
+            *("--", *JAVA, str(ROOT / "tests/sdk/Client.java"), port),
         )
         client = server.start(*java)
         assert execute(server, "anything", {"b": [1]}) == b'anything {"b":[1]}'
