@@ -31,7 +31,8 @@ def work(job_id: str, function: str, query: Any) -> Any:
         sys.stderr.write("and to standard error\n")
         return len(query)
     if function == "log":
-        print(json.dumps({"params": {"job_id": job_id}, "message": query["message"]}))
+        # In one write: print writes the end of the line apart, so that lines of two threads could mix.
+        sys.stdout.write(json.dumps({"params": {"job_id": job_id}, "message": query["message"]}) + "\n")
         while not Path(query["until"]).exists():
             time.sleep(0.01)
         return None
