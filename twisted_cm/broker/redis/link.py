@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 from hiredis import Reader, ReplyError, pack_command
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionClosed, ConnectionDone, ConnectionLost
@@ -126,12 +127,20 @@ def _pack(words: Any) -> bytes:
     return packed
 
 
+def _notice(published: bytes) -> Any:
+    """Return what a node has published."""
+    try:
+        return orjson.loads(published)
+    except orjson.JSONDecodeError:
+        # Bytes of results need not be UTF-8; encoding with surrogateescape restores them.
+        return json.loads(published.decode("utf-8", "surrogateescape"))
+
+
 class Subscriber(Link):
     """A connection for publications. Its only commands are those that prepare it."""
 
     def received(self, reply: Any) -> None:
         if isinstance(reply, list) and reply[0] == b"message":
-            # Bytes of results need not be UTF-8; encoding with surrogateescape restores them.
-            self._heard(json.loads(reply[2].decode("utf-8", "surrogateescape")))
+            self._heard(_notice(reply[2]))
         else:
             super().received(reply)

@@ -33,7 +33,8 @@ from .values import content, pairs, raw_pairs, text, to_json
 #: in a returned record and ``False`` in a published one.
 Record: TypeAlias = Sequence[bytes | str | bool | None]
 
-_STATES = {each.value.encode("ascii"): each for each in JobState}
+_STATES: dict[bytes | str, JobState] = {each.value: each for each in JobState}
+_STATES |= {each.value.encode("ascii"): each for each in JobState}
 
 
 class JobRecords:
@@ -64,7 +65,7 @@ class JobRecords:
         return job
 
     def _read(self, record: Record) -> Job:
-        fields: Any = record if isinstance(record[0], bytes) else map(_returned, record)
+        fields: Any = record if isinstance(record[0], bytes) else [None if each is False else each for each in record]
         # fmt: off
         (
             job_id, runtime_id, number, query_type, meta, size, key, rights, state, queued_at, started_at, completed_at,
@@ -149,7 +150,13 @@ def describe_rights(submission: Submission) -> str:
 
 
 @lru_cache(maxsize=1000)
-def _submission(query_type: bytes, meta: bytes, size: bytes, key: bytes | None, rights: bytes | None) -> Submission:
+def _submission(
+    query_type: bytes | str,
+    meta: bytes | str,
+    size: bytes | str,
+    key: bytes | str | None,
+    rights: bytes | str | None,
+) -> Submission:
     """Return a submission without its query. The records of a job, and of many jobs, have the same."""
     its = json.loads(meta)
     its_rights = {} if rights is None else json.loads(rights)
@@ -167,10 +174,10 @@ def _submission(query_type: bytes, meta: bytes, size: bytes, key: bytes | None, 
     )
 
 
-def _attempt(stored: bytes) -> Attempt:
-    started, _, rest = stored.partition(b" ")
-    ended, _, outcome = rest.partition(b" ")
-    return Attempt(int(started), int(ended) if ended else None, text(outcome) if outcome else None)
+def _attempt(stored: bytes | str) -> Attempt:
+    started, _, rest = text(stored).partition(" ")
+    ended, _, outcome = rest.partition(" ")
+    return Attempt(int(started), int(ended) if ended else None, outcome or None)
 
 
 def unknown(reply: bytes, runtime_id: str, replica_id: str) -> UnknownRuntime | UnknownReplica:
@@ -236,16 +243,11 @@ def _read_schema(name: str, stored: str) -> FunctionSchema:
     return FunctionSchema(name, schema["payload"], tuple(schema["issues"]), schema["posted_at"])
 
 
-def _returned(value: bytes | str | bool | None) -> bytes | None:
-    """Return a field of a record that was published as it would have been returned."""
-    return content(value) if isinstance(value, bytes | str) else None
-
-
-def _time(value: bytes | None) -> int | None:
+def _time(value: bytes | str | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _text(value: bytes | None) -> str | None:
+def _text(value: bytes | str | None) -> str | None:
     return None if value is None else text(value)
 
 
