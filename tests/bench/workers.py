@@ -7,8 +7,8 @@ On two cores, the workers compete with Redis and with the clients of this benchm
 than the *capacity*: the jobs in a second of CPU time of the busiest process of the emulator. That is the rate at which
 this process would be full if it had a core to itself and everything else were fast enough.
 
-There are enough callers to keep the workers busy. With 48, two workers often find one job at a time to do, and use a fifth
-more CPU for each.
+There are enough callers to keep the workers busy. With 48, each of two workers often finds one job at a time to do, and
+uses a fifth more CPU for it.
 """
 
 from __future__ import annotations
