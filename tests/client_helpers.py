@@ -40,9 +40,9 @@ def _reach(harness: Harness, scheme: str, options: dict[str, Any]) -> tuple[str,
     return getattr(addresses, scheme), {"ca_certificate": ca, "retries": QUICK, **options}
 
 
-def sockets_and_timers() -> list[Any]:
+def sockets_and_timers() -> set[Any]:
     """Return the sockets and timers of the reactor, which are what trial would report as left behind."""
-    return [*reactor.getReaders(), *reactor.getWriters(), *reactor.getDelayedCalls()]
+    return {*reactor.getReaders(), *reactor.getWriters(), *reactor.getDelayedCalls()}
 
 
 async def until(condition: Callable[[], Any]) -> None:
