@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from http.client import IncompleteRead
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 import pytest_twisted
 from conftest import CONTOUR
-from worker_steps import until
 
 from twisted_cm.client import InvalidRequest, JobFailed
 from twisted_cm.model.faults import FaultKind
@@ -117,11 +117,18 @@ def test_results_that_are_cut(emulator: EmulatorProcess, runtime: ThreadRuntime)
 
 
 def test_jobs_that_run_twice(emulator: EmulatorProcess, runtime: ThreadRuntime) -> None:
+    # The second run does not begin if the first one has ended before.
+    both = Barrier(2)
+
+    @runtime.function
+    def meet(query: Any) -> Any:
+        both.wait(30)
+        return query
+
     emulator.faults.duplicate_delivery(count=1)
-    execute(emulator)
-    execute(emulator, 2)
-    # The second run has a thread of its own, which may come later.
-    until(lambda: [each.query for each in runtime.calls].count(1) == 2)
+    assert emulator.execute("meet", 1, deployed_app_rid=RID).json() == 1
+    assert execute(emulator, 2) == 2
+    assert [each.query for each in runtime.calls].count(1) == 2
 
 
 def test_the_server_gets_all_options(emulator: EmulatorProcess, runtime: ThreadRuntime) -> None:
