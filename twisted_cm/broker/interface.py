@@ -1,11 +1,10 @@
-"""The interface of all brokers, with the records it uses; its errors can be imported from here, too."""
+"""The interface of all brokers; the records and errors that it names can be imported from here, too."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
@@ -13,7 +12,7 @@ from zope.interface import Attribute, Interface
 from ..model.jobs import Job, JobFilter, Submission
 from ..model.queries import PostedFunction
 from ..model.registry import Registry, SessionRequest
-from ..model.replicas import DEFAULT_REPLICA, ModuleIdentity, Replica, ReplicaRequest, ReplicaState
+from ..model.replicas import DEFAULT_REPLICA, ModuleIdentity, Replica, ReplicaRequest
 from ..model.runtimes import Binding, FunctionSchema, Runtime
 from .errors import BrokerError as BrokerError
 from .errors import BrokerStopped as BrokerStopped
@@ -27,6 +26,9 @@ from .errors import TokenInUse as TokenInUse
 from .errors import UnknownJob as UnknownJob
 from .errors import UnknownReplica as UnknownReplica
 from .errors import UnknownRuntime as UnknownRuntime
+from .snapshots import BrokerLoad as BrokerLoad
+from .snapshots import ReplicaSnapshot as ReplicaSnapshot
+from .snapshots import RuntimeSnapshot as RuntimeSnapshot
 
 #: Why jobs fail when their runtime is reset or removed.
 SESSION_RESET = "The session of the job's compute-module runtime was reset."
@@ -37,62 +39,6 @@ NO_LONGER_SEEDED = "The job's compute-module runtime is no longer in the seed."
 #: Why jobs fail when their replica is closed or says that its process has restarted.
 REPLICA_STOPPED = "replica stopped"
 RUNTIME_RESTARTED = "runtime restarted"
-
-
-@frozen
-class ReplicaSnapshot:
-    """One replica as inspection shows it.
-
-    Attributes:
-        state: Its state now.
-        job_ids: The unfinished jobs that are on it.
-        parked_polls: The number of its polls that wait for a job.
-    """
-
-    replica: Replica
-    state: ReplicaState
-    job_ids: list[str]
-    parked_polls: int
-
-
-@frozen
-class RuntimeSnapshot:
-    """One runtime as inspection shows it.
-
-    Attributes:
-        queued: The number of jobs that wait for a poll.
-        running: The number of jobs that are dispatched and not finished.
-        parked_polls: The number of polls that wait for a job.
-        replicas: Its replicas, as :meth:`IBroker.replicas` returns them.
-    """
-
-    runtime: Runtime
-    bindings: list[Binding]
-    queued: int
-    running: int
-    parked_polls: int
-    replicas: list[ReplicaSnapshot]
-
-
-@frozen
-class BrokerLoad:
-    """The numbers of runtimes, jobs, polls and callers of a broker.
-
-    Attributes:
-        runtimes: All runtimes.
-        connected: Runtimes of which a replica is responsive or busy.
-        queued: Jobs that wait for a poll.
-        running: Jobs that are dispatched and not finished.
-        parked_polls: Polls that wait in this process.
-        parked_callers: Callers that wait in this process.
-    """
-
-    runtimes: int
-    connected: int
-    queued: int
-    running: int
-    parked_polls: int
-    parked_callers: int
 
 
 class Change(NamedTuple):
