@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -49,6 +50,11 @@ class RedisServer:
         """Return the CPU seconds that Redis has used."""
         assert self._process is not None
         return cpu_of(self._process.pid)
+
+    def operations(self) -> int:
+        """Return how many functions have been called."""
+        found = re.search(rb"cmdstat_fcall:calls=(\d+)", self.command("INFO", "commandstats"))
+        return int(found[1]) if found else 0
 
     def command(self, *words: str) -> bytes:
         """Run a command; return the first bytes of the answer, or none if Redis is not there."""

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import statistics
 import sys
 import time
@@ -74,7 +73,7 @@ class Contender:
         url = self.emulator.urls["http"]
         run = Run([url], jobs, callers=callers, pollers=pollers)
         before = {name: cpu_of(pid) for name, pid in self.processes.items()}
-        redis, client, operations = self.redis.cpu(), cpu_of(os.getpid()), self._operations()
+        redis, client, operations = self.redis.cpu(), cpu_of(os.getpid()), self.redis.operations()
         rate = asyncio.run(run.run(run.execute, patience=PATIENCE))
         assert not run.wrong, f"{run.wrong} results are wrong"
         assert len(run.answered) == jobs, f"{jobs - len(run.answered)} jobs were not answered"
@@ -88,7 +87,7 @@ class Contender:
             self._note("ms of CPU for a job, parent", used["parent"] * 1000 / jobs)
         self._note("ms of CPU for a job, Redis", (self.redis.cpu() - redis) * 1000 / jobs)
         self._note("ms of CPU for a job, clients of the benchmark", (cpu_of(os.getpid()) - client) * 1000 / jobs)
-        self._note("operations in Redis for a job", (self._operations() - operations) / jobs)
+        self._note("operations in Redis for a job", (self.redis.operations() - operations) / jobs)
         asyncio.run(self._no_polls())
         if len(workers) > 1:
             self._note("share of the load of the busiest worker, %", workers[-1] / sum(workers) * 100)
@@ -102,11 +101,6 @@ class Contender:
                 break
             await asyncio.sleep(0.05)
         connection.close()
-
-    def _operations(self) -> int:
-        """Return how many functions have been called in Redis."""
-        found = re.search(rb"cmdstat_fcall:calls=(\d+)", self.redis.command("INFO", "commandstats"))
-        return int(found[1]) if found else 0
 
     def _note(self, name: str, value: float) -> None:
         self.figures.setdefault(name, []).append(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -45,13 +44,6 @@ def handing(nodes: Nodes, node: RedisBroker) -> int:
     return int(nodes.server.command("SCARD", f"{KEYS}handing:{node.node.node_id}")[1:])
 
 
-def operations(nodes: Nodes) -> int:
-    """Return how many operations Redis has run."""
-    found = re.search(rb"cmdstat_fcall:calls=(\d+)", nodes.server.command("INFO", "commandstats"))
-    assert found is not None
-    return int(found[1])
-
-
 def result_of(node: RedisBroker, job: Job) -> Any:
     """Return a small result, to complete a job with."""
     result = node.new_result(job.job_id, None)
@@ -63,24 +55,24 @@ def test_what_was_delivered_is_told_though_nothing_else_is_sent(nodes: Nodes) ->
     node = start(nodes)
     jobs = [take(nodes, node) for _ in range(2)]
     assert handing(nodes, node) == 2
-    before = operations(nodes)
+    before = nodes.server.operations()
     told = [node.delivered(each.job_id, 1) for each in jobs]
     within(5, lambda: handing(nodes, node) == 0)
     for each in told:
         nodes.get(each)
-    assert operations(nodes) == before + 1
+    assert nodes.server.operations() == before + 1
 
 
 def test_a_job_whose_result_comes_at_once_is_told_with_its_result(nodes: Nodes) -> None:
     node = start(nodes)
     job = take(nodes, node)
-    before = operations(nodes)
+    before = nodes.server.operations()
     told = node.delivered(job.job_id, 1)
     nodes.get(node.complete(job.job_id, result_of(node, job)))
     assert told.called
     assert handing(nodes, node) == 0
     nodes.get(pause(2 * SOON))
-    assert operations(nodes) == before + 1
+    assert nodes.server.operations() == before + 1
 
 
 def test_a_job_was_delivered_though_redis_refuses_its_result(nodes: Nodes) -> None:
