@@ -40,7 +40,7 @@ from ..interface import (
     UnknownJob,
     UnknownRuntime,
 )
-from .connection import RedisAway, ignore_outage
+from .connection import RedisAway
 from .handovers import Handovers
 from .node import RedisNode
 from .observers import NodeObservers
@@ -105,13 +105,13 @@ class RedisBroker:
         self._posts = Posts(node, self._watches, self._records, self._handovers)
         self._polls = Polls(node, self._records, self._handovers, self._dispatched)
         self._replicas = Replicas(node, self._registry)
-        self._polls_wait = False
         self._to_cancel: dict[str, tuple[str, bool]] = {}
         self._stopped = False
         node.limits = _limits(self.limits)
         node.keeps_limits = registry is None
         node.known = lambda: [*self._handovers.known(), *self._posts.known()]
         node.attached.append(self._attached)
+        node.joined += [self._handovers.joined, self._observers.joined, self._polls.joined]
         node.handlers.update(end=self._ended, inherited=self._timers.expire)
 
     def start(self) -> Deferred[None]:
@@ -122,20 +122,10 @@ class RedisBroker:
         self._posts.attached()
         await self._registry.attached()
         await self._sweep()
-        await self._handovers.attached()
-        await self._observers.attached()
         # Before polls can get these jobs.
         await self._cancel_remembered()
-        if not self._polls_wait:
-            # Not before this node is up: a runtime that has its job may post the result at once.
-            self._polls_wait = True
-            self.node.when_up(None).addCallbacks(self._park_again, ignore_outage)
         self._watches.attached()
         await self._timers.attached()
-
-    def _park_again(self, _: None) -> None:
-        self._polls_wait = False
-        self._polls.attached()
 
     async def _sweep(self) -> None:
         """Take over what nodes hold that no node knows any more."""

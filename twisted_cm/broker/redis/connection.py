@@ -98,6 +98,7 @@ class Connection:
         address: Address,
         timeout: float,
         prepare: Callable[[], Awaitable[None]],
+        prepared: Callable[[], None],
         heard: Callable[[list[Any]], None],
         lost: Callable[[], None],
     ) -> None:
@@ -107,6 +108,7 @@ class Connection:
             reactor: Connects, and keeps the time.
             timeout: Seconds after which a connection that is not prepared is dropped.
             prepare: Called with each new connection, before it counts as up.
+            prepared: Called when it counts as up.
             heard: Called with each notice: what happened, and more about it. Notices of what this process does itself
                 come with replies; others are published.
             lost: Called when a connection is lost.
@@ -116,6 +118,7 @@ class Connection:
         self._reactor = reactor
         self._timeout = timeout
         self._prepare = prepare
+        self._prepared = prepared
         self._heard = heard
         self._lost = lost
         self._endpoint = address.endpoint(reactor)
@@ -202,6 +205,7 @@ class Connection:
         waiting, self._waiting = self._waiting, []
         for parked in waiting:
             parked.callback(None)
+        self._prepared()
 
     async def _load_library(self, commands: Any) -> None:
         # A Redis whose memory is full refuses to load what it has already.

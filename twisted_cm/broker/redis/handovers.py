@@ -54,21 +54,14 @@ class Handovers:
         # Of these, the ones that Redis is to be told of soon, by the ids of their jobs.
         self._untold: dict[str, _Delivery] = {}
         self._timer: IDelayedCall | None = None
-        self._joining = False
         self._stopped = False
 
     def known(self) -> list[str]:
         """Return what Redis must not give to another poll when this node joins again."""
         return [*self._open, *(each.handed for each in self._unknown)]
 
-    async def attached(self) -> None:
-        """Tell Redis what was delivered while it was away, once this node is up. Until then, more may be delivered."""
-        if not self._joining:
-            self._joining = True
-            self._node.when_up(None).addCallbacks(self._joined, ignore_outage)
-
-    def _joined(self, _: None) -> None:
-        self._joining = False
+    def joined(self) -> None:
+        """Tell Redis what was delivered while it was away. More may be delivered until the node has joined."""
         self._tell(list(self._unknown))
 
     def begin(self, job: Job) -> None:

@@ -51,6 +51,7 @@ class RedisNode:
         handlers: What to call with a notice, by its kind. Its values are bytes if it came with a reply, and strings if
             it was published.
         attached: What to call when the connection has been made, before other parts may use it.
+        joined: What to call when operations can be called.
         loaded: What to call with the registry (JSON, or ``None``) and the faults whenever they have changed.
         known: Returns what this process answers for, in the form of the members of ``handing:`` and ``streams:``.
     """
@@ -76,9 +77,10 @@ class RedisNode:
         self.job_lease: float | None = None
         self.job_key = secrets.token_hex(32).encode("ascii")
         self.attached: list[Callable[[], Awaitable[None]]] = []
+        self.joined: list[Callable[[], None]] = []
         self.loaded: list[Callable[[bytes | None, list[bytes]], None]] = []
         self.known: Callable[[], list[str]] = list
-        self.connection = Connection(reactor, address, 2 * lease, self._join, self._heard, self._lost)
+        self.connection = Connection(reactor, address, 2 * lease, self._join, self._joined, self._heard, self._lost)
         self.reactor = reactor
         self._notices = Notices(reactor)
         self.handlers: dict[str, Handler] = {
@@ -154,7 +156,7 @@ class RedisNode:
             A Deferred that fires with the answer and fails with
             :class:`~twisted_cm.broker.interface.BrokerUnavailable` if there is none.
         """
-        return self.send(operation, *args) if self.connection.up else self.ready()
+        return self.send(operation, *args) if self.up else self.ready()
 
     def call_again(self, operation: str, *args: str | bytes, repeats: int = REPEATS) -> Deferred[Any]:
         """Run an operation that may run twice: if the connection is lost before the answer, run it again.
@@ -167,8 +169,7 @@ class RedisNode:
                 return failure
             return self.when_up().addCallback(lambda _: self.call_again(operation, *args, repeats=repeats - 1))
 
-        asked = self.send(operation, *args) if self.connection.up else self.ready()
-        return asked.addErrback(again)
+        return self.call(operation, *args).addErrback(again)
 
     def send(self, operation: str, *args: str | bytes) -> Deferred[Any]:
         """Run an operation like :meth:`call`, also while this node is still joining."""
@@ -216,6 +217,10 @@ class RedisNode:
         self._joined_at = self.reactor.seconds()
         self._beat = self.reactor.callLater(self.lease / BEATS, self._send_beat)
         self._log.info("joined the nodes at Redis {address} as {node_id}", address=self.address, node_id=self.node_id)
+
+    def _joined(self) -> None:
+        for go_on in self.joined:
+            go_on()
 
     def _lost(self) -> None:
         cancel_timer(self._beat)

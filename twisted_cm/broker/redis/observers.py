@@ -26,18 +26,13 @@ class NodeObservers(Observers):
         self._node = node
         self._records = records
         self._up_before = False
-        self._joining = False
         node.handlers["change"] = self._changed
 
-    async def attached(self) -> None:
-        """Have changes published to this node again, and tell the observers that they may have missed some."""
-        if not self._joining:
-            # Not before this node is up: observers may come and go until then, and ask for what they have missed.
-            self._joining = True
-            self._node.when_up(None).addCallbacks(self._joined, ignore_outage)
+    def joined(self) -> None:
+        """Have changes published to this node again, and tell the observers that they may have missed some.
 
-    def _joined(self, _: None) -> None:
-        self._joining = False
+        Observers may come and go until the node has joined, and ask then for what they have missed.
+        """
         if self.everywhere:
             self._publish("1")
         if self._up_before:

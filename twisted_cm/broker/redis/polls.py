@@ -75,8 +75,8 @@ class Polls:
         """Find out what the log includes."""
         self._logs_debug = debug_is_logged(__name__)
 
-    def attached(self) -> None:
-        """Park all polls again."""
+    def joined(self) -> None:
+        """Park all polls again. A runtime that gets its job may post the result at once."""
         for poll in list(self._polls.values()):
             self._ask(poll)
 

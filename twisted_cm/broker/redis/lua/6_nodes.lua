@@ -45,6 +45,14 @@ local function reclaim(dead, heir, now, known)
   return #leases > 0
 end
 
+local function set_of(values)
+  local set = {}
+  for _, each in ipairs(values) do
+    set[each] = true
+  end
+  return set
+end
+
 -- The form of what the nodes publish. A version that changes it cannot share a Redis with an earlier one.
 local FORM = '2'
 
@@ -53,10 +61,7 @@ local function speak_otherwise(former)
   if call('GET', P .. 'form') == FORM then
     return false
   end
-  local own = {}
-  for _, each in ipairs(former) do
-    own[each] = true
-  end
+  local own = set_of(former)
   for _, each in ipairs(call('SMEMBERS', P .. 'nodes')) do
     if not own[each] and is_alive(each) then
       return true
@@ -72,10 +77,7 @@ function ops.join(now, node, former, lease, limits, known, keeps_limits, job_key
     return redis.error_reply('OTHERFORM Emulators of another version use it. Stop them, or choose another database.')
   end
   call('SET', P .. 'form', FORM)
-  local is_known = {}
-  for _, each in ipairs(cjson.decode(known)) do
-    is_known[each] = true
-  end
+  local is_known = set_of(cjson.decode(known))
   call('SADD', P .. 'nodes', node)
   call('SET', P .. 'beat:' .. node, 1, 'PX', lease)
   if keeps_limits == '0' or call('EXISTS', P .. 'limits') == 0 then
