@@ -418,6 +418,12 @@ async def test_while_one_process_starts_again_the_others_stay(supervised: Start)
     await emulator.until_connected(3)
     before = {each.replica.replica_id for each in await emulator.open_replicas()}
     await emulator.run("crash", 1)
+
+    async def started() -> bool:
+        return int((await emulator.runtime())["module"]["starts"]) > 3
+
+    # The caller may hear of the crash before the supervisor does.
+    await emulator.until(started)
     await emulator.until_connected(3)
     after = {each.replica.replica_id for each in await emulator.open_replicas()}
     assert len(before & after) == 2
