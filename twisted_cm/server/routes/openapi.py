@@ -28,7 +28,9 @@ class OpenAPIRoute:
 
 def load_description() -> JSONValue:
     """Return the description, as JSON."""
-    description = yaml.safe_load(files("twisted_cm.server").joinpath("openapi.yaml").read_bytes())
+    text = files("twisted_cm.server").joinpath("openapi.yaml").read_bytes()
+    # With libyaml, which PyYAML has on most systems, this takes a tenth of the time.
+    description = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     description["info"]["version"] = __version__
     return description
 
