@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from typing import Any
+from typing import Any, ClassVar
 
 from conftest import ROOT, Server
 from sdk_processes import SDK_PYTHON
@@ -32,11 +32,15 @@ class Applications:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=ROOT / "tests/sdk/typescript"
         )
 
+    def send(self, message: Any) -> None:
+        """Write a line of JSON."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(message).encode() + b"\n")
+        self.process.stdin.flush()
+
     def start(self, *calls: dict[str, Any]) -> None:
         """Make calls at the same time, each with a client of its own; :meth:`finish` returns what came of them."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(calls).encode() + b"\n")
-        self.process.stdin.flush()
+        self.send(calls)
 
     def finish(self) -> list[Outcome]:
         """Return, for each call that was started, either ``returned``, or ``raised`` and the fields of the error."""
@@ -51,19 +55,44 @@ class Applications:
 
 
 class PlatformSdk(Applications):
-    """Clients of Python's platform SDK, which know only ``FOUNDRY_HOSTNAME`` and ``FOUNDRY_TOKEN``."""
+    """Clients of Python's platform SDK, which know only ``FOUNDRY_HOSTNAME`` and ``FOUNDRY_TOKEN``.
+
+    To import the SDK takes longer than most tests, so they take over the processes of earlier ones.
+    """
+
+    _free: ClassVar[list[subprocess.Popen[bytes]]] = []
 
     def __init__(self, server: Server) -> None:
+        self._environment = {
+            "FOUNDRY_HOSTNAME": server.urls["https"].removeprefix("https://"),
+            "FOUNDRY_TOKEN": "app-token",
+            "REQUESTS_CA_BUNDLE": f"{server.environment['TWISTED_CM_STATE_DIR']}/ca.pem",
+        }
+        self._unfinished = 0
+        if self._free:
+            self.process = self._free.pop()
+            return
         super().__init__(
             # The SDK only warns of an error that it cannot read.
             *(SDK_PYTHON, "-W", "error::UserWarning", str(ROOT / "tests/sdk/platform_sdk.py")),
-            environment={
-                **server.environment,
-                "FOUNDRY_HOSTNAME": server.urls["https"].removeprefix("https://"),
-                "FOUNDRY_TOKEN": "app-token",
-                "REQUESTS_CA_BUNDLE": f"{server.environment['TWISTED_CM_STATE_DIR']}/ca.pem",
-            },
+            environment=server.environment,
         )
+
+    def start(self, *calls: dict[str, Any]) -> None:
+        self._unfinished += 1
+        self.send({"environment": self._environment, "calls": calls})
+
+    def finish(self) -> list[Outcome]:
+        outcomes = super().finish()
+        self._unfinished -= 1
+        return outcomes
+
+    def close(self) -> None:
+        """Leave the process to the next test, unless it is busy."""
+        if self._unfinished:
+            super().close()
+        else:
+            self._free.append(self.process)
 
     def outcome(self, method: str, *args: Any, **kwargs: Any) -> Outcome:
         """Make one call; return its outcome."""

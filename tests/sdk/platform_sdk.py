@@ -1,7 +1,8 @@
 """Applications on the official platform SDK, which call what the tests tell them to call.
 
-Each line of the input is a JSON array of calls; all calls of a line are made at the same time, each by a client of its
-own. The line that answers it holds what each call returned or raised. A call has these fields:
+Each line of the input is a JSON object. Its ``environment`` holds variables to set, its ``calls`` what to call; all
+calls of a line are made at the same time, each by a client of its own. The line that answers it holds what each call
+returned or raised. A call has these fields:
 
 - ``method``: its path in the client, such as ``functions.Query.execute``,
 - ``args`` and ``kwargs``, in which ``{"$datetime": "…"}`` stands for a datetime,
@@ -10,6 +11,7 @@ own. The line that answers it holds what each call returned or raised. A call ha
 
 import json
 import operator
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -59,4 +61,6 @@ def perform(call):
 
 with ThreadPoolExecutor(64) as pool:
     for line in sys.stdin:
-        print(json.dumps(list(pool.map(perform, json.loads(line, object_hook=python_value)))), flush=True)
+        task = json.loads(line, object_hook=python_value)
+        os.environ.update(task["environment"])
+        print(json.dumps(list(pool.map(perform, task["calls"]))), flush=True)
