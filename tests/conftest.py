@@ -20,7 +20,7 @@ import pytest
 import pytest_twisted
 import treq
 from attrs import evolve
-from forked_commands import run_command, start_command
+from forked_commands import keep_starts, run_command, start_command
 from redis_server import RedisServer
 from selection import on_other_brokers
 from twisted.internet import reactor
@@ -307,6 +307,15 @@ def make_harness(seed: str = SEED, **settings: Any) -> Harness:
     service = EmulatorService(reactor, evolve(base, **settings))
     service.startService()
     return Harness(service)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def started_commands(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the workers of this run know which commands one of them has started."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "started"
+    directory.mkdir(exist_ok=True)
+    keep_starts(directory)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """Starts ``twisted-cm`` commands, and pytest, as forks of a process that has imported all of them.
 
-To start Python and to import takes most of the time of a command: half a second for ``serve``. Each worker of pytest
-starts each command once as a user does; only later starts are forks.
+To start Python and to import takes most of the time of a command: half a second for ``serve``. In a run of the tests,
+each command is started once as a user does; only later starts are forks.
 """
 
 from __future__ import annotations
@@ -33,8 +33,14 @@ TWISTED_CM = str(Path(sys.executable).parent / "twisted-cm")
 
 _context = multiprocessing.get_context("forkserver")
 
-# The commands that have been started as a user does.
-_started: set[str] = set()
+# Has a file for each command that has been started as a user does.
+_started: Path
+
+
+def keep_starts(directory: Path) -> None:
+    """Note in a directory which commands have been started. All workers of pytest use the same one."""
+    global _started
+    _started = directory
 
 
 def start_command(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
@@ -56,10 +62,12 @@ def start_pytest(arguments: Sequence[str], **options: Any) -> subprocess.Popen[A
 
 
 def _start(name: str, command: list[str], options: dict[str, Any]) -> subprocess.Popen[Any]:
-    """Start a command: as a user does if this process has not started it before, and else as a fork."""
-    if sys.platform == "linux" and name in _started:
-        return ForkedCommand(command, **options)
-    _started.add(name)
+    """Start a command: as a user does if no test has started it before, and else as a fork."""
+    try:
+        (_started / name).touch(exist_ok=False)
+    except FileExistsError:
+        if sys.platform == "linux":
+            return ForkedCommand(command, **options)
     return subprocess.Popen(command, **options)
 
 
