@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from conftest import CONTOUR, Harness
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS
@@ -103,7 +103,7 @@ async def connect(
         protocol: The class of the client.
     """
     addresses = harness.service.addresses
-    endpoint: Any = HostnameEndpoint(reactor, "127.0.0.1", urlsplit(url or getattr(addresses, scheme)).port)
+    endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", urlsplit(url or getattr(addresses, scheme)).port)
     tls = scheme == "https" and handshake
     if tls:
         endpoint = wrapClientTLS(client_tls(addresses.ca_certificate), endpoint)

@@ -527,10 +527,12 @@ def test_a_name_twice_with_different_schemas_is_refused() -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=30),
     lambda inner: (
-        st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["name", "functions", "inputs"]), inner)
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.text(max_size=10) | st.sampled_from(["name", "functions", "inputs"]), inner, max_size=5)
     ),
+    max_leaves=20,
 )
 
 

@@ -167,7 +167,7 @@ class Board:
 
     def until(self, condition: Callable[[], Any], seconds: float = 10) -> Any:
         try:
-            return WebDriverWait(self.browser, seconds, 0.02).until(lambda _: condition())
+            return WebDriverWait(self.browser, seconds, 0.05).until(lambda _: condition())
         except Exception as error:
             raise AssertionError(f"The condition never became true. The page shows {self.texts('body')}") from error
 

@@ -44,8 +44,9 @@ async def test_every_route_knows_who_may_use_it(monkeypatch: pytest.MonkeyPatch,
             "expired": {"Authorization": f"Bearer {expired}"},
         }
         for route, (guard, body, right) in {**ROUTES, **SIDECAR_ROUTES}.items():
+            ids: dict[str, str] = {}
             for name, headers in presented.items():
-                ids = await prepare(harness, route)
+                ids = ids or await prepare(harness, route)
                 before = state(harness)
                 status, answer = await ask(harness, route, body, ids, **headers)
                 expected = guard.status(name, guarded, right)
@@ -54,6 +55,8 @@ async def test_every_route_knows_who_may_use_it(monkeypatch: pytest.MonkeyPatch,
                     assert state(harness) == before, (route, name)
                     error = {"invalid_token", "invalid_module_auth_token", "invalid_client"}
                     assert answer["error"] in (error if expected == 401 else {"forbidden"}), (route, name)
+                else:
+                    ids = {}
 
 
 @pytest.mark.parametrize("guarded", [False, True], ids=["loopback", "guarded"])
