@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -296,13 +297,16 @@ async def receive_until(client: socket.socket, end: bytes | None) -> bytes:
     raise AssertionError(f"only {received!r} arrived")
 
 
+_parsed = cache(parse_seed)
+
+
 def make_harness(seed: str = SEED, **settings: Any) -> Harness:
     """Start an emulator that listens; the caller stops its service.
 
     Args:
         settings: Fields of :class:`Settings` to change.
     """
-    base = Settings(seed=parse_seed(seed), port=0, tls_port=0)
+    base = Settings(seed=_parsed(seed), port=0, tls_port=0)
     base = evolve(base, limits=evolve(base.limits, poll_timeout=30, sync_timeout=30))
     service = EmulatorService(reactor, evolve(base, **settings))
     service.startService()

@@ -28,8 +28,9 @@ import twisted.internet
 
 from twisted_cm.cli.main import COMMANDS, main
 
-#: The script of the commands.
+#: The scripts of the commands, and of pytest.
 TWISTED_CM = str(Path(sys.executable).parent / "twisted-cm")
+PYTEST = str(Path(sys.executable).parent / "pytest")
 
 _context = multiprocessing.get_context("forkserver")
 
@@ -52,13 +53,16 @@ def start_command(arguments: Sequence[str], **options: Any) -> subprocess.Popen[
     return _start(arguments[0], [TWISTED_CM, *arguments], options)
 
 
-def start_pytest(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+def start_pytest(arguments: Sequence[str], script: bool = False, **options: Any) -> subprocess.Popen[Any]:
     """Start pytest with some arguments.
 
     Args:
+        script: Whether to run ``pytest``, and not ``python -m pytest``, which can import from the working directory.
         options: Those of :class:`subprocess.Popen` that :class:`ForkedCommand` has.
     """
-    return _start("pytest", [sys.executable, "-m", "pytest", *arguments], options)
+    if script:
+        return _start("pytest", [PYTEST, *arguments], options)
+    return _start("python-m-pytest", [sys.executable, "-m", "pytest", *arguments], options)
 
 
 def _start(name: str, command: list[str], options: dict[str, Any]) -> subprocess.Popen[Any]:
@@ -275,14 +279,16 @@ def _run(
     os.close(preparing)
     if command[0] == TWISTED_CM:
         main()
+    elif command[0] == PYTEST:
+        _run_pytest([str(Path(PYTEST).parent)], command[1:])
     else:
-        _run_pytest(command[3:])
+        _run_pytest([os.getcwd()], command[3:])
 
 
-def _run_pytest(arguments: list[str]) -> NoReturn:
-    """Run pytest with the import path that ``python -m pytest`` has."""
+def _run_pytest(first: list[str], arguments: list[str]) -> NoReturn:
+    """Run pytest with ``first`` at the beginning of its import path."""
     tests = str(Path(__file__).parent)
-    sys.path[:] = [os.getcwd(), *(each for each in sys.path if not each.startswith(tests))]
+    sys.path[:] = [*first, *(each for each in sys.path if not each.startswith(tests))]
     # pytest cannot rewrite what this process has imported, and need not.
     ignored = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
     sys.exit(pytest.main(["-W", ignored, *arguments]))

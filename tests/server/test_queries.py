@@ -181,7 +181,7 @@ PAUSE = 0.02
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_server_answers_others_while_a_long_body_comes_in(long: Long, shape: str) -> None:
-    body = submission(SHAPES[shape](60 * MEBI))
+    body = submission(SHAPES[shape](30 * MEBI))
     sender = subprocess.Popen(
         [
             "python3",
@@ -203,7 +203,7 @@ def test_the_server_answers_others_while_a_long_body_comes_in(long: Long, shape:
     assert sender.stdout.read() == b"200"
     sender.stdout.close()
     print(f"{shape}: slowest {slowest * 1000:.0f} ms")
-    # Alone on a machine it is less than 0.1 seconds. To parse the body takes from 4 to 12 seconds.
+    # Alone on a machine it is less than 0.1 seconds. To parse the body takes from 2 to 6 seconds.
     assert slowest + PAUSE < 1
 
 

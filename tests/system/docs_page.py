@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -29,7 +30,7 @@ from urllib.request import Request, urlopen
 from attrs import define
 from conftest import BIN, FEWER_PLUGINS, ROOT, RUNTIMES, free_port, kill
 from docutils import nodes
-from forked_commands import start_command
+from forked_commands import start_command, start_pytest
 from sphinx.application import Sphinx
 
 SDK = ROOT / ".venv-sdk" / "bin"
@@ -242,8 +243,9 @@ class Page:
         """Start a command in a session of its own: in a shell after ``prefix``, or as it is if it needs no shell."""
         start: Any = subprocess.Popen
         words = ["bash", "-eo", "pipefail", "-c", prefix + command]
-        if re.fullmatch(r"twisted-cm [^$|&;<>*`\n]*", command):
-            start, words = start_command, shlex.split(command)[1:]
+        if re.fullmatch(r"(twisted-cm|pytest) [^$|&;<>*`\n]*", command):
+            program, *words = shlex.split(command)
+            start = start_command if program == "twisted-cm" else partial(start_pytest, script=True)
         process: subprocess.Popen[bytes] = start(
             words,
             cwd=self.directory,
