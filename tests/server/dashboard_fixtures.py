@@ -152,8 +152,16 @@ class Board:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
     def button(self, text: str, within: str = "body") -> WebElement:
-        (found,) = [each for each in self.all(f"{within} button") if each.text == text]
-        return found
+        """Return the visible button with a text."""
+        # Selenium's own text of an element takes the browser a hundred times as long.
+        (found,) = self.js(
+            "return [...document.querySelectorAll(arguments[0])]"
+            ".filter(each => each.checkVisibility() && each.innerText.trim() === arguments[1])",
+            f"{within} button",
+            text,
+        )
+        element: WebElement = found
+        return element
 
     def texts(self, selector: str) -> list[str]:
         """Return the texts of all matching elements, read in one step so that they belong together."""
@@ -167,7 +175,7 @@ class Board:
 
     def until(self, condition: Callable[[], Any], seconds: float = 10) -> Any:
         try:
-            return WebDriverWait(self.browser, seconds, 0.05).until(lambda _: condition())
+            return WebDriverWait(self.browser, seconds, seconds / 200).until(lambda _: condition())
         except Exception as error:
             raise AssertionError(f"The condition never became true. The page shows {self.texts('body')}") from error
 
@@ -185,9 +193,14 @@ class Board:
 
     def label(self, text: str, within: str = "dialog[open]") -> WebElement:
         """Return the field with a label."""
-        for label in self.all(f"{within} label"):
-            if label.text.partition("\n")[0].removesuffix("optional").strip() == text:
-                return self.find(f"#{label.get_attribute('for')}")
+        labels = self.js(
+            "return [...document.querySelectorAll(arguments[0])]"
+            ".filter(each => each.checkVisibility()).map(each => [each.innerText, each.htmlFor])",
+            f"{within} label",
+        )
+        for shown, field in labels:
+            if shown.partition("\n")[0].removesuffix("optional").strip() == text:
+                return self.find(f"#{field}")
         raise AssertionError(f"No field has the label {text}: {self.texts(f'{within} label')}")
 
     def errors(self) -> list[str]:
