@@ -23,7 +23,7 @@ import treq
 from attrs import evolve
 from forked_commands import keep_starts, run_command, start_command
 from redis_server import RedisServer
-from selection import on_other_brokers
+from selection import long_ones_first, on_other_brokers
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -77,12 +77,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start long tests first, so that none is left to run alone; leave out what ``--one-broker`` leaves out."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """Leave out what ``--one-broker`` leaves out; start long tests first, so that none is left to run alone."""
     if config.getoption("--one-broker"):
         left = set(on_other_brokers(items))
         config.hook.pytest_deselected(items=list(left))
         items[:] = [item for item in items if item not in left]
+    items[:] = long_ones_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
 
 
 @pytest.hookimpl(tryfirst=True)

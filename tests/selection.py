@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,27 @@ def on_other_brokers(items: Iterable[pytest.Item]) -> list[pytest.Item]:
         if wanted in kinds:
             left += [item for kind, each in kinds.items() if kind != wanted for item in each]
     return left
+
+
+def long_ones_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Return tests in an order in which each worker of pytest-xdist begins with long ones.
+
+    The workers get equal parts of the tests, one after another. Long tests of a module stay together, because they
+    share fixtures.
+    """
+    beginnings: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    others: list[pytest.Item] = []
+    modules: dict[Path, int] = {}
+    for item in items:
+        if item.get_closest_marker("long") is None:
+            others.append(item)
+        else:
+            beginnings[modules.setdefault(item.path, len(modules)) % workers].append(item)
+    ordered: list[pytest.Item] = []
+    for number, beginning in enumerate(beginnings):
+        end = len(ordered) + (len(items) - len(ordered)) // (workers - number)
+        ordered += beginning
+        taken = max(end - len(ordered), 0)
+        ordered += others[:taken]
+        del others[:taken]
+    return ordered + others

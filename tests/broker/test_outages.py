@@ -245,6 +245,7 @@ async def test_a_redis_that_comes_back_with_nothing_is_seeded_again(redis: Redis
     await harness.service.stopService()
 
 
+@pytest.mark.long
 def test_nothing_is_lost_when_a_node_and_redis_are_killed_under_load() -> None:
     command = [sys.executable, str(ROOT / "tests/bench/nodes.py"), "--jobs", "1200", "--rate-jobs", "0", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -251,6 +251,7 @@ def test_redis_counts_what_it_holds(tmp_path: Path, state_dir: Path, redis_serve
         server.stop()
 
 
+@pytest.mark.long
 def test_a_body_that_is_refused_is_let_go(tmp_path: Path, state_dir: Path) -> None:
     server = Server(tmp_path, state_dir)
     try:

@@ -41,6 +41,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return dist
 
 
+@pytest.mark.long
 def test_an_index_would_take_both(built: Path) -> None:
     assert sorted(each.suffix for each in built.iterdir()) == [".gz", ".whl"]
     run(sys.executable, "-m", "twine", "check", "--strict", *map(str, built.iterdir()))
