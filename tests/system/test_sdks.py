@@ -102,7 +102,11 @@ def test_callers_of_a_killed_python_module_are_answered_and_those_beside_it_run_
             kill(first)
         else:
             (module,) = psutil.Process(first.pid).children()
+            # The worker that the SDK has started outlives it.
+            workers = module.children()
             module.kill()
+            for each in workers:
+                each.kill()
         with pytest.raises(HTTPError) as caught:
             killed.result(timeout=10)
         assert caught.value.code == 500
