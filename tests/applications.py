@@ -55,23 +55,25 @@ class Applications:
 
 
 class PlatformSdk(Applications):
-    """Clients of Python's platform SDK, which know only ``FOUNDRY_HOSTNAME`` and ``FOUNDRY_TOKEN``.
+    """Clients of Python's platform SDK, which read the emulator's address and a token from their environment.
 
-    To import the SDK takes longer than most tests, so they take over the processes of earlier ones.
+    To import the SDK takes longer than most tests, so a test uses the process of an earlier one, if there is one.
     """
 
     _free: ClassVar[list[subprocess.Popen[bytes]]] = []
 
     def __init__(self, server: Server) -> None:
         self._environment = {
+            **server.environment,
             "FOUNDRY_HOSTNAME": server.urls["https"].removeprefix("https://"),
             "FOUNDRY_TOKEN": "app-token",
             "REQUESTS_CA_BUNDLE": f"{server.environment['TWISTED_CM_STATE_DIR']}/ca.pem",
         }
         self._unfinished = 0
-        if self._free:
+        while self._free:
             self.process = self._free.pop()
-            return
+            if self.process.poll() is None:
+                return
         super().__init__(
             # The SDK only warns of an error that it cannot read.
             *(SDK_PYTHON, "-W", "error::UserWarning", str(ROOT / "tests/sdk/platform_sdk.py")),

@@ -21,9 +21,9 @@ import pytest
 import pytest_twisted
 import treq
 from attrs import evolve
-from forked_commands import keep_starts, run_command, start_command
+from forked_commands import note_starts_in, run_command, start_command
 from redis_server import RedisServer
-from selection import left_to, long_ones_first
+from selection import long_ones_first, on_other_brokers
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -68,18 +68,18 @@ foundry:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--part",
-        choices=["newest", "oldest"],
-        help="Run the part of the tests that bin/test runs with these versions. By default, all tests run.",
+        "--one-broker",
+        action="store_true",
+        help="Run tests that have a variant for each kind of broker on one kind: those of tests/broker on Redis, all"
+        " others in memory.",
     )
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is in the other part; start long tests first, so that none is left to run alone."""
-    part = config.getoption("--part")
-    if part is not None:
-        left = left_to(part, items)
+    """Leave out what ``--one-broker`` leaves out; start long tests first, so that none is left to run alone."""
+    if config.getoption("--one-broker"):
+        left = set(on_other_brokers(items))
         config.hook.pytest_deselected(items=list(left))
         items[:] = [item for item in items if item not in left]
     items[:] = long_ones_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
@@ -319,7 +319,7 @@ def started_commands(tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.getbasetemp()
     directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "started"
     directory.mkdir(exist_ok=True)
-    keep_starts(directory)
+    note_starts_in(directory)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """Starts ``twisted-cm`` commands, and pytest, as forks of a process that has imported all of them.
 
 To start Python and to import takes most of the time of a command: half a second for ``serve``. In a run of the tests,
-each command is started once as a user does; only later starts are forks.
+the first start of each command is one as a user does it. On Linux, later starts are forks.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ PYTEST = str(Path(sys.executable).parent / "pytest")
 
 _context = multiprocessing.get_context("forkserver")
 
-# Has a file for each command that has been started as a user does.
+# This directory has a file for each command that has been started.
 _started: Path
 
 
-def keep_starts(directory: Path) -> None:
+def note_starts_in(directory: Path) -> None:
     """Note in a directory which commands have been started. All workers of pytest use the same one."""
     global _started
     _started = directory

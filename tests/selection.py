@@ -10,9 +10,6 @@ import pytest
 #: The kinds of broker, as the parameters of fixtures and tests name them.
 KINDS = ("memory", "redis", "nodes")
 
-#: The directories whose tests also run with the oldest versions.
-WITH_OLDEST = ("broker", "client", "server", "supervisor")
-
 
 def kind_of(item: pytest.Item) -> str | None:
     """Return the kind of broker that a test runs on, if it has a variant for each kind."""
@@ -22,15 +19,11 @@ def kind_of(item: pytest.Item) -> str | None:
     return next((each for each in parameters if isinstance(each, str) and each in KINDS), None)
 
 
-def left_to(part: str, items: Iterable[pytest.Item]) -> set[pytest.Item]:
-    """Return the tests that are not in one of the two runs of ``bin/test``, because they are in the other.
+def on_other_brokers(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Return the variants of tests that another variant covers, on another kind of broker.
 
-    A test that has a variant for each kind of broker runs on one kind with the oldest versions, and on the others with
-    the newest. With the oldest versions, the tests of the brokers run on Redis, which has a library of its own, and the
-    other tests in memory.
-
-    Args:
-        part: The run: ``oldest`` or ``newest``. The second one has all tests outside of :data:`WITH_OLDEST`.
+    The tests of the brokers are kept on Redis, which has a library of its own, and the other tests in memory. A test
+    without such a variant is kept.
     """
     variants: dict[tuple[object, str], dict[str, list[pytest.Item]]] = {}
     for item in items:
@@ -38,17 +31,12 @@ def left_to(part: str, items: Iterable[pytest.Item]) -> set[pytest.Item]:
         if kind is not None:
             name = (item.parent, getattr(item, "originalname", item.name))
             variants.setdefault(name, {}).setdefault(kind, []).append(item)
-    left: set[pytest.Item] = set()
+    left: list[pytest.Item] = []
     for kinds in variants.values():
         (path,) = {item.path for each in kinds.values() for item in each}
-        room = path.relative_to(Path(__file__).parent).parts[0]
-        wanted = "redis" if room == "broker" else "memory"
-        if wanted not in kinds:
-            continue
-        if part == "oldest":
-            left.update(item for kind, each in kinds.items() if kind != wanted for item in each)
-        elif room in WITH_OLDEST and len(kinds) > 1:
-            left.update(kinds[wanted])
+        wanted = "redis" if path.parent.name == "broker" else "memory"
+        if wanted in kinds:
+            left += [item for kind, each in kinds.items() if kind != wanted for item in each]
     return left
 
 

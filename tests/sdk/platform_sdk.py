@@ -1,6 +1,6 @@
 """Applications on the official platform SDK, which call what the tests tell them to call.
 
-Each line of the input is a JSON object. Its ``environment`` holds variables to set, its ``calls`` what to call; all
+Each line of the input is a JSON object. Its ``environment`` holds all variables, its ``calls`` what to call; all
 calls of a line are made at the same time, each by a client of its own. The line that answers it holds what each call
 returned or raised. A call has these fields:
 
@@ -62,5 +62,6 @@ def perform(call):
 with ThreadPoolExecutor(64) as pool:
     for line in sys.stdin:
         task = json.loads(line, object_hook=python_value)
+        os.environ.clear()
         os.environ.update(task["environment"])
         print(json.dumps(list(pool.map(perform, task["calls"]))), flush=True)

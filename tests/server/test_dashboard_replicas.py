@@ -95,7 +95,7 @@ def test_a_replica_that_is_gone_says_why(board: Board) -> None:
     board.until(lambda: [*states(board)] == ["stays", "first", "second"])
     assert board.all("#runtimes details > .replicas") == []
     close(board, "first")
-    # The times of the ends are in milliseconds.
+    # Two ends in the same millisecond have no order.
     board.until(lambda: [*states(board)] == ["stays", "second"])
     close(board, "second")
     board.until(lambda: [*states(board)] == ["stays"])

@@ -198,7 +198,7 @@ async def test_a_check_that_takes_too_long_is_given_up(case: str, monkeypatch: p
         while not checked.called:
             assert (await checking.call("GET", "/healthz"))[0] == 200
             answered += 1
-            await pause(0.02)
+            await pause(0.005)
         assert answered > 10
         status, answer, _ = await checked
         assert (status, answer["error"], answer["parameters"]) == (400, "invalid_request", {"field": "query"})

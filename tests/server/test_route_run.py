@@ -160,7 +160,7 @@ def test_klein_knows_how_to_call_each_route() -> None:
 
 
 def test_werkzeug_does_not_prepare_to_build_the_paths_of_routes() -> None:
-    """It would with a Werkzeug whose ``Rule._compile_builder`` has another name."""
+    """This fails if Werkzeug gives ``Rule._compile_builder`` another name."""
     app = App()
     app.add("GET", "/it/<id:name>", lambda request, name: name)
     with pytest.raises(NotImplementedError, match="/it/<id:name> only matches"):

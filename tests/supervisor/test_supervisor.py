@@ -422,7 +422,7 @@ async def test_while_one_process_starts_again_the_others_stay(supervised: Start)
     async def started() -> bool:
         return int((await emulator.runtime())["module"]["starts"]) > 3
 
-    # The caller may hear of the crash before the supervisor does.
+    # The answer may arrive before the supervisor has noticed the crash.
     await emulator.until(started)
     await emulator.until_connected(3)
     after = {each.replica.replica_id for each in await emulator.open_replicas()}

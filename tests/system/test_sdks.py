@@ -102,7 +102,7 @@ def test_callers_of_a_killed_python_module_are_answered_and_those_beside_it_run_
             kill(first)
         else:
             (module,) = psutil.Process(first.pid).children()
-            # The worker that the SDK has started outlives it.
+            # The worker that the SDK has started does not end with the module.
             workers = module.children()
             module.kill()
             for each in workers:

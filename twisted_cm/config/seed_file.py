@@ -12,7 +12,7 @@ from .json_lines import survey_json
 from .seed_path import ALREADY_DEFINED, Lines, SeedPath, message_at
 
 #: The most values in a seed, with aliases expanded. Aliases of aliases can stand for billions of them.
-_MOST_NODES = 200_000
+_MOST_NODES = 1_000_000
 
 
 class InvalidSeed(Exception):

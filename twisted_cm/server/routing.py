@@ -42,11 +42,11 @@ class RestConverter(BaseConverter):
 class MatchingRule(Rule):
     """A rule that matches paths and builds none.
 
-    Werkzeug compiles functions that build the paths of a rule, for which nothing here asks. That takes a tenth of the
-    start of an emulator.
+    Werkzeug compiles functions that build the paths of a rule. The emulator builds no paths, and to compile the
+    functions takes a tenth of its start.
     """
 
-    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+    def _compile_builder(self, *args: Any, **kwargs: Any) -> Callable[..., tuple[str, str]]:
         return _build_nothing
 
 
@@ -104,7 +104,8 @@ def _compiled(rules: tuple[_Rule, ...]) -> Klein:
     for method, path, defaults in rules:
         endpoint = _endpoint(method, path)
         methods = None if method is None else [method]
-        # What Klein.route does, but with a rule of another class.
+        # Klein.route would make a rule of Werkzeug's class. Klein's own resource cannot use these endpoints, nor is it
+        # used: see dispatch.py.
         app.endpoints[endpoint] = _caller(endpoint)
         app.url_map.add(MatchingRule(path, methods=methods, endpoint=endpoint, defaults=dict(defaults) or None))
     return app

@@ -42,30 +42,31 @@ class FileWatcher:
     def start(self, directories: Iterable[Path]) -> None:
         """Watch directories, and those in them."""
         wanted = sorted(set(directories))
-        if wanted:
-            pool = self._reactor.getThreadPool()
-            self._watching = deferToThreadPool(self._reactor, pool, self._watch, wanted)
-            self._watching.addErrback(
-                lambda failure: self._log.error(
-                    "cannot watch files: {reason}; modules are not reloaded", reason=failure.getErrorMessage()
-                )
-            )
-
-    def _watch(self, directories: list[Path]) -> None:
-        # This import takes a while, and few servers watch files.
+        if not wanted:
+            return
+        # Few servers watch files. The import takes so long that in the thread, the first changes would be missed.
         from watchfiles import DefaultFilter, watch
 
         # It leaves out directories such as .git and node_modules.
         by_default = DefaultFilter()
-        for changes in watch(
-            *directories,
+        changes = watch(
+            *wanted,
             watch_filter=lambda change, path: path.endswith(SOURCES) and by_default(change, path),
             stop_event=self._stop,
             rust_timeout=_LOOK,
             debounce=_LOOK,
             raise_interrupt=False,
-        ):
-            self._reactor.callFromThread(self._changed, {Path(path) for _, path in changes})
+        )
+        self._watching = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._pass_on, changes)
+        self._watching.addErrback(
+            lambda failure: self._log.error(
+                "cannot watch files: {reason}; modules are not reloaded", reason=failure.getErrorMessage()
+            )
+        )
+
+    def _pass_on(self, changes: Iterable[set[tuple[Any, str]]]) -> None:
+        for each in changes:
+            self._reactor.callFromThread(self._changed, {Path(path) for _, path in each})
 
     def stop(self) -> None:
         """Watch no longer."""
