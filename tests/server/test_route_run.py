@@ -159,14 +159,6 @@ def test_klein_knows_how_to_call_each_route() -> None:
     assert app.klein().execute_endpoint(endpoint, "request", **arguments) == ("request", "x", "default")
 
 
-def test_werkzeug_does_not_prepare_to_build_the_paths_of_routes() -> None:
-    """This fails if Werkzeug gives ``Rule._compile_builder`` another name."""
-    app = App()
-    app.add("GET", "/it/<id:name>", lambda request, name: name)
-    with pytest.raises(NotImplementedError, match="/it/<id:name> only matches"):
-        app.url_map.bind("localhost").build("GET /it/<id:name>", {"name": "x"})
-
-
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_disconnects_cancels_its_route(harness: Harness, no_failure_in_the_log: list[str]) -> None:
     waiting, ended = [Deferred[bytes]()], Deferred[type]()
