@@ -76,7 +76,7 @@ def test_its_job_goes_to_another_poll_and_to_that_alone(
 
 
 def test_nothing_is_lost_stuck_or_dispatched_twice_when_nodes_are_suspended_under_load() -> None:
-    options = ("--jobs", "1500", "--freeze", "3", "--freeze", "10", "--json")
+    options = ("--jobs", "1000", "--freeze", "3", "--freeze", "10", "--json")
     command = [sys.executable, str(ROOT / "tests/bench/nodes.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
