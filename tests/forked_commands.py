@@ -98,7 +98,8 @@ def run_command(
 def _start_forking() -> None:
     """Start the process that is forked, and let it import the commands from where this process would."""
     # Each fork of pytest imports its plugins itself, because pytest rewrites their assertions.
-    _context.set_forkserver_preload(["pytest", *(f"twisted_cm.cli.{module}" for module, _, _ in COMMANDS.values())])
+    commands = {f"twisted_cm.cli.{module}" for module, _, _ in COMMANDS.values()}
+    _context.set_forkserver_preload(["pytest", "compiled_routes", *sorted(commands)])
     directory, path = os.getcwd(), os.environ.get("PYTHONPATH")
     # It looks first in its own directory, which would be that of the clone.
     os.chdir(Path(sys.executable).parent)
@@ -271,7 +272,7 @@ def _run(
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     # multiprocessing says nothing if it cannot import them.
-    assert "twisted_cm.cli.serve" in sys.modules, "The commands are not imported."
+    assert {"compiled_routes", "twisted_cm.cli.serve"} <= {*sys.modules}, "The commands are not imported."
     # Klein installs a reactor when it is imported. Each process needs its own: reactors of several processes that share
     # their descriptors would wake each other.
     sys.modules.pop("twisted.internet.reactor", None)
