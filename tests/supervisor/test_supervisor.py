@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -343,6 +345,18 @@ async def test_a_changed_file_replaces_the_module_and_loses_nothing(supervised: 
     await emulator.until_connected(1)
     assert (await emulator.run("who"))["version"] == "2"
     assert "reloaded" in emulator.lines()
+
+
+def test_the_thread_that_watches_files_imports_nothing() -> None:
+    """It would miss the changes that are made meanwhile."""
+    code = (
+        "import sys; from pathlib import Path; from twisted.internet import reactor;"
+        " from twisted_cm.supervisor.watching import FileWatcher;"
+        " FileWatcher(reactor, print).start([Path()]); print('watchfiles' in sys.modules)"
+    )
+    # The thread does not start, because the reactor does not run.
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    assert ran.stdout == "True\n"
 
 
 @pytest_twisted.ensureDeferred
