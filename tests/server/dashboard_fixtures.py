@@ -153,15 +153,20 @@ class Board:
 
     def button(self, text: str, within: str = "body") -> WebElement:
         """Return the visible button with a text."""
-        # Selenium's own text of an element takes the browser a hundred times as long.
-        (found,) = self.js(
+        (found,) = [each for each, shown in self.visible(f"{within} button") if shown.strip() == text]
+        return found
+
+    def visible(self, selector: str) -> list[tuple[WebElement, str]]:
+        """Return all matching elements that are visible, each with its text, read in one step.
+
+        Selenium's own text of an element takes the browser a hundred times as long.
+        """
+        found: list[tuple[WebElement, str]] = self.js(
             "return [...document.querySelectorAll(arguments[0])]"
-            ".filter(each => each.checkVisibility() && each.innerText.trim() === arguments[1])",
-            f"{within} button",
-            text,
+            ".filter(each => each.checkVisibility()).map(each => [each, each.innerText])",
+            selector,
         )
-        element: WebElement = found
-        return element
+        return found
 
     def texts(self, selector: str) -> list[str]:
         """Return the texts of all matching elements, read in one step so that they belong together."""
@@ -193,14 +198,9 @@ class Board:
 
     def label(self, text: str, within: str = "dialog[open]") -> WebElement:
         """Return the field with a label."""
-        labels = self.js(
-            "return [...document.querySelectorAll(arguments[0])]"
-            ".filter(each => each.checkVisibility()).map(each => [each.innerText, each.htmlFor])",
-            f"{within} label",
-        )
-        for shown, field in labels:
+        for label, shown in self.visible(f"{within} label"):
             if shown.partition("\n")[0].removesuffix("optional").strip() == text:
-                return self.find(f"#{field}")
+                return self.find(f"#{label.get_attribute('for')}")
         raise AssertionError(f"No field has the label {text}: {self.texts(f'{within} label')}")
 
     def errors(self) -> list[str]:
