@@ -15,13 +15,16 @@ from sdk_processes import SDK_PYTHON
 Outcome = dict[str, Any]
 
 
-def python_call(method: str, *args: Any, touch: str | None = None, **kwargs: Any) -> dict[str, Any]:
+def python_call(
+    method: str, *args: Any, touch: str | None = None, values: int | None = None, **kwargs: Any
+) -> dict[str, Any]:
     """Return a call of a method of Python's client.
 
     Args:
         touch: A file to create once the first event of a stream has arrived.
+        values: How many values must have arrived before that, of a function that returns a list.
     """
-    return {"method": method, "args": args, "kwargs": kwargs, "touch": touch}
+    return {"method": method, "args": args, "kwargs": kwargs, "touch": touch, "values": values}
 
 
 class Applications:

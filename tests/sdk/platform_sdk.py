@@ -6,7 +6,8 @@ returned or raised. A call has these fields:
 
 - ``method``: its path in the client, such as ``functions.Query.execute``,
 - ``args`` and ``kwargs``, in which ``{"$datetime": "…"}`` stands for a datetime,
-- ``touch``, optional: a file to create once the first event of a stream has arrived.
+- ``touch``, optional: a file to create once the first event of a stream has arrived,
+- ``values``, optional: how many values must have arrived before that, of a function that returns a list.
 """
 
 import json
@@ -34,13 +35,13 @@ def json_value(value):
     return value
 
 
-def events(stream, touch):
+def events(stream, touch, values):
     """Return the data of all events of a stream."""
     found = []
     with stream as arriving:
         for event in arriving:
             found.append(json_value(event.data))
-            if touch is not None:
+            if touch is not None and (values is None or sum(len(each.get("value", ())) for each in found) >= values):
                 Path(touch).touch()
     return found
 
@@ -50,7 +51,7 @@ def perform(call):
         method = operator.attrgetter(call["method"])(FoundryClient())
         result = method(*call["args"], **call["kwargs"])
         if isinstance(result, SseContextManager):
-            return {"returned": events(result, call.get("touch"))}
+            return {"returned": events(result, call.get("touch"), call.get("values"))}
         if hasattr(result, "__next__"):
             return {"returned": [json_value(each) for each in result]}
         return {"returned": json_value(result)}
