@@ -407,7 +407,8 @@ async def give_up(redis: RedisServer, victim: Harness, other: Harness) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_job_is_not_written_if_another_node_has_it_meanwhile(three: list[Harness], redis: RedisServer) -> None:
     victim, other, _ = three
-    await victim.service.faults.add(FaultPlan(FaultKind.DELAY_DISPATCH, seconds=1.5, count=1))
+    # Within the delay, the victim is given up, and becomes a member again.
+    await victim.service.faults.add(FaultPlan(FaultKind.DELAY_DISPATCH, seconds=4, count=1))
     poll: Deferred[Any] = Deferred.fromCoroutine(victim.module("GET", "/job"))
     caller = other.execute(1)
     second: list[Deferred[Any]] = []
