@@ -44,16 +44,21 @@ def long_ones_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.I
     """Return tests in an order in which each worker of pytest-xdist begins with long ones.
 
     The workers get equal parts of the tests, one after another. Long tests of a module stay together, because they
-    share fixtures.
+    share fixtures. So do all tests that use the fixture ``browser``: the last worker begins with them, and with nothing
+    else.
     """
     beginnings: list[list[pytest.Item]] = [[] for _ in range(workers)]
     others: list[pytest.Item] = []
     modules: dict[Path, int] = {}
+    in_browser = {item for item in items if isinstance(item, pytest.Function) and "browser" in item.fixturenames}
+    free = workers - 1 if in_browser and workers > 1 else workers
     for item in items:
-        if item.get_closest_marker("long") is None:
-            others.append(item)
+        if item in in_browser:
+            beginnings[-1].append(item)
+        elif item.get_closest_marker("long") is not None:
+            beginnings[modules.setdefault(item.path, len(modules)) % free].append(item)
         else:
-            beginnings[modules.setdefault(item.path, len(modules)) % workers].append(item)
+            others.append(item)
     ordered: list[pytest.Item] = []
     for number, beginning in enumerate(beginnings):
         end = len(ordered) + (len(items) - len(ordered)) // (workers - number)
