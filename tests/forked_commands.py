@@ -1,4 +1,4 @@
-"""Starts ``twisted-cm`` commands, and pytest, as forks of a process that has imported all of them.
+"""Starts ``twisted-cm`` commands, ``twistd`` and pytest as forks of a process that has imported all of them.
 
 To start Python and to import takes most of the time of a command: half a second for ``serve``. In a run of the tests,
 the first start of each command is one as a user does it. On Linux, later starts are forks.
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.reduction import DupFd
@@ -25,11 +25,13 @@ from typing import IO, Any, AnyStr, NoReturn
 
 import pytest
 import twisted.internet
+from twisted.scripts import twistd
 
 from twisted_cm.cli.main import COMMANDS, main
 
-#: The scripts of the commands, and of pytest.
+#: The scripts of the commands, of twistd, and of pytest.
 TWISTED_CM = str(Path(sys.executable).parent / "twisted-cm")
+TWISTD = str(Path(sys.executable).parent / "twistd")
 PYTEST = str(Path(sys.executable).parent / "pytest")
 
 _context = multiprocessing.get_context("forkserver")
@@ -51,6 +53,15 @@ def start_command(arguments: Sequence[str], **options: Any) -> subprocess.Popen[
         options: Those of :class:`subprocess.Popen` that :class:`ForkedCommand` has.
     """
     return _start(arguments[0], [TWISTED_CM, *arguments], options)
+
+
+def start_twistd(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    """Start ``twistd`` with some arguments, so that it stays in the foreground.
+
+    Args:
+        options: Those of :class:`subprocess.Popen` that :class:`ForkedCommand` has.
+    """
+    return _start("twistd", [TWISTD, "-n", *arguments], options)
 
 
 def start_pytest(arguments: Sequence[str], script: bool = False, **options: Any) -> subprocess.Popen[Any]:
@@ -76,22 +87,30 @@ def _start(name: str, command: list[str], options: dict[str, Any]) -> subprocess
 
 
 def run_command(
-    arguments: Sequence[str], input: bytes | None = None, timeout: float = 60, **options: Any
+    arguments: Sequence[str],
+    input: bytes | None = None,
+    timeout: float = 60,
+    start: Callable[..., subprocess.Popen[Any]] = start_command,
+    **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
-    """Run ``twisted-cm`` with some arguments, and return what it printed.
+    """Run a command, and return what it printed.
+
+    Args:
+        start: Starts the command: :func:`start_command` or :func:`start_twistd`.
+        options: Those of :class:`subprocess.Popen` that :class:`ForkedCommand` has.
 
     Raises:
         subprocess.TimeoutExpired: It runs for longer than ``timeout`` seconds. It is killed.
     """
     stdin = None if input is None else subprocess.PIPE
-    process = start_command(arguments, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    process = start(arguments, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     try:
         stdout, stderr = process.communicate(input, timeout)
     except BaseException:
         process.kill()
         process.communicate()
         raise
-    return subprocess.CompletedProcess([TWISTED_CM, *arguments], process.returncode, stdout, stderr)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 @cache
@@ -99,7 +118,9 @@ def _start_forking() -> None:
     """Start the process that is forked, and let it import the commands from where this process would."""
     # Each fork of pytest imports its plugins itself, because pytest rewrites their assertions.
     commands = {f"twisted_cm.cli.{module}" for module, _, _ in COMMANDS.values()}
-    _context.set_forkserver_preload(["pytest", "compiled_routes", *sorted(commands)])
+    # Each fork imports this module, too.
+    needed = ["pytest", "forked_commands", "compiled_routes", "twisted_cm.twistd", *sorted(commands)]
+    _context.set_forkserver_preload(needed)
     directory, path = os.getcwd(), os.environ.get("PYTHONPATH")
     # It looks first in its own directory, which would be that of the clone.
     os.chdir(Path(sys.executable).parent)
@@ -126,9 +147,10 @@ class _Descriptor:
 
 
 class ForkedCommand(subprocess.Popen[AnyStr]):
-    """A ``twisted-cm`` command, or pytest, that is a fork. Of its base class, it has only what is defined here.
+    """A ``twisted-cm`` command, ``twistd`` or pytest that is a fork.
 
-    Variables that Python itself reads when it starts, such as ``PYTHONUTF8``, have no effect on it.
+    Of its base class, it has only what is defined here. Variables that Python itself reads when it starts, such as
+    ``PYTHONUTF8``, have no effect on it.
     """
 
     def __init__(
@@ -272,7 +294,7 @@ def _run(
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     # multiprocessing says nothing if it cannot import them.
-    assert {"compiled_routes", "twisted_cm.cli.serve"} <= {*sys.modules}, "The commands are not imported."
+    assert {"compiled_routes", "twisted_cm.cli.serve", "twisted_cm.twistd"} <= {*sys.modules}, "They are not imported."
     # Klein installs a reactor when it is imported. Each process needs its own: reactors of several processes that share
     # their descriptors would wake each other.
     sys.modules.pop("twisted.internet.reactor", None)
@@ -280,6 +302,8 @@ def _run(
     os.close(preparing)
     if command[0] == TWISTED_CM:
         main()
+    elif command[0] == TWISTD:
+        twistd.run()
     elif command[0] == PYTEST:
         _run_pytest([str(Path(PYTEST).parent)], command[1:])
     else:

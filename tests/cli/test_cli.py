@@ -13,24 +13,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import psutil
 import pytest
 from conftest import BIN, ROOT, Server, free_port, kill
-from forked_commands import run_command
+from forked_commands import run_command, start_command, start_twistd
 from terminal import Terminal
 
 INFO = "/_emulate/foundry/compute-modules/info"
 
 
 def run(program: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    options: dict[str, Any] = {"cwd": cwd, "env": {**os.environ, **environment}, "text": True}
-    if program == "twisted-cm":
-        return run_command(arguments, **options)
-    return subprocess.run([str(BIN / program), *arguments], capture_output=True, timeout=60, **options)
+    start = {"twisted-cm": start_command, "twistd": start_twistd}[program]
+    return run_command(arguments, start=start, cwd=cwd, env={**os.environ, **environment}, text=True)
 
 
 def refused(ran: subprocess.CompletedProcess[str], says: str) -> None:
@@ -47,7 +44,7 @@ def test_a_starter_seed_is_written_once_and_checks(tmp_path: Path) -> None:
     refused(run("twisted-cm", "init", cwd=tmp_path), "already exists")
 
 
-@pytest.mark.parametrize("command", [("twisted-cm", "serve"), ("twistd", "-n", "compute-modules")])
+@pytest.mark.parametrize("command", [("twisted-cm", "serve"), ("twistd", "compute-modules")])
 def test_what_cannot_start_says_why(tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "bad.yaml").write_text("foundry: {compute_modules: {runtime: []}}")
     state = {"TWISTED_CM_STATE_DIR": str(tmp_path / "state")}

@@ -21,7 +21,7 @@ import psutil
 import pytest
 import yaml
 from conftest import BIN, ROOT, free_port
-from forked_commands import run_command, start_command
+from forked_commands import run_command, start_command, start_twistd
 from sdk_processes import SDK_PYTHON
 from supervised_emulator import MODULE, gone, seed_of
 
@@ -197,11 +197,8 @@ def test_twistd_starts_the_modules_of_a_seed(tmp_path: Path, state_dir: Path) ->
     seed = tmp_path / "seed.yaml"
     seed.write_text(yaml.safe_dump(seed_of({})))
     options = ["--port", "0", "--tls-port", "0", "--state-dir", str(state_dir), "--seed", str(seed)]
-    process = subprocess.Popen(
-        [str(BIN / "twistd"), "-n", "--pidfile", "", "compute-modules", *options],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
+    process = start_twistd(
+        ["--pidfile", "", "compute-modules", *options], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:

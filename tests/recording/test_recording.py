@@ -17,7 +17,8 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 import pytest_twisted
-from conftest import BIN, ROOT, SEED, Server, kill, pause
+from conftest import ROOT, SEED, Server, kill, pause
+from forked_commands import run_command, start_command, start_twistd
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
@@ -264,20 +265,13 @@ def test_what_cannot_be_recorded_to_is_said_at_the_start(
     serve("--record", str(recorded))
     other = tmp_path / "seed.yaml"
     other.write_text(SEED)
-    for command, file, says in (
-        ("twisted-cm serve", tmp_path / "none" / "file", "No such file or directory"),
-        ("twisted-cm serve", other, "it is not a recording"),
-        ("twistd -n compute-modules", recorded, "another emulator is recording to it"),
+    for start, name, file, says in (
+        (start_command, "serve", tmp_path / "none" / "file", "No such file or directory"),
+        (start_command, "serve", other, "it is not a recording"),
+        (start_twistd, "compute-modules", recorded, "another emulator is recording to it"),
     ):
-        program, *options = command.split()
         ports = ("--port", "0", "--tls-port", "0", "--state-dir", str(state_dir))
-        ran = subprocess.run(
-            [str(BIN / program), *options, *ports, "--record", str(file)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=tmp_path,
-        )
+        ran = run_command([name, *ports, "--record", str(file)], start=start, text=True, cwd=tmp_path)
         assert ran.returncode == 1
         assert f"cannot record to {file}: {says}" in ran.stderr
         assert "Traceback" not in ran.stderr
@@ -340,9 +334,9 @@ def test_a_query_is_recorded_if_it_is_not_too_long(serve: Serve, recorded: Path)
 def test_twistd_records_too(tmp_path: Path, state_dir: Path, recorded: Path) -> None:
     seed = tmp_path / "seed.yaml"
     seed.write_text(SEED.replace("poll_timeout: 30", "faults: [{kind: fail_job, message: on purpose}]"))
-    process = subprocess.Popen(
+    process = start_twistd(
         [
-            *(str(BIN / "twistd"), "-n", "compute-modules", "--seed", str(seed), "--state-dir", str(state_dir)),
+            *("compute-modules", "--seed", str(seed), "--state-dir", str(state_dir)),
             *("--port", "0", "--tls-port", "0", "--record", recorded.name),
         ],
         cwd=tmp_path,

@@ -352,5 +352,5 @@ def test_one_worker_is_one_process(tmp_path: Path, state_dir: Path) -> None:
 
 
 def test_the_help_names_the_option() -> None:
-    ran = subprocess.run([str(BIN / "twisted-cm"), "serve", "--help"], capture_output=True, text=True, check=True)
+    ran = run_command(["serve", "--help"], text=True)
     assert "--workers" in ran.stdout and "need a Redis" in ran.stdout

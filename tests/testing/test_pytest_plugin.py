@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from conftest import FEWER_PLUGINS, kill
+from forked_commands import start_pytest
 
 INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 
@@ -275,21 +277,28 @@ class Project:
         path.parent.mkdir(exist_ok=True)
         path.write_text(content, "utf-8")
 
-    def start(self, *options: str, cwd: str = ".") -> subprocess.Popen[bytes]:
-        """Start pytest in a directory of the project; the caller ends it."""
-        ours = ("PYTEST_", "COV_")
-        return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *FEWER_PLUGINS, *options],
-            cwd=self.directory / cwd,
-            env={name: value for name, value in os.environ.items() if not name.startswith(ours)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    def start(self, *options: str, cwd: str = ".", imported: bool = True) -> subprocess.Popen[bytes]:
+        """Start pytest in a directory of the project; the caller ends it.
 
-    def run(self, *options: str, status: int = 0, cwd: str = ".") -> str:
+        Args:
+            imported: If false, a new interpreter runs pytest. If true, a fork that has imported twisted-cm may run it.
+        """
+        ours = ("PYTEST_", "COV_")
+        arguments = ["-p", "no:cacheprovider", *FEWER_PLUGINS, *options]
+        settings: dict[str, Any] = {
+            "cwd": self.directory / cwd,
+            "env": {name: value for name, value in os.environ.items() if not name.startswith(ours)},
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "start_new_session": True,
+        }
+        if imported:
+            return start_pytest(arguments, **settings)
+        return subprocess.Popen([sys.executable, "-m", "pytest", *arguments], **settings)
+
+    def run(self, *options: str, status: int = 0, **how: Any) -> str:
         """Run pytest to its end, check its exit status, and return what it printed."""
-        process = self.start(*options, cwd=cwd)
+        process = self.start(*options, **how)
         try:
             printed = process.communicate(timeout=100)[0].decode()
         finally:
@@ -311,7 +320,7 @@ def test_a_run_that_does_not_use_it_imports_nothing(project: Project) -> None:
         "    ours = sorted(each for each in sys.modules if each.split('.')[0] in ('twisted_cm', 'twisted', 'treq'))\n"
         "    assert ours == ['twisted_cm', 'twisted_cm.testing', 'twisted_cm.testing.pytest_plugin']\n",
     )
-    assert "1 passed" in project.run("-p", "no:twisted")
+    assert "1 passed" in project.run("-p", "no:twisted", imported=False)
 
 
 def test_without_pytest_twisted_it_runs_no_reactor(project: Project) -> None:
@@ -321,7 +330,7 @@ def test_without_pytest_twisted_it_runs_no_reactor(project: Project) -> None:
     project.write(
         "test_the_end.py", "import sys\ndef test_reactor():\n    assert 'twisted.internet.reactor' not in sys.modules\n"
     )
-    assert "9 passed" in project.run("-p", "no:twisted")
+    assert "9 passed" in project.run("-p", "no:twisted", imported=False)
 
 
 def test_every_kind_of_test_in_one_run(project: Project) -> None:
