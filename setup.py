@@ -102,6 +102,7 @@ setup(
             "ruff>=0.9",
             "schemathesis>=4.30",
             "selenium>=4.20",
+            "setuptools>=77",
             "sphinx>=7.4",
             "sphinxcontrib-towncrier>=0.4.0a0",
             "sphinxcontrib-zopeext>=0.4",
