@@ -235,6 +235,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.brokers.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "limits", [{}, {"lease": 5, "max_attempts": 2, "retained_jobs": 3, "retained_seconds": 20}], ids=["", "limited"]

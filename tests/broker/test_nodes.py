@@ -148,6 +148,7 @@ async def test_a_stream_is_followed_from_another_node_from_its_first_byte(three:
         caller.close()
 
 
+@pytest.mark.long
 def test_a_large_result_is_held_by_no_node(redis: RedisServer) -> None:
     size = 96 * MIB
     with ExitStack() as stack:

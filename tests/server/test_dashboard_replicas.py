@@ -114,7 +114,6 @@ def test_a_replica_that_is_gone_says_why(board: Board) -> None:
     assert board.texts("#runtimes summary") == ["Functions", "Functions"]
 
 
-@pytest.mark.long
 def test_a_replica_becomes_silent_before_ones_eyes(board: Board) -> None:
     poll(board, open_replica(board, "r"))
     board.open()

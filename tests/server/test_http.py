@@ -440,6 +440,7 @@ async def test_stopping_answers_whoever_is_parked() -> None:
     await stopped.pool.closeCachedConnections()
 
 
+@pytest.mark.long
 @pytest_twisted.ensureDeferred
 async def test_a_thousand_parked_callers_cost_nothing_and_each_gets_its_own(harness: Harness) -> None:
     harness.pool.maxPersistentPerHost = 1100

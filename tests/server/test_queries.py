@@ -219,6 +219,7 @@ print(connection.makefile("rb").readline().split()[1].decode(), end="")
 """
 
 
+@pytest.mark.long
 def test_queued_queries_take_as_much_memory_as_their_bytes(tmp_path: Path, state_dir: Path) -> None:
     server = Server(tmp_path, state_dir)
     try:
@@ -271,6 +272,7 @@ def test_a_body_that_is_refused_is_let_go(tmp_path: Path, state_dir: Path) -> No
         server.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("long", ["redis"], indirect=True)
 def test_an_answer_that_is_cut_off_is_let_go(long: Long) -> None:
     body = submission(SHAPES["a string"](60 * MEBI))

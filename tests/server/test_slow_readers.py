@@ -48,6 +48,7 @@ class SlowWire(Wire):
             self.transport.resumeProducing()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
 @pytest.mark.parametrize("route", ["result", "inspection", "runtime"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
