@@ -16,7 +16,6 @@ from urllib.request import Request, urlopen
 
 import pytest
 from conftest import BIN, RUNTIMES, Server
-from forked_commands import start_twistd
 from twisted.logger import Logger, LogPublisher
 
 from twisted_cm.logs import log_observer, parse_level
@@ -172,8 +171,8 @@ def test_the_life_of_a_job_can_be_followed_by_its_id(tmp_path: Path, state_dir: 
 
 
 def test_twistd_logs_in_json_when_told_so(tmp_path: Path, state_dir: Path) -> None:
-    command = ["--pidfile=", "--logger", "twisted_cm.logs.json_log", "compute-modules"]
-    process = start_twistd(
+    command = [str(BIN / "twistd"), "-n", "--pidfile=", "--logger", "twisted_cm.logs.json_log", "compute-modules"]
+    process = subprocess.Popen(
         [*command, "--port", "0", "--tls-port", "0", "--state-dir", str(state_dir)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
