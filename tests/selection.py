@@ -49,16 +49,17 @@ def long_ones_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.I
     """
     beginnings: list[list[pytest.Item]] = [[] for _ in range(workers)]
     others: list[pytest.Item] = []
-    modules: dict[Path, int] = {}
-    in_browser = {item for item in items if isinstance(item, pytest.Function) and "browser" in item.fixturenames}
-    free = workers - 1 if in_browser and workers > 1 else workers
+    modules: dict[Path, list[pytest.Item]] = {}
     for item in items:
-        if item in in_browser:
+        if isinstance(item, pytest.Function) and "browser" in item.fixturenames:
             beginnings[-1].append(item)
         elif item.get_closest_marker("long") is not None:
-            beginnings[modules.setdefault(item.path, len(modules)) % free].append(item)
+            modules.setdefault(item.path, []).append(item)
         else:
             others.append(item)
+    free = beginnings[:-1] if beginnings[-1] and workers > 1 else beginnings
+    for tests in sorted(modules.values(), key=len, reverse=True):
+        min(free, key=len).extend(tests)
     ordered: list[pytest.Item] = []
     for number, beginning in enumerate(beginnings):
         end = len(ordered) + (len(items) - len(ordered)) // (workers - number)
