@@ -14,7 +14,7 @@ from conftest import RUNTIMES, SEED, Server
 from redis_server import RedisServer
 from sdk_processes import contour, execute, get, until
 
-pytestmark = pytest.mark.shared_server
+pytestmark = [pytest.mark.shared_server, pytest.mark.long]
 
 ONTOLOGY = "ri.ontology.main.ontology.local"
 POINT = {"x": 0.5, "label": "here", "id": "9007199254740993", "seen": "2021-05-01T05:00:00Z", "note": "a"}

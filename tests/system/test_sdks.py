@@ -16,6 +16,8 @@ import pytest
 from conftest import ROOT, RUNTIMES, Server, kill
 from sdk_processes import SDK_PYTHON, Launch, contour, execute, get, submission, until
 
+pytestmark = pytest.mark.long
+
 TYPESCRIPT = ROOT / "tests" / "sdk" / "typescript"
 
 #: The command that compiles and runs a Java program on Jackson. The simple compiler and few archives halve its time.

@@ -17,6 +17,8 @@ from testing.module_project import Project
 
 from twisted_cm.testing.module import ModulePlan
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:

@@ -16,6 +16,8 @@ import pytest
 from conftest import FEWER_PLUGINS, kill
 from forked_commands import start_pytest
 
+pytestmark = pytest.mark.long
+
 INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 
 #: A module that the projects' tests share. It does not use twisted-cm.
