@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import psutil
@@ -94,10 +94,8 @@ def test_new_connections_go_to_the_other_workers_while_one_is_started_again(star
     server.both()
     os.kill(server.workers()[0], signal.SIGKILL)
     # Until the parent notices, the socket of the worker still gets connections.
-    noticed = Thread(target=lambda: any("ended with signal SIGKILL" in line for line in server.process.stdout or ()))
-    noticed.start()
-    noticed.join(30)
-    assert not noticed.is_alive()
+    lines = ("ended with signal SIGKILL" in line for line in server.process.stdout or ())
+    assert ThreadPoolExecutor(1).submit(any, lines).result(30)
     for _ in range(30):
         assert server.ask("GET", "/healthz")[0] == 200
 
