@@ -64,16 +64,19 @@ def start_twistd(arguments: Sequence[str], **options: Any) -> subprocess.Popen[A
     return _start("twistd", [TWISTD, "-n", *arguments], options)
 
 
-def start_pytest(arguments: Sequence[str], script: bool = False, **options: Any) -> subprocess.Popen[Any]:
+def start_pytest(
+    arguments: Sequence[str], script: bool = False, forked: bool = True, **options: Any
+) -> subprocess.Popen[Any]:
     """Start pytest with some arguments.
 
     Args:
         script: Whether to run ``pytest``, and not ``python -m pytest``, which can import from the working directory.
+        forked: Whether it may be a fork, which has imported twisted-cm before it runs pytest.
         options: Those of :class:`subprocess.Popen` that :class:`ForkedCommand` has.
     """
-    if script:
-        return _start("pytest", [PYTEST, *arguments], options)
-    return _start("python-m-pytest", [sys.executable, "-m", "pytest", *arguments], options)
+    name, program = ("pytest", [PYTEST]) if script else ("python-m-pytest", [sys.executable, "-m", "pytest"])
+    command = [*program, *arguments]
+    return _start(name, command, options) if forked else subprocess.Popen(command, **options)
 
 
 def _start(name: str, command: list[str], options: dict[str, Any]) -> subprocess.Popen[Any]:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -279,24 +278,22 @@ class Project:
         path.parent.mkdir(exist_ok=True)
         path.write_text(content, "utf-8")
 
-    def start(self, *options: str, cwd: str = ".", imported: bool = True) -> subprocess.Popen[bytes]:
+    def start(self, *options: str, cwd: str = ".", forked: bool = True) -> subprocess.Popen[bytes]:
         """Start pytest in a directory of the project; the caller ends it.
 
         Args:
-            imported: If false, a new interpreter runs pytest. If true, a fork that has imported twisted-cm may run it.
+            forked: Whether it may be a fork: see :func:`forked_commands.start_pytest`.
         """
         ours = ("PYTEST_", "COV_")
-        arguments = ["-p", "no:cacheprovider", *FEWER_PLUGINS, *options]
-        settings: dict[str, Any] = {
-            "cwd": self.directory / cwd,
-            "env": {name: value for name, value in os.environ.items() if not name.startswith(ours)},
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.STDOUT,
-            "start_new_session": True,
-        }
-        if imported:
-            return start_pytest(arguments, **settings)
-        return subprocess.Popen([sys.executable, "-m", "pytest", *arguments], **settings)
+        return start_pytest(
+            ["-p", "no:cacheprovider", *FEWER_PLUGINS, *options],
+            forked=forked,
+            cwd=self.directory / cwd,
+            env={name: value for name, value in os.environ.items() if not name.startswith(ours)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def run(self, *options: str, status: int = 0, **how: Any) -> str:
         """Run pytest to its end, check its exit status, and return what it printed."""
@@ -322,7 +319,7 @@ def test_a_run_that_does_not_use_it_imports_nothing(project: Project) -> None:
         "    ours = sorted(each for each in sys.modules if each.split('.')[0] in ('twisted_cm', 'twisted', 'treq'))\n"
         "    assert ours == ['twisted_cm', 'twisted_cm.testing', 'twisted_cm.testing.pytest_plugin']\n",
     )
-    assert "1 passed" in project.run("-p", "no:twisted", imported=False)
+    assert "1 passed" in project.run("-p", "no:twisted", forked=False)
 
 
 def test_without_pytest_twisted_it_runs_no_reactor(project: Project) -> None:
@@ -332,7 +329,7 @@ def test_without_pytest_twisted_it_runs_no_reactor(project: Project) -> None:
     project.write(
         "test_the_end.py", "import sys\ndef test_reactor():\n    assert 'twisted.internet.reactor' not in sys.modules\n"
     )
-    assert "9 passed" in project.run("-p", "no:twisted", imported=False)
+    assert "9 passed" in project.run("-p", "no:twisted", forked=False)
 
 
 def test_every_kind_of_test_in_one_run(project: Project) -> None:
