@@ -22,30 +22,32 @@ from redis_server import RedisServer
 from worker_steps import Client, WorkersServer, alive, until
 
 Start = Callable[..., WorkersServer]
-BOTH = pytest.mark.parametrize("scheme", ["http", "https"])
+SCHEMES = ("http", "https")
 EXECUTE = f"{CONTOUR}/compute-modules/jobs/execute"
 
 
 # Jobs
 
 
-@BOTH
-def test_a_job_takes_each_step_at_any_worker(start: Start, scheme: str) -> None:
-    first, second = start().both(scheme)
-    for here, there in ((first, second), (second, first)):
-        job_id = here.submit({"n": 1})
-        job = there.poll()
-        assert (job["jobId"], job["query"]) == (job_id, {"n": 1})
-        here.finish(job_id, b"done")
-        assert there.result(job_id) == here.result(job_id) == b"done"
+def test_a_job_takes_each_step_at_any_worker(start: Start) -> None:
+    server = start()
+    for scheme in SCHEMES:
+        first, second = server.both(scheme)
+        for here, there in ((first, second), (second, first)):
+            job_id = here.submit({"n": 1})
+            job = there.poll()
+            assert (job["jobId"], job["query"]) == (job_id, {"n": 1})
+            here.finish(job_id, b"done")
+            assert there.result(job_id) == here.result(job_id) == b"done"
 
 
-@BOTH
-def test_a_caller_parked_at_one_worker_gets_the_result_posted_at_the_other(start: Start, scheme: str) -> None:
-    first, second = start().both(scheme)
-    first.send("POST", EXECUTE, {"deployedAppRid": "ri.one", "queryType": "f", "query": 1})
-    second.finish(second.poll()["jobId"], b"for the other")
-    assert first.receive() == (200, b"for the other")
+def test_a_caller_parked_at_one_worker_gets_the_result_posted_at_the_other(start: Start) -> None:
+    server = start()
+    for scheme in SCHEMES:
+        first, second = server.both(scheme)
+        first.send("POST", EXECUTE, {"deployedAppRid": "ri.one", "queryType": "f", "query": 1})
+        second.finish(second.poll()["jobId"], b"for the other")
+        assert first.receive() == (200, b"for the other")
 
 
 def test_connections_spread_over_the_workers(start: Start) -> None:
@@ -68,7 +70,7 @@ def test_connections_spread_over_the_workers(start: Start) -> None:
 # Ends of processes
 
 
-@BOTH
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_killed_worker_is_replaced_and_no_job_is_lost(start: Start, scheme: str) -> None:
     server = start()
     first, second = server.both(scheme)
