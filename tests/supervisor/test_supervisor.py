@@ -142,6 +142,19 @@ async def test_a_program_that_is_not_there_is_an_error_that_names_it(
 
 
 @pytest_twisted.ensureDeferred
+async def test_any_error_at_the_start_of_a_process_is_shown(supervised: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def environment(inherited: object) -> dict[str, str]:
+        raise ValueError("no such variable")
+
+    monkeypatch.setattr("twisted_cm.supervisor.pauses.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("twisted_cm.supervisor.replica.inherited_environment", environment)
+    emulator = await supervised()
+    assert "cannot be started: no such variable" in (await emulator.until_state("crash looping"))["error"]
+    assert await emulator.open_replicas() == []
+    await emulator.both.stopService()
+
+
+@pytest_twisted.ensureDeferred
 async def test_nothing_that_a_module_has_started_outlives_it(supervised: Start) -> None:
     emulator = await supervised()
     await emulator.until_connected()

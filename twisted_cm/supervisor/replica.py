@@ -20,7 +20,6 @@ from ..server.module_output import ModuleOutput, OutputLine
 from .guard import Guard
 from .job_output import JobOutput
 from .module_env import (
-    CannotWriteFiles,
     EmulatorAccess,
     bypass_proxies,
     claimed_directory,
@@ -118,12 +117,12 @@ class SupervisedReplica:
             raise CannotStartModule("was stopped")
         try:
             self._process.start(self._plan.command, self._environment(), self._plan.directory)
-        except (OSError, CannotWriteFiles) as error:
+        except Exception as error:
             how = f"cannot be started: {error}"
             # First of all, so that nobody takes the closed replica for one that was deleted.
             self._stopping = f"The module's process {how}."
             await self._close(self._stopping)
-            raise CannotStartModule(how) from None
+            raise CannotStartModule(how) from error
         self._started = True
         self._process.ended.addCallback(lambda how: Deferred.fromCoroutine(self._process_ended(how)))
 
