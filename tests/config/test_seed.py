@@ -342,8 +342,6 @@ def test_users_and_clients_are_read_as_other_emulators_write_them() -> None:
         OAuthClient("narrow", "s", ("read",)),
     )
     assert seed.warnings == ("line 13: foundry.users[2]: already defined; the first one counts",)
-    # A JSON seed may have half a surrogate pair in a name.
-    assert parse_seed(r'{"foundry": {"users": [{"username": "\ud800"}]}}', is_json=True).users[0].user_id
 
 
 @pytest.mark.parametrize(
@@ -552,3 +550,35 @@ def test_any_seed_is_understood_or_refused(document: object) -> None:
         parse_seed(json.dumps(document), is_json=True)
     except InvalidSeed as error:
         assert error.problems
+
+
+@pytest.mark.parametrize("is_json", [False, True], ids=["YAML", "JSON"])
+def test_half_a_surrogate_pair_is_refused(is_json: bool) -> None:
+    text = r"""{
+        "tokens": {"a": {"login": "\ud83d\ude00"}},
+        "foundry": {
+            "users": [{"username": "x\ud83d"}, {"username": "\ude00\ud83d"}, {"username": "\ud83d\ude00"}],
+            "proxy": {"/\udfff": "http://localhost:1"}
+        }
+    }"""
+    with pytest.raises(InvalidSeed) as caught:
+        parse_seed(text, is_json)
+    said = "half a surrogate pair is not a character; write the whole character"
+    assert caught.value.problems == [
+        f"line 4: foundry.users[0].username: {said}",
+        f"line 4: foundry.users[1].username: {said}",
+        f"line 5: foundry.proxy: {said}",
+    ]
+
+
+@pytest.mark.parametrize("is_json", [False, True], ids=["YAML", "JSON"])
+def test_a_whole_surrogate_pair_is_a_character(is_json: bool) -> None:
+    text = r'{"tokens": {"a": {"login": "x\ud83d\ude00"}}, "foundry": {"users": [{"username": "\ud83d\ude00"}]}}'
+    seed = parse_seed(text, is_json)
+    assert (seed.tokens[0].principal.login, seed.users[0].username) == ("x\N{GRINNING FACE}", "\N{GRINNING FACE}")
+
+
+def test_characters_of_a_mapping_are_kept() -> None:
+    assert (
+        make_seed({"foundry": {"users": [{"username": "\N{GRINNING FACE}"}]}}).users[0].username == "\N{GRINNING FACE}"
+    )

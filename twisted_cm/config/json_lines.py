@@ -1,11 +1,11 @@
-"""The line of each value in a JSON text."""
+"""A look at each value in a JSON text: its line, and whether a seed can have it."""
 
 from __future__ import annotations
 
 import json
 import re
 
-from .seed_path import ALREADY_DEFINED, Lines, SeedPath, message_at
+from .seed_path import ALREADY_DEFINED, HALF_A_PAIR, NO_CHARACTER, Lines, SeedPath, message_at
 
 #: The parts of a JSON text: ends of lines, strings, punctuation, and numbers or words.
 _TOKEN = re.compile(r'\n|"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
@@ -17,6 +17,7 @@ class _Survey:
     def __init__(self, text: str) -> None:
         self.lines = Lines()
         self.warnings: list[str] = []
+        self.problems: list[str] = []
         self._tokens = _TOKEN.finditer(text)
         self._line = 1
         self._token = ""
@@ -43,6 +44,12 @@ class _Survey:
             self._visit_array(path, noted)
         elif self._token == "{":
             self._visit_object(path, noted)
+        elif self._token.startswith('"') and noted:
+            self._check(json.loads(self._token), path)
+
+    def _check(self, text: str, path: SeedPath) -> None:
+        if HALF_A_PAIR.search(text):
+            self.problems.append(message_at(self._line, path, NO_CHARACTER))
 
     def _visit_array(self, path: SeedPath, noted: bool) -> None:
         index = 0
@@ -65,15 +72,21 @@ class _Survey:
                 self.lines.at[inner] = self._line
             elif noted:
                 self.warnings.append(message_at(self._line, inner, ALREADY_DEFINED))
+            if noted:
+                self._check(key, path)
             colon = self.next()
             assert colon == ":"
             self.next()
             self.visit(inner, noted and first)
 
 
-def survey_json(text: str) -> tuple[Lines, list[str]]:
-    """Return the line of each value of a text that is known to be JSON, and a warning for each repeated key."""
+def survey_json(text: str) -> tuple[Lines, list[str], list[str]]:
+    """Look at everything in a text that is known to be JSON.
+
+    Returns:
+        The line of each value, a warning for each repeated key, and what is wrong with a key or a value.
+    """
     survey = _Survey(text)
     survey.next()
     survey.visit(())
-    return survey.lines, survey.warnings
+    return survey.lines, survey.warnings, survey.problems

@@ -85,18 +85,6 @@ def process_problems(item: Mapping[str, Any]) -> Iterator[tuple[SeedPath, str]]:
         for name in ("directory", "grace", "replicas"):
             if name in item:
                 yield (name,), "has no effect without 'command'; add the command that starts the module"
-    for index, word in enumerate(item.get("command", ())):
-        if not _can_be_passed(word):
-            yield ("command", index), "has characters that no program can be passed; remove them"
     replicas = item.get("replicas", 1)
     if isinstance(replicas, Mapping) and replicas.get("min", 0) > replicas.get("max", 100):
         yield ("replicas", "min"), f"{replicas['min']} is more than max, {replicas['max']}; lower it, or raise max"
-
-
-def _can_be_passed(text: str) -> bool:
-    """Return whether a text can be passed to a program: a lone half of a surrogate pair cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

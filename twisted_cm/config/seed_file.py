@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from .json_lines import survey_json
-from .seed_path import ALREADY_DEFINED, Lines, SeedPath, message_at
+from .seed_path import ALREADY_DEFINED, HALF_A_PAIR, NO_CHARACTER, Lines, SeedPath, message_at
 
 #: The most values in a seed, with aliases expanded. Aliases of aliases can stand for billions of them.
 _MOST_NODES = 1_000_000
@@ -44,13 +44,15 @@ def _load_json(text: str) -> tuple[Any, Lines, list[str]]:
         document = json.loads(
             text, object_pairs_hook=_keep_first, parse_float=_finite_number, parse_constant=_finite_number
         )
-        lines, warnings = survey_json(text)
+        lines, warnings, problems = survey_json(text)
     except json.JSONDecodeError as error:
         raise InvalidSeed([f"line {error.lineno}: not JSON: {error.msg}"]) from None
     except RecursionError:
         raise InvalidSeed(["not readable as JSON: nested too deeply"]) from None
     except ValueError as error:
         raise InvalidSeed([f"not readable as JSON: {error}"]) from None
+    if problems:
+        raise InvalidSeed(problems)
     return document, lines, warnings
 
 
@@ -134,6 +136,11 @@ class _Survey:
 
     def _construct(self, node: yaml.ScalarNode, path: SeedPath) -> Any:
         """Return the value of a scalar. Note a problem if it has none, or one that no part of a seed can have."""
+        if HALF_A_PAIR.search(node.value):
+            # JSON writes some characters as two escapes, each of which PyYAML takes for a character.
+            node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+            if HALF_A_PAIR.search(node.value):
+                self._note(node, path, NO_CHARACTER)
         try:
             value = self._loader.construct_object(node)
         except yaml.YAMLError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeAlias
 
 #: The keys and indexes that lead to a value of the seed.
@@ -9,6 +10,12 @@ SeedPath: TypeAlias = tuple[str | int, ...]
 
 #: What is said of a second definition, which has no effect.
 ALREADY_DEFINED = "already defined; the first one counts"
+
+#: Matches half a surrogate pair. It has no UTF-8, so neither a program nor a page can get it.
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+
+#: What is said of one.
+NO_CHARACTER = "half a surrogate pair is not a character; write the whole character"
 
 
 class Lines:

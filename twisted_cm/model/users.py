@@ -17,8 +17,7 @@ _NAMESPACE = UUID("0c8f2b1e-5d0f-4c53-9c1c-0d6f0a1f7d53")
 
 def user_id_of(username: str) -> str:
     """Return the id of a user for whom the seed names none: a UUID that is always the same for a username."""
-    # A JSON seed may have half a surrogate pair in a name, which has no UTF-8.
-    return str(uuid5(_NAMESPACE, username.encode("utf-8", "replace").decode("utf-8")))
+    return str(uuid5(_NAMESPACE, username))
 
 
 @frozen

@@ -123,5 +123,4 @@ def _page(title: str, parts: Iterable[str]) -> bytes:
         "</main></body>",
         "</html>",
     ]
-    # A JSON seed may have half a surrogate pair in a name, which has no UTF-8.
-    return ("\n".join(lines) + "\n").encode("utf-8", "replace")
+    return ("\n".join(lines) + "\n").encode("utf-8")
