@@ -89,6 +89,7 @@ class Page:
         directory: The working directory of the commands.
         ports: The free port in place of each port in the text.
         bin: A directory of programs that commands find first.
+        temporary: Where commands put temporary files.
         url: The base URL of the page's emulator.
         environment: The variables of the commands.
     """
@@ -98,8 +99,8 @@ class Page:
         self.directory = directory / "page"
         self.ports = {"4000": str(free_port()), "4443": str(free_port())}
         self.background: list[subprocess.Popen[bytes]] = []
-        self.bin, home = directory / "bin", directory / "home"
-        for each in (self.directory, self.bin, home):
+        self.bin, home, self.temporary = directory / "bin", directory / "home", directory / "tmp"
+        for each in (self.directory, self.bin, home, self.temporary):
             each.mkdir()
         self.url = f"http://127.0.0.1:{self.ports['4000']}"
         others = re.compile("PYTEST_|TWISTED_CM_|XDG_STATE_HOME|FORCE_COLOR|.*_proxy", re.IGNORECASE)
@@ -108,6 +109,7 @@ class Page:
             **kept,
             "PATH": f"{self.bin}:{BIN}:{os.environ['PATH']}",
             "HOME": str(home),
+            "TMPDIR": str(self.temporary),
             "TWISTED_CM_URL": self.url,
             "TWISTED_CM_ADMIN_TOKEN": ADMIN_TOKEN,
             # The project under test is installed already; nothing is downloaded.

@@ -301,6 +301,9 @@ def execute(name: str, blocks: list[Block], directory: Path) -> None:
         PLAYERS[name](page)
     finally:
         page.stop()
+    # pytest keeps the directories of its last runs.
+    forgotten = [each.name for each in page.temporary.iterdir() if not each.name.startswith("pytest-of-")]
+    assert not forgotten, f"docs/{name}.rst leaves temporary files: {', '.join(forgotten)}"
     left = [str(block) for block in blocks if not block.executed]
     assert not left, f"Not executed: {'; '.join(left)}. {HOW_TO_ADD.format(page=name)}"
 
