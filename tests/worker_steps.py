@@ -108,6 +108,11 @@ class WorkersServer(Server):
                     found.append(each.pid)
         return sorted(found)
 
+    def counts(self) -> Path:
+        """Return the directory in which all processes count for the metrics."""
+        mapped = (Path(each.path) for each in psutil.Process(self.process.pid).memory_maps())
+        return next(each.parent for each in mapped if each.parent.name.startswith("twisted-cm-metrics-"))
+
     def both(self, scheme: str = "http") -> list[Client]:
         """Return a client of each worker, once there are two."""
 

@@ -119,9 +119,11 @@ def test_workers_and_modules_end_with_a_parent_that_is_killed(start: Start, tmp_
     until_running(first)
     processes = [each.pid for each in psutil.Process(server.process.pid).children(recursive=True)]
     assert len(processes) >= 4
+    counts = server.counts()
     server.process.kill()
     server.process.wait()
     until(lambda: not any(map(alive, processes)), seconds=10)
+    assert not counts.exists()
 
 
 # Signals
@@ -154,9 +156,11 @@ def test_a_second_signal_ends_all_at_once(start: Start) -> None:
     server.process.terminate()
     until(lambda: len(server.workers()) < 2)
     assert server.process.poll() is None
+    counts = server.counts()
     server.process.terminate()
     assert server.process.wait(2) == -signal.SIGTERM
     until(lambda: not any(map(alive, workers)), seconds=2)
+    until(lambda: not counts.exists(), seconds=2)
 
 
 def test_every_worker_reloads_the_seed_and_so_does_one_that_starts_later(start: Start) -> None:

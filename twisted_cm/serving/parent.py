@@ -73,7 +73,7 @@ class ParentService(EmulatorService):
             raise
         self._log_format = log_format
         self._log_levels = log_levels
-        self._guard = Guard()
+        self._guard = Guard(self._directory.name)
         self._slots = [_Slot(number + 1) for number in range(workers)]
 
     def _make_listeners(self, *args: Any) -> KeptListeners:

@@ -1,22 +1,23 @@
-"""Kill process groups when the process that started them has ended in any way.
+"""Clean up after a process that has ended in any way: kill process groups that it started, and remove directories.
 
-The supervisor runs this file as a script, in a Python without site packages. On standard input it reads a line
-``+GROUP`` for each process group that has started, and ``-GROUP`` for each that has ended. When its input ends, the
-supervisor's process is gone.
+It runs this file as a script, in a Python without site packages: ``guard.py DIRECTORY...``. On standard input, the
+script reads a line ``+GROUP`` for each process group that has started, and ``-GROUP`` for each that has ended. When its
+input ends, the process is gone.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 
-def main(lines: Iterable[str]) -> None:
-    """Read lines until they end, then kill every process group that has not ended."""
+def main(lines: Iterable[str], directories: Sequence[str]) -> None:
+    """Read lines until they end, then kill every process group that has not ended, and remove the directories."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Ctrl-C and the end of a terminal are for the supervisor, which ends this process in the end.
         signal.signal(number, signal.SIG_IGN)
@@ -30,19 +31,27 @@ def main(lines: Iterable[str]) -> None:
     for group in groups:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class Guard:
     """Runs this file, and tells it of process groups. It starts with the first of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *directories: str) -> None:
+        """Start nothing yet.
+
+        Args:
+            directories: What to remove when this process has ended, or when the guard is closed.
+        """
+        self._directories = directories
         self._process: subprocess.Popen[bytes] | None = None
 
     def add(self, group: int) -> None:
         """Kill a process group if this process ends."""
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", __file__],
+                [sys.executable, "-I", "-S", __file__, *self._directories],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -71,4 +80,4 @@ class Guard:
 
 
 if __name__ == "__main__":
-    main(sys.stdin)
+    main(sys.stdin, sys.argv[1:])
