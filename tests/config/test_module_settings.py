@@ -63,7 +63,7 @@ def test_everything_is_read() -> None:
         ("services: {a: []}", "line 7: {}.services.a: "),
         ("env: {A: true}", "line 7: {}.env.A: must be of type string or number, not boolean"),
         ("env: {A: 1.0}", "line 7: {}.env.A: the number 1.0 may be written in other ways; put it in quotes"),
-        ('env: {A: "b\\0c"}', "line 7: {}.env.A: must not be blank or contain characters that are not allowed"),
+        ('env: {A: "b\\0c"}', "line 7: {}.env.A: must not contain NUL or half a surrogate pair"),
         ("env: {A B: x}", "line 7: {}.env.A B: a variable must have letters, digits and underscores"),
         ("env: {GET_JOB_URI: x}", "line 7: {}.env.GET_JOB_URI: the emulator sets this variable; choose another name"),
         ("env: {CLIENT_SECRET: x}", "line 7: {}.env.CLIENT_SECRET: the emulator sets this variable"),

@@ -553,21 +553,24 @@ def test_any_seed_is_understood_or_refused(document: object) -> None:
 
 
 @pytest.mark.parametrize("is_json", [False, True], ids=["YAML", "JSON"])
-def test_half_a_surrogate_pair_is_refused(is_json: bool) -> None:
+def test_nul_and_half_a_surrogate_pair_are_refused_everywhere(is_json: bool) -> None:
     text = r"""{
-        "tokens": {"a": {"login": "\ud83d\ude00"}},
+        "tokens": {"a": {"login": "\ud83d\ude00", "scopes": ["\u0000"]}, "b\u0000": {"login": "\u0000"}},
         "foundry": {
             "users": [{"username": "x\ud83d"}, {"username": "\ude00\ud83d"}, {"username": "\ud83d\ude00"}],
-            "proxy": {"/\udfff": "http://localhost:1"}
+            "proxy": {"/\udfff": "http://localhost:1", "/a": "\udfff"}
         }
     }"""
     with pytest.raises(InvalidSeed) as caught:
         parse_seed(text, is_json)
-    said = "half a surrogate pair is not a character; write the whole character"
+    said = "must not contain NUL or half a surrogate pair"
     assert caught.value.problems == [
+        f"line 2: tokens.*.scopes[0]: {said}",
+        f"line 2: tokens: a key {said}",
         f"line 4: foundry.users[0].username: {said}",
         f"line 4: foundry.users[1].username: {said}",
-        f"line 5: foundry.proxy: {said}",
+        f"line 5: foundry.proxy: a key {said}",
+        f"line 5: foundry.proxy./a: {said}",
     ]
 
 

@@ -1,11 +1,11 @@
-"""A look at each value in a JSON text: its line, and whether a seed can have it."""
+"""What a JSON text has besides its value: lines, repeated keys, and characters that a seed cannot have."""
 
 from __future__ import annotations
 
 import json
 import re
 
-from .seed_path import ALREADY_DEFINED, HALF_A_PAIR, NO_CHARACTER, Lines, SeedPath, message_at
+from .seed_path import ALREADY_DEFINED, REFUSAL, REFUSED, Lines, SeedPath, message_at
 
 #: The parts of a JSON text: ends of lines, strings, punctuation, and numbers or words.
 _TOKEN = re.compile(r'\n|"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
@@ -32,7 +32,7 @@ class _Survey:
         return self._token
 
     def visit(self, path: SeedPath, noted: bool = True) -> None:
-        """Note the lines of the value that begins at the current token, and of everything in it.
+        """Note lines and problems of the value that begins at the current token, and of everything in it.
 
         Args:
             path: Where the value is.
@@ -44,12 +44,14 @@ class _Survey:
             self._visit_array(path, noted)
         elif self._token == "{":
             self._visit_object(path, noted)
-        elif self._token.startswith('"') and noted:
-            self._check(json.loads(self._token), path)
+        elif noted and self._is_refused():
+            self.problems.append(message_at(self._line, path, REFUSAL))
 
-    def _check(self, text: str, path: SeedPath) -> None:
-        if HALF_A_PAIR.search(text):
-            self.problems.append(message_at(self._line, path, NO_CHARACTER))
+    def _is_refused(self) -> bool:
+        """Return whether the current token is a string that has what no text of a seed may contain."""
+        # Only a string with such an escape needs to be decoded again.
+        text = json.loads(self._token) if "\\u" in self._token else self._token
+        return self._token[0] == '"' and REFUSED.search(text) is not None
 
     def _visit_array(self, path: SeedPath, noted: bool) -> None:
         index = 0
@@ -66,18 +68,19 @@ class _Survey:
                 continue
             key: str = json.loads(self._token)
             inner = (*path, key)
-            first = key not in seen
+            counts = noted and key not in seen
             seen.add(key)
-            if noted and first:
+            if counts and self._is_refused():
+                self.problems.append(message_at(self._line, path, f"a key {REFUSAL}"))
+                counts = False
+            elif counts:
                 self.lines.at[inner] = self._line
             elif noted:
                 self.warnings.append(message_at(self._line, inner, ALREADY_DEFINED))
-            if noted:
-                self._check(key, path)
             colon = self.next()
             assert colon == ":"
             self.next()
-            self.visit(inner, noted and first)
+            self.visit(inner, counts)
 
 
 def survey_json(text: str) -> tuple[Lines, list[str], list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from .json_lines import survey_json
-from .seed_path import ALREADY_DEFINED, HALF_A_PAIR, NO_CHARACTER, Lines, SeedPath, message_at
+from .seed_path import ALREADY_DEFINED, REFUSAL, REFUSED, Lines, SeedPath, message_at
 
 #: The most values in a seed, with aliases expanded. Aliases of aliases can stand for billions of them.
 _MOST_NODES = 1_000_000
@@ -34,7 +34,8 @@ def load_document(text: str, is_json: bool) -> tuple[Any, Lines, list[str]]:
         The value, the line of each part of it, and a warning for each key that is defined twice.
 
     Raises:
-        InvalidSeed: The text is not YAML or not JSON, or is too deep or too large, or a key is not text.
+        InvalidSeed: The text is not YAML or not JSON, or is too deep or too large, or a key is not text, or a text has
+            what no text of a seed may contain.
     """
     return _load_json(text) if is_json else _load_yaml(text)
 
@@ -103,7 +104,7 @@ class _Survey:
     Attributes:
         lines: The line of every value.
         warnings: A line for each key that is defined twice. The second definition is dropped from the document.
-        problems: A line for each value that YAML cannot construct, and for each key that is not text.
+        problems: A line for each value that YAML cannot construct or a seed cannot have, and for each such key.
     """
 
     def __init__(self, loader: yaml.SafeLoader) -> None:
@@ -131,16 +132,22 @@ class _Survey:
         elif isinstance(node, yaml.MappingNode):
             self._visit_mapping(node, path)
         elif isinstance(node, yaml.ScalarNode):
-            self._construct(node, path)
+            if self._is_refused(node):
+                self._note(node, path, REFUSAL)
+            else:
+                self._construct(node, path)
         self._above.pop()
+
+    @staticmethod
+    def _is_refused(node: yaml.ScalarNode) -> bool:
+        """Return whether a text has what no text of a seed may contain."""
+        if REFUSED.search(node.value):
+            # JSON writes some characters as two escapes, each of which PyYAML takes for a character.
+            node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return REFUSED.search(node.value) is not None
 
     def _construct(self, node: yaml.ScalarNode, path: SeedPath) -> Any:
         """Return the value of a scalar. Note a problem if it has none, or one that no part of a seed can have."""
-        if HALF_A_PAIR.search(node.value):
-            # JSON writes some characters as two escapes, each of which PyYAML takes for a character.
-            node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-            if HALF_A_PAIR.search(node.value):
-                self._note(node, path, NO_CHARACTER)
         try:
             value = self._loader.construct_object(node)
         except yaml.YAMLError:
@@ -169,6 +176,9 @@ class _Survey:
             if key.tag == "tag:yaml.org,2002:merge":
                 self.visit(value, (*path, key.value))
                 kept.append((key, value))
+                continue
+            if self._is_refused(key):
+                self._note(key, path, f"a key {REFUSAL}")
                 continue
             if not isinstance(self._construct(key, path), str):
                 self._note(key, path, "a key must be text; put it in quotes")

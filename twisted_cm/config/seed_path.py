@@ -11,11 +11,11 @@ SeedPath: TypeAlias = tuple[str | int, ...]
 #: What is said of a second definition, which has no effect.
 ALREADY_DEFINED = "already defined; the first one counts"
 
-#: Matches half a surrogate pair. It has no UTF-8, so neither a program nor a page can get it.
-HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+#: What no text of a seed may contain: NUL, and half a surrogate pair. A program can be passed neither.
+REFUSED = re.compile("[\0\ud800-\udfff]")
 
-#: What is said of one.
-NO_CHARACTER = "half a surrogate pair is not a character; write the whole character"
+#: The message about a text that contains it.
+REFUSAL = "must not contain NUL or half a surrogate pair"
 
 
 class Lines:
