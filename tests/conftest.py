@@ -323,8 +323,8 @@ def started_commands(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_failure_in_the_log() -> Iterator[None]:
-    """Fail a test during which the emulator logs a failure."""
+def no_failure_in_the_log() -> Iterator[list[str]]:
+    """Fail a test during which the emulator logs a failure, unless the test expects it and takes it from the list."""
     failures: list[str] = []
 
     def observe(event: dict[str, Any]) -> None:
@@ -334,7 +334,7 @@ def no_failure_in_the_log() -> Iterator[None]:
             failures.append(failure.getTraceback())
 
     globalLogPublisher.addObserver(observe)
-    yield
+    yield failures
     globalLogPublisher.removeObserver(observe)
     assert not failures, failures[0]
 

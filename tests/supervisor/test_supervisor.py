@@ -141,15 +141,22 @@ async def test_a_program_that_is_not_there_is_an_error_that_names_it(
     assert "Cannot run no-such-program: No such file or directory." in emulator.lines()
 
 
+@pytest.mark.parametrize("at", ["inherited_environment", "SupervisedReplica.open"])
 @pytest_twisted.ensureDeferred
-async def test_any_error_at_the_start_of_a_process_is_shown(supervised: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    def environment(inherited: object) -> dict[str, str]:
-        raise ValueError("no such variable")
+async def test_any_error_at_the_start_of_a_process_is_shown(
+    supervised: Start, monkeypatch: pytest.MonkeyPatch, no_failure_in_the_log: list[str], at: str
+) -> None:
+    def fail(*args: object) -> None:
+        raise ValueError("a fault of the emulator")
 
     monkeypatch.setattr("twisted_cm.supervisor.pauses.FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("twisted_cm.supervisor.replica.inherited_environment", environment)
+    monkeypatch.setattr(f"twisted_cm.supervisor.replica.{at}", fail)
     emulator = await supervised()
-    assert "cannot be started: no such variable" in (await emulator.until_state("crash looping"))["error"]
+    module = await emulator.until_state("crash looping")
+    assert "cannot be started: ValueError: a fault of the emulator" in module["error"]
+    assert len(no_failure_in_the_log) == CRASHES
+    assert all("builtins.ValueError: a fault of the emulator" in each for each in no_failure_in_the_log)
+    no_failure_in_the_log.clear()
     assert await emulator.open_replicas() == []
     await emulator.both.stopService()
 

@@ -20,6 +20,7 @@ from ..server.module_output import ModuleOutput, OutputLine
 from .guard import Guard
 from .job_output import JobOutput
 from .module_env import (
+    CannotWriteFiles,
     EmulatorAccess,
     bypass_proxies,
     claimed_directory,
@@ -122,7 +123,9 @@ class SupervisedReplica:
             # First of all, so that nobody takes the closed replica for one that was deleted.
             self._stopping = f"The module's process {how}."
             await self._close(self._stopping)
-            raise CannotStartModule(how) from error
+            if isinstance(error, OSError | CannotWriteFiles):
+                raise CannotStartModule(how) from None
+            raise
         self._started = True
         self._process.ended.addCallback(lambda how: Deferred.fromCoroutine(self._process_ended(how)))
 

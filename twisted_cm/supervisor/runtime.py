@@ -154,11 +154,13 @@ class SupervisedRuntime:
         Deferred.fromCoroutine(replica.start()).addErrback(self._not_started, replica)
 
     def _not_started(self, failure: Failure, replica: SupervisedReplica) -> None:
-        if failure.check(BrokerError):
-            replica.ended.callback(_UNREACHABLE)
-        else:
-            failure.trap(CannotStartModule)
-            replica.ended.callback(failure.getErrorMessage())
+        how = _UNREACHABLE if failure.check(BrokerError) else failure.getErrorMessage()
+        if not failure.check(BrokerError, CannotStartModule):
+            self._log.failure(
+                "runtime {runtime_id}: the module cannot be started", failure, runtime_id=self.plan.runtime_id
+            )
+            how = f"cannot be started: {type(failure.value).__name__}: {how}"
+        replica.ended.callback(how)
 
     def _process_ended(self, replica: SupervisedReplica, how: str) -> str:
         if replica in self._leaving:
