@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ class ParentService(EmulatorService):
 
     def startService(self) -> None:
         """Store the seed, then start the workers."""
+        # If it cannot be started now, the first worker tries again.
+        with suppress(OSError):
+            self._guard.start()
         super().startService()
         self.when_listening().addCallback(lambda _: self._start_workers())
 

@@ -1,8 +1,9 @@
-"""Clean up after a process that has ended in any way: kill process groups that it started, and remove directories.
+"""Clean up what a process leaves behind, however it ends.
 
-It runs this file as a script, in a Python without site packages: ``guard.py DIRECTORY...``. On standard input, the
-script reads a line ``+GROUP`` for each process group that has started, and ``-GROUP`` for each that has ended. When its
-input ends, the process is gone.
+:class:`Guard` runs this file as a script, in a Python without site packages: ``guard.py DIRECTORY...``. On standard
+input, the script reads a line ``+GROUP`` for each process group that has started, and ``-GROUP`` for each that has
+ended. When its input ends, the process that it guards is gone. It then kills the process groups that are left, and
+removes the directories.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from contextlib import suppress
 def main(lines: Iterable[str], directories: Sequence[str]) -> None:
     """Read lines until they end, then kill every process group that has not ended, and remove the directories."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Ctrl-C and the end of a terminal are for the supervisor, which ends this process in the end.
+        # Ctrl-C and the end of a terminal are for the guarded process, which ends this one in the end.
         signal.signal(number, signal.SIG_IGN)
     groups: set[int] = set()
     for line in lines:
@@ -36,7 +37,7 @@ def main(lines: Iterable[str], directories: Sequence[str]) -> None:
 
 
 class Guard:
-    """Runs this file, and tells it of process groups. It starts with the first of them."""
+    """Runs this file for the current process, and tells it of process groups."""
 
     def __init__(self, *directories: str) -> None:
         """Start nothing yet.
@@ -47,8 +48,12 @@ class Guard:
         self._directories = directories
         self._process: subprocess.Popen[bytes] | None = None
 
-    def add(self, group: int) -> None:
-        """Kill a process group if this process ends."""
+    def start(self) -> None:
+        """Start the guard, if it does not run. From then on it removes the directories.
+
+        Raises:
+            OSError: The system cannot start a process.
+        """
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", __file__, *self._directories],
@@ -58,6 +63,14 @@ class Guard:
                 start_new_session=True,
                 bufsize=0,
             )
+
+    def add(self, group: int) -> None:
+        """Kill a process group if this process ends.
+
+        Raises:
+            OSError: The system cannot start the guard, which starts with the first group.
+        """
+        self.start()
         self._tell(f"+{group}\n")
 
     def remove(self, group: int) -> None:
