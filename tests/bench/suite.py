@@ -262,7 +262,7 @@ class Suite:
             await asyncio.to_thread(cpu_of_command, submit)
             return [
                 [await asyncio.to_thread(cpu_of_command, command) * 1000 for command in (submit, floor)]
-                for _ in range(self.rounds + 2)
+                for _ in range(self.rounds)
             ]
 
         yield _median("submit of one job: CPU", "ms", asyncio.run(with_runtimes(1, run, self.url)), "<=1.15")
