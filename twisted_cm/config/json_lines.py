@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from .seed_path import ALREADY_DEFINED, REFUSAL, REFUSED, Lines, SeedPath, message_at
+from ..model.texts import REFUSAL, REFUSED
+from .seed_path import ALREADY_DEFINED, Lines, SeedPath, message_at
 
 #: The parts of a JSON text: ends of lines, strings, punctuation, and numbers or words.
 _TOKEN = re.compile(r'\n|"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s\[\]{},:"]+')

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
+from ..model.texts import REFUSAL, REFUSED
 from .json_lines import survey_json
-from .seed_path import ALREADY_DEFINED, REFUSAL, REFUSED, Lines, SeedPath, message_at
+from .seed_path import ALREADY_DEFINED, Lines, SeedPath, message_at
 
 #: The most values in a seed, with aliases expanded. Aliases of aliases can stand for billions of them.
 _MOST_NODES = 1_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TypeAlias
 
 #: The keys and indexes that lead to a value of the seed.
@@ -10,12 +9,6 @@ SeedPath: TypeAlias = tuple[str | int, ...]
 
 #: What is said of a second definition, which has no effect.
 ALREADY_DEFINED = "already defined; the first one counts"
-
-#: What no text of a seed may contain: NUL, and half a surrogate pair. A program can be passed neither.
-REFUSED = re.compile("[\0\ud800-\udfff]")
-
-#: The message about a text that contains it.
-REFUSAL = "must not contain NUL or half a surrogate pair"
 
 
 class Lines:

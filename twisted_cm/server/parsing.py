@@ -6,6 +6,7 @@ import re
 
 from werkzeug.http import parse_list_header, parse_options_header, unquote_header_value
 
+from ..model.texts import REFUSAL, REFUSED
 from ..model.types import JSONValue
 from . import errors
 from .transport.request import EmulatorRequest
@@ -15,9 +16,6 @@ LONGEST_POLL = 60.0
 
 #: A token that a client may choose. The shortest is as long as those that people write into seeds.
 _TOKEN = re.compile(r"[!-~]{8,200}")
-
-#: What no text may contain: NUL, and half a surrogate pair.
-_REFUSED = re.compile("[\0\ud800-\udfff]")
 
 
 def preferred_wait(request: EmulatorRequest, default: float) -> float:
@@ -159,8 +157,8 @@ def _field(body: JSONValue, name: str) -> JSONValue:
 def _text(value: JSONValue, name: str) -> str:
     if not isinstance(value, str):
         raise errors.invalid_request(f"'{name}' must be a string.", field=name)
-    if _REFUSED.search(value):
-        raise errors.invalid_request(f"'{name}' must not contain NUL or half a surrogate pair.", field=name)
+    if REFUSED.search(value):
+        raise errors.invalid_request(f"'{name}' {REFUSAL}.", field=name)
     return value
 
 
