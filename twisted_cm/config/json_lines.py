@@ -45,14 +45,11 @@ class _Survey:
             self._visit_array(path, noted)
         elif self._token == "{":
             self._visit_object(path, noted)
-        elif noted and self._is_refused():
-            self.problems.append(message_at(self._line, path, REFUSAL))
-
-    def _is_refused(self) -> bool:
-        """Return whether the current token is a string that has what no text of a seed may contain."""
-        # Only a string with such an escape needs to be decoded again.
-        text = json.loads(self._token) if "\\u" in self._token else self._token
-        return self._token[0] == '"' and REFUSED.search(text) is not None
+        elif noted and self._token[0] == '"':
+            # Only a string with such an escape needs to be decoded again.
+            text = json.loads(self._token) if "\\u" in self._token else self._token
+            if REFUSED.search(text):
+                self.problems.append(message_at(self._line, path, REFUSAL))
 
     def _visit_array(self, path: SeedPath, noted: bool) -> None:
         index = 0
@@ -71,7 +68,7 @@ class _Survey:
             inner = (*path, key)
             counts = noted and key not in seen
             seen.add(key)
-            if counts and self._is_refused():
+            if counts and REFUSED.search(key):
                 self.problems.append(message_at(self._line, path, f"a key {REFUSAL}"))
                 counts = False
             elif counts:

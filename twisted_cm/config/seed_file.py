@@ -141,7 +141,7 @@ class _Survey:
 
     @staticmethod
     def _is_refused(node: yaml.ScalarNode) -> bool:
-        """Return whether a text has what no text of a seed may contain."""
+        """Join the surrogate pairs of a text, and return whether it has what no text of a seed may contain."""
         if REFUSED.search(node.value):
             # JSON writes some characters as two escapes, each of which PyYAML takes for a character.
             node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
