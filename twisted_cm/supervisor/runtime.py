@@ -154,12 +154,15 @@ class SupervisedRuntime:
         Deferred.fromCoroutine(replica.start()).addErrback(self._not_started, replica)
 
     def _not_started(self, failure: Failure, replica: SupervisedReplica) -> None:
-        how = _UNREACHABLE if failure.check(BrokerError) else failure.getErrorMessage()
-        if not failure.check(BrokerError, CannotStartModule):
+        if failure.check(BrokerError):
+            how = _UNREACHABLE
+        elif failure.check(CannotStartModule):
+            how = failure.getErrorMessage()
+        else:
             self._log.failure(
                 "runtime {runtime_id}: the module cannot be started", failure, runtime_id=self.plan.runtime_id
             )
-            how = f"cannot be started: {type(failure.value).__name__}: {how}"
+            how = f"cannot be started: {type(failure.value).__name__}: {failure.getErrorMessage()}"
         replica.ended.callback(how)
 
     def _process_ended(self, replica: SupervisedReplica, how: str) -> str:
